@@ -1,0 +1,42 @@
+# The two commands: make demo, make test. Both make the environment and install into it.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+MEDIA ?=
+
+.PHONY: demo test check bench lock clean
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or say make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e ".[demo]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e ".[dev]"
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m examples.demo $(if $(MEDIA),--media "$(MEDIA)")
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.recall $(ARGS)
+	$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+# Pins every version that `make` installs. Run after a change of the dependencies.
+lock: $(VENV)/.dev
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) demo build dist

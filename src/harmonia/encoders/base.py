@@ -1,0 +1,39 @@
+"""What every encoder promises: Signal -> Code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmonia.types import Signal
+
+
+class Encoder(Protocol):
+    """Turns signals of one modality into unit vectors of one space.
+
+    ``name`` identifies the encoder and its settings (a store records it and refuses codes of
+    another); ``space`` says which codes may be compared with which; ``dim`` is the code's width.
+    """
+
+    name: str
+    modality: str
+    space: str
+    dim: int
+
+    def encode(self, signals: Sequence[Signal]) -> NDArray[np.float32]:
+        """Codes of a batch, float32 ``(n, dim)``, every row of unit norm and finite."""
+        ...
+
+
+def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Rows scaled to unit norm, float32. A row of zeros (silence, blank) becomes the first axis."""
+    out = np.nan_to_num(np.asarray(rows, dtype=np.float32))
+    norm = np.linalg.norm(out, axis=-1, keepdims=True)
+    blank = norm[..., 0] < 1e-12
+    out = out / np.maximum(norm, 1e-12)
+    out[blank] = 0.0
+    out[blank, 0] = 1.0
+    return out

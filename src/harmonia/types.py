@@ -1,0 +1,163 @@
+"""The five nouns of Harmonia, and the error every user-facing failure is raised as.
+
+Signal -> Code -> (memory) -> Code -> Signal. Everything else in the package is a function between
+these. The module imports NumPy only, so that any other module may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODALITIES = ("text", "image", "audio", "video")
+"""Names of the modalities that can be remembered, in the order in which tables show them."""
+
+
+class HarmoniaError(Exception):
+    """A failure the user can act on. The message is one line that says what to do next."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signal:
+    """One decoded piece of media.
+
+    ``data`` by modality:
+
+    * text: ``str``
+    * image: uint8 ``(height, width, 3)`` RGB
+    * audio: float32 ``(channels, samples)`` in [-1, 1], ``rate`` in samples per second
+    * video: uint8 ``(frames, height, width, 3)`` RGB, ``rate`` in frames per second of the file,
+      ``times`` the second at which each frame is shown, ``sound`` the audio of the same span
+
+    ``start`` and ``end`` place a window in its parent (seconds; characters for text); both are
+    None for a whole piece. ``caption`` is text found inside the file (EXIF, tags).
+    """
+
+    modality: str
+    data: NDArray[Any] | str
+    rate: float | None = None
+    start: float | None = None
+    end: float | None = None
+    times: NDArray[np.float64] | None = None
+    sound: Signal | None = None
+    caption: str | None = None
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The samples of an image, audio or video signal; a TypeError for text."""
+        if isinstance(self.data, str):
+            raise TypeError("a text signal has no array")
+        return self.data
+
+    @property
+    def text(self) -> str:
+        """The string of a text signal; a TypeError for the others."""
+        if not isinstance(self.data, str):
+            raise TypeError(f"a signal of modality {self.modality} has no text")
+        return self.data
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Code:
+    """A unit vector, float32 ``(d,)``, in one modality's space.
+
+    Codes may be compared when their ``space`` is equal: a CLIP text code and a CLIP image code
+    share a space, a hashed n-gram code and a colour histogram do not.
+    """
+
+    modality: str
+    vector: NDArray[np.float32]
+    space: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One piece of a record: where the signal is, and its code once it has been encoded.
+
+    ``path`` names the media file (absolute, or relative to the store for copied media); inline text
+    has ``text`` and may have no path. ``digest`` is the SHA-256 of the file's bytes or of the text.
+    """
+
+    modality: str
+    path: str | None = None
+    text: str | None = None
+    start: float | None = None
+    end: float | None = None
+    digest: str = ""
+    code: Code | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One memory: an id, the parts that belong together, and metadata that can be filtered on.
+
+    The id is derived from the parts' content, so that the same content is the same record.
+    """
+
+    id: str
+    parts: tuple[Part, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One part of a record that the user gives in order to get the whole.
+
+    ``weight`` says how far it counts in the match (negative: it counts against). ``trust`` is the
+    kappa of the energy: infinite clamps the cue, a finite value lets settling clean it.
+    """
+
+    name: str
+    content: Signal | Code
+    weight: float = 1.0
+    trust: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Why a record answers one cue: its best part for it and the cosine between the two."""
+
+    part: Part
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """One ranked record: its probability, each cue's share in the match, and the parts that match."""
+
+    rank: int
+    record: Record
+    probability: float
+    shares: Mapping[str, float]
+    matches: Mapping[str, Match]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What is known for certain about one settling.
+
+    ``energies``: before the first and after each step; it never rises. ``tail_mass``: exact
+    probability outside the records that were kept for the update. ``error_bound``: how far the
+    settled codes may be from those of the full sum. ``nothing``: probability that no record matches.
+    """
+
+    energies: tuple[float, ...]
+    tail_mass: float
+    error_bound: float
+    nothing: float
+    steps: int
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """What comes back: ranked records, a settled code for every modality, and the certificate."""
+
+    records: tuple[Recalled, ...]
+    codes: Mapping[str, Code]
+    certificate: Certificate
+    abstained: bool
