@@ -1,0 +1,31 @@
+"""The heart: an energy over the codes of all modalities whose minima are the memories.
+
+It needs only PyTorch and NumPy and can be imported on its own.
+"""
+
+from harmonia.memory.certificates import error_bound
+from harmonia.memory.descent import Channel, Settled, settle
+from harmonia.memory.energy import slot_energy
+from harmonia.memory.entropies import Entropy, Shannon, Tsallis, entropy
+from harmonia.memory.frame import Frame
+from harmonia.memory.harmonic import Given, HarmonicMemory
+from harmonia.memory.layout import Layout
+from harmonia.memory.scan import Scan, scan_top
+
+__all__ = [
+    "Channel",
+    "Entropy",
+    "Frame",
+    "Given",
+    "HarmonicMemory",
+    "Layout",
+    "Scan",
+    "Settled",
+    "Shannon",
+    "Tsallis",
+    "entropy",
+    "error_bound",
+    "scan_top",
+    "settle",
+    "slot_energy",
+]

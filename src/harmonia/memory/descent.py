@@ -1,0 +1,231 @@
+"""Settling: descend the energy from the cue until it rests, each cue by itself.
+
+The step is the concave-convex procedure (Yuille and Rangarajan 2003). The slot term is concave (a
+convex non-decreasing conjugate of a maximum of linear scores), so replacing it by its tangent and
+minimising over the sphere gives  g_c <- normalise(w_c X_c^T p + kappa_c c_c)  and the energy never
+rises. A cue that has come to rest is left alone, so its answer does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from harmonia.memory.certificates import error_bound
+from harmonia.memory.energy import cue_term
+from harmonia.memory.entropies import Entropy, Shannon
+from harmonia.memory.layout import Layout
+from harmonia.memory.readout import read_all, read_top
+from harmonia.memory.scan import Query, Scan, scan_top
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channel:
+    """Q cues against the matrix ``key``: ``cue`` (Q, d) unit; ``weight``, ``trust``, ``absent`` (Q,).
+
+    An infinite ``trust`` clamps the cue; a finite one is kappa in units of the weight. A channel that
+    is not given at all is a missing modality: it has no score and is only read out.
+    """
+
+    key: str
+    cue: Tensor
+    weight: Tensor
+    trust: Tensor
+    absent: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """Where Q cues came to rest.
+
+    ``slots``, ``scores``, ``p``, ``moment`` are (Q, k), best first (slot -1: none). ``tail`` (Q,) is the
+    probability outside them, ``nothing`` (Q,) that of the null slot, ``bound`` (Q,) the error bound of
+    the readout. ``energies`` (T + 1, Q), constant once a cue rests. ``codes[key]`` (Q, d) unit rows
+    (zero where no kept record has the modality). ``state`` (Q, d) per channel.
+    """
+
+    slots: Tensor
+    scores: Tensor
+    p: Tensor
+    moment: Tensor
+    tail: Tensor
+    nothing: Tensor
+    bound: Tensor
+    energies: Tensor
+    steps: Tensor
+    converged: Tensor
+    codes: dict[str, Tensor]
+    state: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """Everything about a settling that does not change with the codes."""
+
+    layout: Layout
+    view: Layout
+    matrices: Mapping[str, Tensor]
+    beta: Tensor
+    entropy: Entropy
+    null: Tensor
+    mask: Tensor | None
+    k: int
+    tail_tolerance: float
+
+    def rows(self, active: Tensor) -> Field:
+        """The same field for some of the cues."""
+        return replace(self, beta=self.beta[active], null=self.null[active])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slots:
+    found: Scan
+    p: Tensor
+    nothing: Tensor
+    tail: Tensor
+    conjugate: Tensor
+
+
+def settle(field: Field, channels: Sequence[Channel], steps: int = 8, tolerance: float = 1e-5) -> Settled:
+    """Descend from the cues for at most ``steps`` steps, or until no code moves by ``tolerance``."""
+    rows = field.beta.shape[0]
+    state = [channel.cue.clone() for channel in channels]
+    free = torch.stack([channel.trust.isfinite() for channel in channels]).any(dim=0)
+    slots = _slots(field, _queries(field, channels, state))
+    energies = [_energy(field, channels, state, slots)]
+    taken = torch.zeros(rows, dtype=torch.long)
+    resting = ~free
+    for _ in range(steps):
+        active = (~resting).nonzero()[:, 0]
+        if active.numel() == 0:
+            break
+        some = [_take(channel, active) for channel in channels]
+        part = field.rows(active)
+        moved = _step(part, some, [g[active] for g in state], _take_slots(slots, active))
+        change = torch.zeros(active.numel(), dtype=field.beta.dtype)
+        for g, new in zip(state, moved, strict=True):
+            change = torch.maximum(change, (new - g[active]).norm(dim=-1))
+            g[active] = new
+        slots = _put_slots(slots, active, _slots(part, _queries(part, some, moved)))
+        energies.append(_energy(field, channels, state, slots))
+        taken[active] += 1
+        resting[active] = change < tolerance
+    return _settled(field, channels, state, slots, energies, taken, resting)
+
+
+def _queries(field: Field, channels: Sequence[Channel], state: Sequence[Tensor]) -> list[Query]:
+    return [
+        Query(c.key, field.matrices[c.key], g * c.weight[:, None], c.absent)
+        for c, g in zip(channels, state, strict=True)
+    ]
+
+
+def _slots(field: Field, queries: Sequence[Query]) -> _Slots:
+    """The slot distribution: exact for softmax by the log-sum-exp, for entmax by proof of support."""
+    k = field.k
+    while True:
+        found = scan_top(field.view, queries, k, field.beta, field.mask)
+        null = field.null[:, None]
+        if isinstance(field.entropy, Shannon):
+            total = torch.logaddexp(found.logsumexp, field.null * field.beta)
+            p = torch.exp(found.scores * field.beta[:, None] - total[:, None])
+            nothing = torch.exp(field.null * field.beta - total)
+            tail = (1.0 - p.sum(dim=-1) - nothing).clamp(min=0.0)
+            return _Slots(found, p, nothing, tail, total)
+        scores = torch.cat([null, found.scores], dim=-1) * field.beta[:, None]
+        p = field.entropy.argmax(scores)
+        # The last kept slot has no mass, so no slot behind it can have any: the result is exact.
+        if found.scores.shape[1] >= field.view.slots or bool((p[:, -1] == 0).all()):
+            return _Slots(
+                found, p[:, 1:], p[:, 0], torch.zeros_like(p[:, 0]), field.entropy.conjugate(scores)
+            )
+        k *= 4
+
+
+def _step(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _Slots) -> list[Tensor]:
+    keys = {c.key for c in channels}
+    matrices = {key: field.matrices[key] for key in keys}
+    queries = _queries(field, channels, state)
+    if bool((slots.tail > field.tail_tolerance).any()):
+        read = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
+    else:
+        read = read_top(field.view, matrices, queries, slots.found.slots, slots.p).codes
+    moved = []
+    for c, g in zip(channels, state, strict=True):
+        kappa = (c.trust * c.weight.abs()).nan_to_num(posinf=0.0)
+        pull = read[c.key] * c.weight[:, None] + c.cue * kappa[:, None]
+        length = pull.norm(dim=-1, keepdim=True)
+        new = torch.where(length > 1e-12, pull / length.clamp(min=1e-12), g)
+        moved.append(torch.where(c.trust.isinf()[:, None], g, new))
+    return moved
+
+
+def _energy(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _Slots) -> Tensor:
+    total = -slots.conjugate / field.beta
+    for c, g in zip(channels, state, strict=True):
+        total = total + cue_term(g, c.cue, c.trust * c.weight.abs())
+    return total
+
+
+def _settled(
+    field: Field,
+    channels: Sequence[Channel],
+    state: Sequence[Tensor],
+    slots: _Slots,
+    energies: Sequence[Tensor],
+    taken: Tensor,
+    resting: Tensor,
+) -> Settled:
+    found = slots.found
+    queries = _queries(field, channels, state)
+    read = read_top(field.layout, field.matrices, queries, found.slots, slots.p)
+    kept = slots.p.sum(dim=-1).clamp(min=1e-30)
+    codes = {
+        key: torch.nn.functional.normalize(code / kept[:, None], dim=-1) for key, code in read.codes.items()
+    }
+    bound = error_bound(slots.tail / (kept + slots.tail))
+    return Settled(
+        found.slots, found.scores, slots.p, read.moment, slots.tail, slots.nothing, bound,
+        torch.stack(list(energies)), taken, resting, codes, tuple(state),
+    )  # fmt: skip
+
+
+def _take(channel: Channel, rows: Tensor) -> Channel:
+    return Channel(
+        channel.key, channel.cue[rows], channel.weight[rows], channel.trust[rows], channel.absent[rows]
+    )
+
+
+def _take_slots(slots: _Slots, rows: Tensor) -> _Slots:
+    found = Scan(slots.found.scores[rows], slots.found.slots[rows], slots.found.logsumexp[rows])
+    return _Slots(found, slots.p[rows], slots.nothing[rows], slots.tail[rows], slots.conjugate[rows])
+
+
+def _put_slots(slots: _Slots, rows: Tensor, new: _Slots) -> _Slots:
+    """``slots`` with some rows replaced; the wider of the two numbers of kept slots is used."""
+    k = max(slots.p.shape[1], new.p.shape[1])
+
+    def put(old: Tensor, fresh: Tensor, fill: float) -> Tensor:
+        if old.ndim == 2:
+            old = torch.nn.functional.pad(old, (0, k - old.shape[1]), value=fill)
+            fresh = torch.nn.functional.pad(fresh, (0, k - fresh.shape[1]), value=fill)
+        else:
+            old = old.clone()
+        old[rows] = fresh
+        return old
+
+    found = Scan(
+        put(slots.found.scores, new.found.scores, -torch.inf),
+        put(slots.found.slots, new.found.slots, -1),
+        put(slots.found.logsumexp, new.found.logsumexp, 0.0),
+    )
+    return _Slots(
+        found,
+        put(slots.p, new.p, 0.0),
+        put(slots.nothing, new.nothing, 0.0),
+        put(slots.tail, new.tail, 0.0),
+        put(slots.conjugate, new.conjugate, 0.0),
+    )

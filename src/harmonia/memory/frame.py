@@ -1,0 +1,51 @@
+"""The frame in which codes of one matrix are compared: centred on what the memory holds.
+
+Real encoders put all their codes in a narrow cone, so that unrelated items have a large cosine.
+Removing the mean opens the cone, and makes a few records that answer every cue (hubs) rarer
+(Suzuki et al. 2013, "Centering similarity measures to reduce hubs"). The covariance tells, for any
+cue, how large a cosine chance alone gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# A mean over few codes is drawn towards zero as if this many zeros had been seen too: a single
+# record must not be centred onto nothing.
+PRIOR_COUNT = 4.0
+# Rows beyond this many are sampled evenly for the statistics.
+SAMPLE = 65_536
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """Mean ``(d,)`` of raw codes, and second moment ``(d, d)`` of the centred unit codes."""
+
+    mean: Tensor
+    moment: Tensor
+
+    @classmethod
+    def fit(cls, codes: Tensor, *, centre: bool = True) -> Frame:
+        """From raw codes ``(n, d)``, n >= 1; evenly sampled when there are very many."""
+        sample = codes[:: max(1, -(-codes.shape[0] // SAMPLE))]
+        mean = sample.sum(dim=0) / (sample.shape[0] + PRIOR_COUNT)
+        mean = mean if centre else torch.zeros_like(mean)
+        centred = torch.nn.functional.normalize(sample - mean, dim=-1)
+        return cls(mean, centred.T @ centred / centred.shape[0])
+
+    def enter(self, codes: Tensor) -> Tensor:
+        """Raw codes ``(..., d)`` to centred unit codes."""
+        return torch.nn.functional.normalize(codes - self.mean, dim=-1)
+
+    def leave(self, codes: Tensor) -> Tensor:
+        """Centred unit codes ``(..., d)`` back to raw unit codes: the inverse of ``enter``."""
+        along = codes @ self.mean
+        scale = (along**2 + 1.0 - self.mean @ self.mean).clamp(min=0.0).sqrt() - along
+        return torch.nn.functional.normalize(codes * scale[..., None] + self.mean, dim=-1)
+
+    def spread(self, cue: Tensor) -> Tensor:
+        """Root mean square of the cosines between centred cues ``(..., d)`` and what is held."""
+        return ((cue @ self.moment) * cue).sum(dim=-1).clamp(min=1e-8).sqrt()

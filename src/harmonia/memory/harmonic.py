@@ -1,0 +1,170 @@
+"""The harmonic memory: several modalities, shared slots, cues of any subset.
+
+Scores are in units of chance. A cue c meets the stored codes with cosines whose root mean square is
+sigma_c (read off the second moment of what is held), and its weight is
+
+    w_c = u_c / (sigma_c |u|)        u_c: how far the user lets the cue count
+
+so that a record unrelated to the cues scores as a standard normal variable, whatever the encoders, and
+cues of different modalities can be added. Among N unrelated records the best then scores about
+sqrt(2 ln N), and with
+
+    beta = sqrt(2 ln N)
+
+the softmax gives a record half of the probability exactly when it rises above that: chance and evidence
+are in balance (the random energy model at its critical temperature, Derrida 1981; Lucibello and Mezard
+2024 for dense associative memories). A null slot with the score that chance rarely exceeds takes the
+probability that nothing matches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor
+
+from harmonia.memory.descent import Channel, Field, Settled, settle
+from harmonia.memory.entropies import entropy
+from harmonia.memory.frame import Frame
+from harmonia.memory.layout import Layout
+
+# How often an unrelated cue may be answered all the same.
+FALSE_RECALL = 0.05
+# Slots that are tried as cues, and slots they are tried against, to learn what chance gives.
+PROBES, AGAINST = 256, 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """Q raw codes ``(Q, d)`` given as cues for the matrix ``key``, with the user's weight and trust."""
+
+    key: str
+    codes: Tensor
+    weight: float = 1.0
+    trust: float = math.inf
+
+
+class HarmonicMemory:
+    """Slots shared by all modalities, over raw unit codes.
+
+    ``codes[key]`` is ``(P, d)`` float; a key is one modality in one encoder's space. ``layout`` says which
+    rows make up which record; without it row n of every matrix belongs to record n.
+    """
+
+    def __init__(
+        self, codes: Mapping[str, Tensor], layout: Layout | None = None, *, centre: bool = True
+    ) -> None:
+        if not codes:
+            raise ValueError("a memory needs at least one matrix of codes")
+        self.layout = layout or Layout.aligned(
+            {key: torch.ones(c.shape[0], dtype=torch.bool) for key, c in codes.items()}
+        )
+        self.frames = {key: Frame.fit(c, centre=centre) for key, c in codes.items()}
+        self.matrices = {key: self.frames[key].enter(c) for key, c in codes.items()}
+        self._views: dict[tuple[str, ...], Layout] = {}
+        self._tails: dict[tuple[object, ...], float] = {}
+
+    @property
+    def slots(self) -> int:
+        """How many records are held."""
+        return self.layout.slots
+
+    def beta(self, slots: int) -> float:
+        """The critical inverse temperature for this many slots, in units of chance."""
+        return math.sqrt(2.0 * math.log(max(slots, 2)))
+
+    def recall(
+        self,
+        cues: Sequence[Given],
+        *,
+        k: int = 10,
+        steps: int = 8,
+        alpha: float = 1.0,
+        beta: float | None = None,
+        allowed: Tensor | None = None,
+        tail_tolerance: float = 1e-6,
+    ) -> Settled:
+        """Settle Q cues, bound together; ``allowed`` (slots,) bool restricts the records.
+
+        ``alpha`` chooses the slot distribution: 1 softmax, greater alpha-entmax. ``beta`` is in units of
+        chance. The settled codes come back raw, as the encoders would have made them.
+        """
+        if not cues:
+            raise ValueError("recall needs at least one cue")
+        view = self._view(tuple(sorted({cue.key for cue in cues})))
+        visible = np.unique(view.slot.numpy())
+        seen = len(visible) if allowed is None else int(allowed[visible].sum())
+        beta = beta or self.beta(seen)
+        channels = self._channels(cues, beta)
+        rows, dtype = channels[0].cue.shape[0], channels[0].cue.dtype
+        mask = None
+        if allowed is not None:
+            mask = torch.zeros(self.slots, dtype=dtype).masked_fill_(~allowed, -math.inf)
+        field = Field(
+            layout=self.layout, view=view, matrices=self.matrices,
+            beta=torch.full((rows,), beta, dtype=dtype), entropy=entropy(alpha),
+            null=torch.full((rows,), self.null_score(cues, seen), dtype=dtype),
+            mask=mask, k=min(max(k, 16), self.slots), tail_tolerance=tail_tolerance,
+        )  # fmt: skip
+        settled = settle(field, channels, steps=steps)
+        for key, code in settled.codes.items():
+            present = code.abs().sum(dim=-1, keepdim=True) > 0
+            settled.codes[key] = torch.where(present, self.frames[key].leave(code), 0.0)
+        return settled
+
+    def null_score(self, cues: Sequence[Given], slots: int | None = None) -> float:
+        """The score that the best of ``slots`` unrelated records exceeds in one of twenty recalls.
+
+        A normal tail, widened by how heavy the tail of this memory's own scores is: its records are
+        tried as cues on the others. Quantiles are used, so that near-duplicates do not raise it.
+        """
+        slots = slots or self.slots
+        signature = tuple(sorted((cue.key, cue.weight) for cue in cues))
+        if signature not in self._tails:
+            self._tails[signature] = self._tail(cues)
+        return float(-ndtri(FALSE_RECALL / max(slots, 2))) * self._tails[signature]
+
+    def _channels(self, cues: Sequence[Given], beta: float) -> list[Channel]:
+        total = math.sqrt(sum(cue.weight**2 for cue in cues)) or 1.0
+        channels = []
+        for cue in cues:
+            frame = self.frames[cue.key]
+            code = frame.enter(cue.codes.to(frame.mean.dtype))
+            share = cue.weight / total
+            weight = share / frame.spread(code)
+            # A record without the modality scores what a record drawn at random would on log-average.
+            absent = torch.full_like(weight, 0.5 * beta * share**2 if share > 0 else 0.0)
+            trust = torch.full_like(weight, cue.trust)
+            channels.append(Channel(cue.key, code, weight, trust, absent))
+        return channels
+
+    def _view(self, keys: tuple[str, ...]) -> Layout:
+        if keys not in self._views:
+            self._views[keys] = self.layout.view(keys)
+        return self._views[keys]
+
+    def _tail(self, cues: Sequence[Given]) -> float:
+        """Ratio of this memory's upper tail to a normal one, at least 1."""
+        view = self._view(tuple(sorted({cue.key for cue in cues})))
+        whole = torch.stack([view.parts[c.key] >= 0 for c in cues]).all(dim=0).nonzero()[:, 0]
+        if whole.numel() < 8:
+            return 1.0
+        probes = whole[:: max(1, -(-whole.numel() // PROBES))]
+        against = whole[:: max(1, -(-whole.numel() // AGAINST))]
+        total = torch.zeros(probes.numel(), against.numel())
+        norm = math.sqrt(sum(cue.weight**2 for cue in cues)) or 1.0
+        for cue in cues:
+            codes, parts = self.matrices[cue.key], view.parts[cue.key]
+            probe = codes[parts[probes]]
+            weight = cue.weight / norm / self.frames[cue.key].spread(probe)
+            total += ((probe * weight[:, None]) @ codes[parts[against]].T).float()
+        other = view.slot[probes][:, None] != view.slot[against][None, :]
+        scores = total[other].numpy()
+        level = max(0.9, 1.0 - 16.0 / max(len(against), 1))
+        level = min(level, 0.99)
+        return max(1.0, float(np.quantile(scores, level)) / float(ndtri(level)))

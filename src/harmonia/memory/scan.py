@@ -1,0 +1,144 @@
+"""One exact pass over all slots: scores, log-sum-exp and the best k.
+
+Scores are computed in blocks that stay in the cache; nothing of size (cues x slots) is kept, so
+memory stays bounded for any number of slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harmonia.memory.layout import Layout
+
+# Scores of one block, in bytes: about the share of the cache one core has for itself.
+BLOCK_BYTES = 4 << 20
+# Shorter blocks would spend their time in calls.
+LEAST_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """Weighted cues against one matrix: ``codes`` (P, d), ``cue`` (Q, d) already times its weight.
+
+    ``absent`` (Q,) is the score of a moment that has no part in this matrix.
+    """
+
+    key: str
+    codes: Tensor
+    cue: Tensor
+    absent: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """``scores`` and ``slots`` (Q, k), best first; ``logsumexp`` (Q,) of beta * score over all slots."""
+
+    scores: Tensor
+    slots: Tensor
+    logsumexp: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Moments [first, last): their scores (Q, B), and the maximum per slot (Q, S) of ``slots`` (S,).
+
+    ``group`` (B,) is the slot's column of each moment; None where every slot has one moment.
+    """
+
+    first: int
+    last: int
+    moment_scores: Tensor
+    scores: Tensor
+    slots: Tensor
+    group: Tensor | None
+
+
+def scan_top(
+    view: Layout, queries: Sequence[Query], k: int, beta: Tensor, mask: Tensor | None = None
+) -> Scan:
+    """Scores s = sum over the queries, the maximum over each slot's moments.
+
+    ``beta`` is ``(Q,)``. ``mask`` (slots,) is added to the scores: -inf leaves a slot out. Slots that
+    no query can see are left out as well. Fewer than k slots: the rest are -inf with slot -1.
+    """
+    cue = queries[0].cue
+    best = cue.new_full((cue.shape[0], min(k, view.slots)), -torch.inf)
+    where = torch.full(best.shape, -1, dtype=torch.long)
+    total = cue.new_full((cue.shape[0],), -torch.inf)
+    for block in scan_blocks(view, queries, mask):
+        total = torch.logaddexp(total, torch.logsumexp(block.scores * beta[:, None], dim=-1))
+        best, where = _merge(best, where, block.scores, block.slots)
+    return Scan(best, where.masked_fill(best.isneginf(), -1), total)
+
+
+def scan_blocks(view: Layout, queries: Sequence[Query], mask: Tensor | None = None) -> Iterator[Block]:
+    """The scores of all moments, block by block; the moments of one slot stay in one block."""
+    rows, itemsize = queries[0].cue.shape[0], queries[0].cue.dtype.itemsize
+    single = view.slot.shape[0] < 2 or bool((view.slot[1:] > view.slot[:-1]).all())
+    in_order = {q.key for q in queries if _in_order(view.parts[q.key], q.codes.shape[0])}
+    for first, last in _cuts(view.slot, rows * itemsize, single):
+        scores = _sum_scores(view, queries, first, last, in_order)
+        slots = view.slot[first:last]
+        if single:
+            if mask is not None:
+                scores = scores + mask[slots]
+            yield Block(first, last, scores, scores, slots, None)
+        else:
+            kept, group = torch.unique_consecutive(slots, return_inverse=True)
+            top = scores.new_full((rows, kept.shape[0]), -torch.inf)
+            top.scatter_reduce_(1, group.expand_as(scores), scores, "amax")
+            if mask is not None:
+                top, scores = top + mask[kept], scores + mask[slots]
+            yield Block(first, last, scores, top, kept, group)
+
+
+def _sum_scores(view: Layout, queries: Sequence[Query], first: int, last: int, in_order: set[str]) -> Tensor:
+    total: Tensor | None = None
+    for query in queries:
+        if query.key in in_order:
+            scores = query.cue @ query.codes[first:last].T
+        else:
+            scores = _gathered(query, view.parts[query.key][first:last])
+        total = scores if total is None else total.add_(scores)
+    assert total is not None, "a scan needs at least one query"
+    return total
+
+
+def _gathered(query: Query, parts: Tensor) -> Tensor:
+    present = parts >= 0
+    if not bool(present.any()):
+        return query.absent[:, None].expand(-1, parts.shape[0]).clone()
+    low, high = int(parts[present].min()), int(parts.max()) + 1
+    if high - low <= 2 * parts.shape[0]:
+        # Parts are sorted by record, so a block's parts are nearly one run of the matrix.
+        scores = (query.cue @ query.codes[low:high].T)[:, (parts - low).clamp(min=0)]
+    else:
+        scores = query.cue @ query.codes[parts.clamp(min=0)].T
+    return torch.where(present, scores, query.absent[:, None])
+
+
+def _in_order(parts: Tensor, count: int) -> bool:
+    return parts.shape[0] == count and bool((parts == torch.arange(count)).all())
+
+
+def _cuts(slot: Tensor, bytes_per_moment: int, single: bool) -> list[tuple[int, int]]:
+    moments = slot.shape[0]
+    cuts = list(range(0, moments, max(LEAST_BLOCK, BLOCK_BYTES // bytes_per_moment)))
+    if not single:
+        cuts = sorted({int(torch.searchsorted(slot, slot[cut])) for cut in cuts})
+    return list(zip(cuts, [*cuts[1:], moments], strict=True))
+
+
+def _merge(best: Tensor, where: Tensor, scores: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    k = best.shape[1]
+    if scores.shape[1] > k:
+        scores, column = scores.topk(k, dim=-1)
+        slots = slots[column]
+    else:
+        slots = slots.expand_as(scores)
+    scores, pick = torch.cat([best, scores], dim=-1).topk(k, dim=-1)
+    return scores, torch.cat([where, slots], dim=-1).gather(-1, pick)
