@@ -1,0 +1,44 @@
+"""Harmonia: a memory that sees, hears and reads.
+
+import harmonia
+memory = harmonia.open("my-memory")
+memory.remember("photos/")
+found = memory.recall(text="waves", image="sketch.png", k=5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harmonia.tasks.collection import Collection
+    from harmonia.types import Code, Cue, HarmoniaError, Recollection, Record, Signal
+
+__all__ = ["Code", "Cue", "HarmoniaError", "Recollection", "Record", "Signal", "open"]
+
+
+def open(root: str | Path, models: Sequence[str] | None = None, device: str = "auto") -> Collection:
+    """Open the memory in a folder; the first ``remember`` makes it.
+
+    ``models`` chooses the encoders of a new memory: "descriptors" (the default, no training and no
+    network), or names or folders of pretrained models (CLIP, SigLIP, CLAP, sentence-transformers).
+    """
+    from harmonia.tasks.collection import Collection
+
+    return Collection(root, models, device)
+
+
+def __getattr__(name: str) -> Any:
+    # Resolved on first use, so that `harmonia --help` loads neither NumPy nor torch.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("harmonia")
+    if name in __all__:
+        from harmonia import types
+
+        return getattr(types, name)
+    raise AttributeError(f"module 'harmonia' has no attribute {name!r}")

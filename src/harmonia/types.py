@@ -127,13 +127,27 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """One ranked record: its probability, each cue's share in the match, and the parts that match."""
+    """One ranked record: its probability, each cue's share in the match, and why it matches.
+
+    ``matches`` holds the best part for each cue; ``moment`` the parts, at most one per modality, that
+    go together there: the window of a long video, its sound, a caption.
+    """
 
     rank: int
     record: Record
     probability: float
     shares: Mapping[str, float]
     matches: Mapping[str, Match]
+    moment: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One record found by plain search; ``similarity`` is a cosine, or minus a Euclidean distance."""
+
+    rank: int
+    record: Record
+    similarity: float
 
 
 @dataclass(frozen=True, slots=True)

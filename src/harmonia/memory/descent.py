@@ -18,7 +18,7 @@ from harmonia.memory.certificates import error_bound
 from harmonia.memory.energy import cue_term
 from harmonia.memory.entropies import Entropy, Shannon
 from harmonia.memory.layout import Layout
-from harmonia.memory.readout import read_all, read_top
+from harmonia.memory.readout import part_scores, read_all, read_top
 from harmonia.memory.scan import Query, Scan, scan_top
 
 
@@ -44,7 +44,8 @@ class Settled:
     ``slots``, ``scores``, ``p``, ``moment`` are (Q, k), best first (slot -1: none). ``tail`` (Q,) is the
     probability outside them, ``nothing`` (Q,) that of the null slot, ``bound`` (Q,) the error bound of
     the readout. ``energies`` (T + 1, Q), constant once a cue rests. ``codes[key]`` (Q, d) unit rows
-    (zero where no kept record has the modality). ``state`` (Q, d) per channel.
+    (zero where no kept record has the modality). Per channel: ``state`` (Q, d), the best moment's
+    ``part`` (Q, k) (-1: absent) and what it ``adds`` (Q, k) to the score.
     """
 
     slots: Tensor
@@ -59,6 +60,8 @@ class Settled:
     converged: Tensor
     codes: dict[str, Tensor]
     state: tuple[Tensor, ...]
+    part: tuple[Tensor, ...]
+    adds: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,10 +189,12 @@ def _settled(
     codes = {
         key: torch.nn.functional.normalize(code / kept[:, None], dim=-1) for key, code in read.codes.items()
     }
+    found_parts = [part_scores(field.layout, q, read.moment) for q in queries]
     bound = error_bound(slots.tail / (kept + slots.tail))
     return Settled(
         found.slots, found.scores, slots.p, read.moment, slots.tail, slots.nothing, bound,
         torch.stack(list(energies)), taken, resting, codes, tuple(state),
+        tuple(part for part, _ in found_parts), tuple(adds for _, adds in found_parts),
     )  # fmt: skip
 
 

@@ -82,6 +82,13 @@ def read_all(
     return out
 
 
+def part_scores(layout: Layout, query: Query, moment: Tensor) -> tuple[Tensor, Tensor]:
+    """The part (Q, k) that each moment (Q, k) has for a query (-1: none), and its score (Q, k)."""
+    part = torch.where(moment >= 0, layout.parts[query.key][moment.clamp(min=0)], -1)
+    scores = (query.codes[part.clamp(min=0)] @ query.cue[:, :, None])[..., 0]
+    return part, torch.where(part >= 0, scores, query.absent[:, None])
+
+
 def _moments_of(layout: Layout, slots: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs (position in the flattened slots, moment), a slot's moments together, in chunks."""
     flat = slots.reshape(-1).contiguous()

@@ -1,0 +1,1 @@
+"""What people do with a memory: remember, recall, retrieve, forget, export."""

@@ -1,0 +1,5 @@
+"""``python -m harmonia`` is the command line."""
+
+from harmonia.cli import main
+
+main()

@@ -1,0 +1,26 @@
+"""harmonia status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harmonia.cli.common import json_option, memory_option, open_memory, print_json
+
+
+@click.command("status")
+@memory_option
+@json_option
+def command(memory: Path | None, as_json: bool) -> None:
+    """Say what the memory holds and which encoders made it."""
+    status = open_memory(memory).status()
+    if as_json:
+        print_json(status)
+        return
+    for key, value in status.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {count}" for name, count in value.items())
+        elif isinstance(value, list | tuple):
+            value = ", ".join(str(item) for item in value)
+        click.echo(f"{key + ':':12s} {value}")

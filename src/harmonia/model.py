@@ -1,0 +1,122 @@
+"""A model: encoders and the memory they fill, saved and loaded by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harmonia.encoders import load
+from harmonia.encoders.base import Encoder
+from harmonia.memory import Given, HarmonicMemory, Layout
+from harmonia.store import Codes, CodeTable, EncoderInfo
+from harmonia.store.files import write_atomically
+from harmonia.types import Code, Cue, HarmoniaError, Signal
+
+FILE_NAME = "model.json"
+# Only these have windows on a clock; the pieces of a text are alternatives.
+TIMED = ("audio", "video")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """The encoders of a memory. ``names`` is what they were loaded from."""
+
+    names: tuple[str, ...]
+    encoders: tuple[Encoder, ...]
+
+    @classmethod
+    def load(cls, names: Sequence[str] = ("descriptors",), device: str = "auto") -> Model:
+        """Load encoders by name: "descriptors", a hub name or a local folder."""
+        return cls(tuple(names), load(names, device=device))
+
+    @classmethod
+    def saved(cls, folder: Path, device: str = "auto") -> Model:
+        """The model that a store was made with; HarmoniaError if its description is damaged."""
+        path = folder / FILE_NAME
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))["models"]
+        except FileNotFoundError:
+            names = ["descriptors"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HarmoniaError(f"cannot read {path} ({error}): restore it or remember anew") from error
+        return cls.load(names, device)
+
+    def save(self, folder: Path) -> None:
+        """Write the names beside a store, atomically."""
+        write_atomically(folder / FILE_NAME, json.dumps({"models": self.names}, indent=2))
+
+    def infos(self) -> tuple[EncoderInfo, ...]:
+        """The encoders as a store records them."""
+        return tuple(EncoderInfo(e.name, e.modality, e.space, e.dim) for e in self.encoders)
+
+    def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
+        """The codes of each signal, one per encoder of its modality; batched by encoder."""
+        codes: list[list[Code]] = [[] for _ in signals]
+        for encoder in self.encoders:
+            rows = [i for i, signal in enumerate(signals) if signal.modality == encoder.modality]
+            if not rows:
+                continue
+            vectors = encoder.encode([signals[i] for i in rows])
+            for i, vector in zip(rows, vectors, strict=True):
+                codes[i].append(Code(encoder.modality, vector, encoder.space))
+        return codes
+
+    def memory(self, table: CodeTable) -> HarmonicMemory | None:
+        """The memory over a snapshot of codes, a matrix per encoder that has any; None if none has."""
+        filled = {e.name: table.encoders[e.name] for e in self.encoders}
+        filled = {name: codes for name, codes in filled.items() if len(codes.record)}
+        if not filled:
+            return None
+        modality = {e.name: e.modality for e in self.encoders}
+        layout = _layout(len(table.record_ids), filled, modality)
+        return HarmonicMemory({n: torch.from_numpy(c.codes) for n, c in filled.items()}, layout)
+
+    def given(self, memory: HarmonicMemory, cue: Cue) -> list[Given]:
+        """What a cue says to each matrix of the memory: to all that share a space with its codes."""
+        if isinstance(cue.content, Code):
+            codes = [cue.content]
+        else:
+            codes = self.encode([cue.content])[0]
+        pairs = [
+            (encoder.name, code)
+            for code in codes
+            for encoder in self.encoders
+            if encoder.space == code.space and memory.matrices.get(encoder.name) is not None
+        ]
+        # Several views of one cue are one piece of evidence, not several.
+        weight = cue.weight / max(len(pairs), 1) ** 0.5
+        return [Given(name, torch.from_numpy(code.vector)[None], weight, cue.trust) for name, code in pairs]
+
+
+def _layout(slots: int, codes: Mapping[str, Codes], modality: Mapping[str, str]) -> Layout:
+    """Moments over parts, then for every encoder its row of each part."""
+    by_modality: dict[str, list[str]] = {}
+    for name in codes:
+        by_modality.setdefault(modality[name], []).append(name)
+    record, start, rows = {}, {}, {}
+    for kind, names in by_modality.items():
+        keys = {n: _key(codes[n].record, codes[n].part) for n in names}
+        distinct, first = np.unique(np.concatenate(list(keys.values())), return_index=True)
+        record[kind] = np.concatenate([codes[n].record for n in names])[first]
+        times = np.concatenate([codes[n].t0 for n in names])[first]
+        start[kind] = times if kind in TIMED else np.full(len(times), np.nan)
+        for name in names:
+            rows[name] = np.full(len(distinct), -1)
+            rows[name][np.searchsorted(distinct, keys[name])] = np.arange(len(keys[name]))
+    base = Layout.of_parts(slots, record, start)
+    parts = {}
+    for kind, names in by_modality.items():
+        index = base.parts[kind]
+        for name in names:
+            row = torch.from_numpy(rows[name])[index.clamp(min=0)]
+            parts[name] = torch.where(index >= 0, row, -1)
+    return Layout(base.slots, base.slot, parts)
+
+
+def _key(record: np.ndarray, part: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return (record << 24) | part

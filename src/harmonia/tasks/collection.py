@@ -1,0 +1,191 @@
+"""A collection: one memory on disk, opened. What ``harmonia.open`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harmonia.memory import HarmonicMemory
+from harmonia.model import Model
+from harmonia.store import CodeTable, LanceStore, Store
+from harmonia.tasks import forget as forgetting
+from harmonia.tasks.cues import Media, read_cues
+from harmonia.tasks.recall import recall
+from harmonia.tasks.remember import Report, remember
+from harmonia.tasks.retrieve import Metric, retrieve
+from harmonia.types import Cue, HarmoniaError, Neighbour, Recollection, Record
+
+
+class Collection:
+    """A memory in a folder. The folder is made by the first ``remember``.
+
+    ``models`` chooses the encoders of a new memory; an existing one keeps those it was made with and
+    refuses others.
+    """
+
+    def __init__(self, root: str | Path, models: Sequence[str] | None = None, device: str = "auto") -> None:
+        self.root = Path(root)
+        self._models, self._device = models, device
+        self._model: Model | None = None
+        self._store: Store | None = None
+        self._bound: tuple[CodeTable, HarmonicMemory | None] | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever remembered here."""
+        return LanceStore.exists(self.root)
+
+    @property
+    def model(self) -> Model:
+        """The encoders, loaded on first use."""
+        if self._model is None:
+            if self._models is not None:
+                self._model = Model.load(self._models, self._device)
+            elif self.exists:
+                self._model = Model.saved(self.root, self._device)
+            else:
+                self._model = Model.load(device=self._device)
+        return self._model
+
+    @property
+    def store(self) -> Store:
+        """The records on disk; HarmoniaError where there are none or other encoders made them."""
+        if self._store is None:
+            if not self.exists:
+                raise HarmoniaError(f"no memory in {self.root}: remember something first")
+            self._store = LanceStore.open(self.root)
+        return self._store
+
+    def remember(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        copy: bool = False,
+        progress: bool = False,
+        threads: int | None = None,
+    ) -> Report:
+        """Remember files, folders and manifests (see :func:`harmonia.tasks.remember.remember`)."""
+        several = [paths] if isinstance(paths, str | Path) else list(paths)
+        model = self.model
+        if not self.exists:
+            self._store = LanceStore.create(self.root, model.infos())
+            model.save(self.root)
+        self._agree()
+        return remember(self.store, self.root, model, several, copy=copy, progress=progress, threads=threads)
+
+    def recall(
+        self,
+        text: Media | None = None,
+        image: Media | None = None,
+        audio: Media | None = None,
+        video: Media | None = None,
+        *,
+        against: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+        trust: float = float("inf"),
+        where: str | None = None,
+        k: int = 10,
+        steps: int = 8,
+        alpha: float = 1.0,
+        beta: float | None = None,
+        leave_out_cues: bool = False,
+    ) -> Recollection:
+        """The whole from a part: the most probable records for all the cues together.
+
+        A cue is words, a path, bytes or a Signal, or several of them. ``against`` are words that count
+        against a record; ``weights`` maps a cue's name or modality to how far it counts; ``where`` is
+        an SQL condition on the metadata; ``leave_out_cues`` leaves the cue files' own records out.
+        """
+        given = {"text": text, "image": image, "audio": audio, "video": video}
+        cues = self.cues(given, against, weights or {}, trust)
+        table, memory = self.bound()
+        if memory is None:
+            raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
+        allowed = self._allowed(table, where, given if leave_out_cues else {})
+        return recall(
+            self.model, memory, table, self.store.records, cues, k=k, steps=steps, alpha=alpha, beta=beta,
+            allowed=None if allowed is None else torch.from_numpy(allowed),
+        )  # fmt: skip
+
+    def retrieve(
+        self,
+        text: Media | None = None,
+        image: Media | None = None,
+        audio: Media | None = None,
+        video: Media | None = None,
+        *,
+        against: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+        where: str | None = None,
+        k: int = 10,
+        metric: Metric = "cosine",
+        leave_out_cues: bool = False,
+    ) -> tuple[Neighbour, ...]:
+        """The plain nearest-neighbour search over the same codes, to compare recall with."""
+        given = {"text": text, "image": image, "audio": audio, "video": video}
+        cues = self.cues(given, against, weights or {}, float("inf"))
+        table, _ = self.bound()
+        allowed = self._allowed(table, where, given if leave_out_cues else {})
+        return retrieve(self.model, table, self.store.records, cues, k=k, metric=metric, allowed=allowed)
+
+    def cues(
+        self,
+        given: Mapping[str, Media | None],
+        against: Sequence[str],
+        weights: Mapping[str, float],
+        trust: float,
+    ) -> list[Cue]:
+        """Decode and encode cues with this memory's encoders."""
+        return read_cues(self.model, given, against, weights, trust)
+
+    def show(self, record_id: str) -> Record:
+        """One record by its id, or by the beginning of it if that is unique."""
+        return forgetting.find(self.store, [record_id])[0]
+
+    def forget(
+        self, ids: Sequence[str] = (), *, where: str | None = None, gone: bool = False
+    ) -> tuple[Record, ...]:
+        """Forget records by id, by condition, or those whose every file is gone; returns them."""
+        return forgetting.forget(self.store, self.root, ids, where=where, gone=gone)
+
+    def status(self) -> dict[str, Any]:
+        """Counts per modality, sizes, encoders."""
+        return {"root": str(self.root), "models": list(self.model.names), **self.store.status()}
+
+    def bound(self) -> tuple[CodeTable, HarmonicMemory | None]:
+        """The current snapshot and the memory over it; read anew when the store has changed."""
+        self._agree()
+        version = self.store.version()[:2]
+        if self._bound is None or self._bound[0].version != version:
+            table = self.store.codes()
+            self._bound = table, self.model.memory(table)
+        return self._bound
+
+    def _agree(self) -> None:
+        if self.store.encoders != self.model.infos():
+            made, mine = (
+                ", ".join(e.name for e in encoders) for encoders in (self.store.encoders, self.model.infos())
+            )
+            raise HarmoniaError(
+                f"the memory in {self.root} was made with other encoders ({made}, not {mine}): "
+                "leave out --model, or remember into another folder"
+            )
+
+    def _allowed(
+        self, table: CodeTable, where: str | None, left_out: Mapping[str, Media | None]
+    ) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        if where is None and not left_out:
+            return None
+        ids = np.asarray(table.record_ids)
+        allowed = np.ones(len(ids), dtype=bool)
+        if where is not None:
+            allowed &= np.isin(ids, self.store.select(where))
+        own = forgetting.records_of(self.store, left_out.values())
+        allowed &= ~np.isin(ids, list(own))
+        if not allowed.any():
+            raise HarmoniaError("no record is left to recall: loosen the condition")
+        return allowed

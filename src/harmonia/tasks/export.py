@@ -1,0 +1,77 @@
+"""export: records -> a manifest that remember reads again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harmonia.store import Store
+from harmonia.types import HarmoniaError, Record
+
+
+def export(store: Store, root: Path, target: Path, *, where: str | None = None) -> int:
+    """Write records to ``target`` (``.jsonl``: the manifest alone; else a new folder with the media).
+
+    Returns how many. The target appears complete or not at all. HarmoniaError where it exists, or
+    where media that are to be copied are gone.
+    """
+    if target.exists():
+        raise HarmoniaError(f"{target} exists already: choose a new name")
+    records = store.records(where=where)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
+        work = Path(name)
+        alone = target.suffix == ".jsonl"
+        with (work / "manifest.jsonl").open("w", encoding="utf-8") as lines:
+            for record in records:
+                row = _row(record, root, None if alone else work)
+                lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        if alone:
+            (work / "manifest.jsonl").replace(target)
+        else:
+            (work / "all").mkdir()
+            for item in (work / "manifest.jsonl", work / "media"):
+                if item.exists():
+                    item.rename(work / "all" / item.name)
+            (work / "all").rename(target)
+    return len(records)
+
+
+def _row(record: Record, root: Path, copy_to: Path | None) -> dict[str, Any]:
+    """One manifest row: metadata, the files by modality, and the text that no file holds."""
+    row: dict[str, Any] = dict(record.metadata)
+    files: dict[str, str] = {}
+    texts = []
+    for part in record.parts:
+        if part.path is None:
+            texts.append(part.text or "")
+        else:
+            # The first part of a file is the file's own modality; its sound and caption follow.
+            files.setdefault(part.path, part.modality)
+    for path, modality in files.items():
+        row.setdefault(modality, []).append(_placed(root / path, copy_to))
+    if texts:
+        row.setdefault("text", []).extend(dict.fromkeys(texts))
+    return {
+        key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in row.items()
+    }
+
+
+def _placed(path: Path, copy_to: Path | None) -> str:
+    if copy_to is None:
+        return os.path.abspath(path)  # noqa: PTH100
+    if not path.is_file():
+        raise HarmoniaError(f"{path} is gone: export to a .jsonl, or run `harmonia forget --gone` first")
+    folder = copy_to / "media"
+    folder.mkdir(exist_ok=True)
+    place = folder / path.name
+    number = 1
+    while place.exists():
+        number += 1
+        place = folder / f"{path.stem}-{number}{path.suffix}"
+    shutil.copy2(path, place)
+    return f"media/{place.name}"

@@ -1,0 +1,59 @@
+"""forget: remove records; and finding records by id, by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harmonia.store import Store, digest_file, garbage
+from harmonia.types import HarmoniaError, Record
+
+
+def find(store: Store, ids: Sequence[str]) -> list[Record]:
+    """Records by id, or by a beginning of it that only one record has; HarmoniaError otherwise."""
+    known = sorted(store.ids())
+    whole = []
+    for wanted in ids:
+        fits = [known_id for known_id in known if known_id.startswith(wanted)] if wanted else []
+        if len(fits) != 1:
+            reason = "no record has" if not fits else f"{len(fits)} records have"
+            raise HarmoniaError(f"{reason} an id that begins with {wanted!r}: `harmonia recall` shows ids")
+        whole += fits
+    return store.records(whole)
+
+
+def forget(
+    store: Store, root: Path, ids: Sequence[str], *, where: str | None = None, gone: bool = False
+) -> tuple[Record, ...]:
+    """Remove records by id, by SQL condition on the metadata, or whose every file is gone."""
+    if not ids and where is None and not gone:
+        raise HarmoniaError("nothing to forget: give ids, --where or --gone")
+    wanted = {record.id: record for record in find(store, ids)}
+    if where is not None:
+        wanted |= {record.id: record for record in store.records(where=where)}
+    if gone:
+        paths: dict[str, list[str]] = {}
+        for state in store.files().values():
+            paths.setdefault(state.record_id, []).append(state.path)
+        lost = [i for i, files in paths.items() if not any(Path(f).exists() for f in files)]
+        wanted |= {record.id: record for record in store.records(lost)}
+    store.remove(wanted)
+    garbage(root, {part.path for record in store.records() for part in record.parts if part.path})
+    return tuple(wanted.values())
+
+
+def records_of(store: Store, cues: Iterable[object]) -> set[str]:
+    """Ids of the records that hold any of the files given as cues, by path or by content."""
+    flat = [v for cue in cues for v in (cue if isinstance(cue, list | tuple) else [cue])]
+    files = [Path(v) for v in flat if isinstance(v, str | Path) and _is_file(v)]
+    if not files:
+        return set()
+    digests = {digest_file(path) for path in files}
+    return {state.record_id for state in store.files().values() if state.digest in digests}
+
+
+def _is_file(value: str | Path) -> bool:
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,129 @@
+"""recall: encode -> settle -> search. The whole from a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from harmonia.memory import Given, HarmonicMemory, Settled
+from harmonia.model import Model
+from harmonia.store import CodeTable
+from harmonia.types import Certificate, Code, Cue, HarmoniaError, Match, Part, Recalled, Recollection, Record
+
+Fetch = Callable[[Sequence[str]], Sequence[Record]]
+
+
+def recall(
+    model: Model,
+    memory: HarmonicMemory,
+    table: CodeTable,
+    fetch: Fetch,
+    cues: Sequence[Cue],
+    *,
+    k: int = 10,
+    allowed: torch.Tensor | None = None,
+    steps: int = 8,
+    alpha: float = 1.0,
+    beta: float | None = None,
+) -> Recollection:
+    """Settle the cues together and return the ``k`` most probable records with their evidence.
+
+    ``allowed`` (records,) bool restricts the records; ``alpha``, ``beta`` and ``steps`` are those of
+    :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
+    """
+    if k < 1:
+        raise HarmoniaError(f"the number of records must be at least 1 (got {k})")
+    given: list[Given] = []
+    names: list[str] = []
+    for cue in cues:
+        channels = model.given(memory, cue)
+        given += channels
+        names += [cue.name] * len(channels)
+    if not given:
+        what = " or ".join(sorted({cue.name for cue in cues}))
+        held = " and ".join(sorted({e.modality for e in model.encoders if e.name in memory.matrices}))
+        raise HarmoniaError(f"nothing remembered can be compared with a cue of {what}: only {held} is held")
+    settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=beta, allowed=allowed)
+    slots = [slot for slot in settled.slots[0, :k].tolist() if slot >= 0]
+    records = fetch([table.record_ids[slot] for slot in slots])
+    evidence = _Evidence(model, memory, table, given, names, settled)
+    recalled = tuple(evidence.recalled(column, record) for column, record in enumerate(records))
+    nothing = float(settled.nothing[0])
+    best = recalled[0].probability if recalled else 0.0
+    return Recollection(recalled, _codes(model, settled), _certificate(settled), nothing >= best)
+
+
+class _Evidence:
+    """Why each record came: what every cue adds to its score, and by which part."""
+
+    def __init__(
+        self,
+        model: Model,
+        memory: HarmonicMemory,
+        table: CodeTable,
+        given: Sequence[Given],
+        names: Sequence[str],
+        settled: Settled,
+    ) -> None:
+        self.model, self.memory, self.table = model, memory, table
+        self.given, self.names, self.settled = given, names, settled
+
+    def recalled(self, column: int, record: Record) -> Recalled:
+        adds: dict[str, float] = dict.fromkeys(self.names, 0.0)
+        matches: dict[str, Match] = {}
+        for channel, name in enumerate(self.names):
+            adds[name] += float(self.settled.adds[channel][0, column])
+            match = self._match(channel, column, record)
+            if match and (name not in matches or match.similarity > matches[name].similarity):
+                matches[name] = match
+        total = sum(abs(value) for value in adds.values()) or 1.0
+        return Recalled(
+            rank=column + 1,
+            record=record,
+            probability=float(self.settled.p[0, column]),
+            shares={name: value / total for name, value in adds.items()},
+            matches=matches,
+            moment=self._moment(column, record),
+        )
+
+    def _match(self, channel: int, column: int, record: Record) -> Match | None:
+        row = int(self.settled.part[channel][0, column])
+        if row < 0:
+            return None
+        key = self.given[channel].key
+        similarity = float(self.memory.matrices[key][row] @ self.settled.state[channel][0])
+        return Match(record.parts[int(self.table.encoders[key].part[row])], similarity)
+
+    def _moment(self, column: int, record: Record) -> tuple[Part, ...]:
+        moment = int(self.settled.moment[0, column])
+        if moment < 0:
+            return ()
+        ordinals = set()
+        for key, index in self.memory.layout.parts.items():
+            row = int(index[moment])
+            if row >= 0:
+                ordinals.add(int(self.table.encoders[key].part[row]))
+        return tuple(record.parts[ordinal] for ordinal in sorted(ordinals))
+
+
+def _codes(model: Model, settled: Settled) -> Mapping[str, Code]:
+    """The settled code of every encoder that any of the kept records has a part for."""
+    codes = {}
+    for encoder in model.encoders:
+        code = settled.codes.get(encoder.name)
+        if code is not None and bool(code[0].any()):
+            codes[encoder.name] = Code(encoder.modality, code[0].numpy(), encoder.space)
+    return codes
+
+
+def _certificate(settled: Settled) -> Certificate:
+    steps = int(settled.steps[0])
+    return Certificate(
+        energies=tuple(settled.energies[: steps + 1, 0].tolist()),
+        tail_mass=float(settled.tail[0]),
+        error_bound=float(settled.bound[0]),
+        nothing=float(settled.nothing[0]),
+        steps=steps,
+        converged=bool(settled.converged[0]),
+    )

@@ -1,0 +1,276 @@
+"""remember: files -> records -> codes -> store. Incremental, resumable, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from harmonia.data import Problem, gather
+from harmonia.modalities import MODALITIES
+from harmonia.model import Model
+from harmonia.store import FileState, Store, digest_file, media_path, put_media
+from harmonia.tasks.ahead import Produced, look_ahead
+from harmonia.types import HarmoniaError, Part, Record, Signal
+
+# Signals encoded together, decoded results waiting for it, and how often what is done is committed.
+BATCH = 64
+DEPTH = 128
+COMMIT_RECORDS, COMMIT_SECONDS = 512, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one run of remember did. ``gone`` are remembered files that are no longer there."""
+
+    remembered: int
+    already: int
+    problems: tuple[Problem, ...]
+    gone: tuple[str, ...]
+    ignored: int
+    stopped: bool
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A record on its way: its files, and its parts as far as they are encoded."""
+
+    record: Record
+    files: list[FileState]
+    parts: list[Part] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A record that the store holds already: nothing to encode."""
+
+    record: Record
+    files: list[FileState]
+
+
+_Found = _Growing | _Known | Problem | tuple[_Growing, Part, Signal]
+
+
+def remember(
+    store: Store,
+    root: Path,
+    model: Model,
+    paths: Sequence[str | Path],
+    *,
+    copy: bool = False,
+    progress: bool = False,
+    threads: int | None = None,
+) -> Report:
+    """Remember every record found under ``paths``.
+
+    The id of a record is the digest of its parts' content, so the same content is one record, and a
+    second run encodes only what is new or changed. What cannot be read is reported and the rest goes
+    on. ``copy`` keeps content-addressed copies of the media inside the store. Ctrl-C commits what is
+    done and returns a report with ``stopped`` set; the next run continues.
+    """
+    ignored: Counter[str] = Counter()
+    found = list(gather(paths, extract_to=root / "media", ignored=ignored))
+    run = _Run(store, root, model, copy)
+    run.problems += [item for item in found if isinstance(item, Problem)]
+    records = [item for item in found if isinstance(item, Record)]
+    stopped = False
+    threads = threads or min(8, (os.cpu_count() or 1) + 1)
+    bar = tqdm(total=len(records), unit="rec", desc="remembering", delay=1.0, disable=not progress)
+    try:
+        with bar:
+            for result in look_ahead(records, run.produce, threads, DEPTH):
+                run.take(result)
+                if result.value is None:
+                    bar.update()
+    except KeyboardInterrupt:
+        stopped = True
+    run.finish()
+    gone = () if stopped else run.gone(paths, records)
+    return Report(run.remembered, run.already, tuple(run.problems), gone, ignored.total(), stopped)
+
+
+class _Run:
+    """One run: ``produce`` decodes in worker threads, the other methods belong to the consumer."""
+
+    def __init__(self, store: Store, root: Path, model: Model, copy: bool) -> None:
+        self.store, self.root, self.model, self.copy = store, root, model, copy
+        self.problems: list[Problem] = []
+        self.remembered = self.already = 0
+        self._files = store.files()
+        self._seen = {record.id: dict(record.metadata) for record in store.records()}
+        self._lock = threading.Lock()
+        self._pending: list[tuple[_Growing, Part, Signal]] = []
+        self._open: dict[int, _Growing] = {}
+        self._done: list[_Growing] = []
+        self._touched: list[FileState] = []
+        self._replaced: set[str] = set()
+        self._committed = time.monotonic()
+
+    # --- in worker threads
+
+    def produce(self, record: Record) -> Iterator[_Found]:
+        """Identify a record and decode its parts, window by window."""
+        parts, files = [], []
+        for part in record.parts:
+            try:
+                digest, state = self._identify(part)
+            except (OSError, HarmoniaError) as error:
+                yield Problem(part.path or "inline text", _reason(error))
+                continue
+            parts.append(replace(part, digest=digest))
+            files += [state] if state else []
+        if not parts:
+            return
+        identity = _identity(parts)
+        record = Record(identity, tuple(parts), record.metadata)
+        files = [replace(state, record_id=identity) for state in files]
+        with self._lock:
+            fresh = identity not in self._seen
+            if fresh:
+                self._seen[identity] = dict(record.metadata)
+        if not fresh:
+            yield _Known(record, files)
+            return
+        growing = _Growing(record, [])
+        yield growing
+        for part in parts:
+            try:
+                for piece, signal in self._decode(part):
+                    yield growing, piece, signal
+                growing.files += [state for state in files if state.path == part.path]
+            except (OSError, HarmoniaError) as error:
+                yield Problem(part.path or "inline text", _reason(error))
+
+    def _identify(self, part: Part) -> tuple[str, FileState | None]:
+        """Digest of a part's content; that of an unchanged file is not computed again."""
+        if part.path is None:
+            return hashlib.sha256((part.text or "").encode()).hexdigest(), None
+        stat = Path(part.path).stat()
+        known = self._files.get(part.path)
+        if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+            digest = known.digest
+        else:
+            digest = digest_file(Path(part.path))
+        return digest, FileState(part.path, stat.st_size, stat.st_mtime_ns, digest, "")
+
+    def _decode(self, part: Part) -> Iterator[tuple[Part, Signal]]:
+        module = MODALITIES[part.modality]
+        if part.path is None:
+            for signal in module.windows((part.text or "").encode()):
+                yield replace(part, text=signal.text, start=signal.start, end=signal.end), signal
+            return
+        path, kept = Path(part.path), part.path
+        if self.copy:
+            kept = media_path(part.digest, path.suffix)
+        caption = None
+        for signal in module.windows(path):
+            piece = replace(part, path=kept, start=signal.start, end=signal.end)
+            if signal.modality == "text":
+                piece = replace(piece, text=signal.text)
+            yield piece, signal
+            if signal.sound is not None:
+                yield replace(piece, modality="audio"), signal.sound
+            caption = caption or signal.caption
+        if caption:
+            yield Part("text", path=kept, text=caption, digest=part.digest), Signal("text", caption)
+        if self.copy:
+            put_media(self.root, path, part.digest)
+
+    # --- in the consumer
+
+    def take(self, result: Produced[Record, _Found]) -> None:
+        """Take one result of the look-ahead; encode and commit when there is enough."""
+        match result.value:
+            case Problem() as problem:
+                self.problems.append(problem)
+            case _Known() as known:
+                self._renew(known)
+            case _Growing() as growing:
+                self._open[id(result.item)] = growing
+            case (growing, part, signal):
+                self._pending.append((growing, part, signal))
+                if len(self._pending) >= BATCH:
+                    self._encode()
+            case None:
+                self._end(result)
+
+    def _end(self, result: Produced[Record, _Found]) -> None:
+        if result.error is not None:
+            first = result.item.parts[0].path or "inline text"
+            self.problems.append(Problem(first, _reason(result.error)))
+        growing = self._open.pop(id(result.item), None)
+        if growing is not None:
+            self._done.append(growing)
+        late = time.monotonic() - self._committed > COMMIT_SECONDS
+        if self._done and (late or len(self._done) >= COMMIT_RECORDS):
+            self._encode()
+            self._commit()
+
+    def _renew(self, known: _Known) -> None:
+        self.already += 1
+        self._touched += [state for state in known.files if self._files.get(state.path) != state]
+
+    def _encode(self) -> None:
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        codes = self.model.encode([signal for _, _, signal in pending])
+        for (growing, part, _), found in zip(pending, codes, strict=True):
+            growing.parts += [replace(part, code=code) for code in found]
+
+    def _commit(self) -> None:
+        done, self._done = [g for g in self._done if g.parts], []
+        records = [replace(g.record, parts=tuple(g.parts)) for g in done]
+        files = [state for g in done for state in g.files]
+        if records:
+            self.remembered += self.store.add(records, files)
+            self._note_replaced(files)
+        self._committed = time.monotonic()
+
+    def _note_replaced(self, files: Sequence[FileState]) -> None:
+        for state in files:
+            before = self._files.get(state.path)
+            if before and before.record_id != state.record_id:
+                self._replaced.add(before.record_id)
+
+    def finish(self) -> None:
+        """Encode and commit what is complete; drop records whose every file now holds another."""
+        self._encode()
+        self._commit()
+        if self._touched:
+            self.store.touch(self._touched)
+            self._note_replaced(self._touched)
+        if self._replaced:
+            held = {state.record_id for state in self.store.files().values()}
+            self.store.remove(self._replaced - held)
+
+    def gone(self, paths: Sequence[str | Path], records: Sequence[Record]) -> tuple[str, ...]:
+        """Remembered files below ``paths`` that are no longer there."""
+        roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100
+        return tuple(
+            path
+            for path in sorted(self._files)
+            if any(path == root or path.startswith(root + os.sep) for root in roots)
+            and not Path(path).exists()
+        )
+
+
+def _identity(parts: Sequence[Part]) -> str:
+    """The record's id: a digest of its parts' digests, whatever their order."""
+    lines = sorted(f"{part.modality} {part.digest}" for part in parts)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HarmoniaError):
+        return str(error)
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    return f"{type(error).__name__}: {error}"

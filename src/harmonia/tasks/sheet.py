@@ -1,0 +1,119 @@
+"""Contact sheets: cues on the left, what was recalled on the right, so that people can look."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from harmonia.modalities import MODALITIES
+from harmonia.types import HarmoniaError, Part, Recalled, Recollection
+
+CELL, GAP, LINE = 200, 12, 16
+INK, FAINT, PAPER, LIKELY = "#1b1f24", "#6a737d", "#ffffff", "#1a7f37"
+ORDER = ("image", "video", "audio", "text")
+
+Row = tuple[Sequence[tuple[str, str | Path]], Recollection]
+
+
+def draw_sheet(rows: Sequence[Row], root: Path, *, across: int = 5) -> Image.Image:
+    """One row per recollection: its cues ``(modality, words or file)``, an arrow, the first records.
+
+    ``root`` is where copied media lie.
+    """
+    cues = max(len(given) for given, _ in rows)
+    width = (cues + across) * (CELL + GAP) + 3 * GAP + 40
+    height = CELL + 3 * LINE + 2 * GAP
+    sheet = Image.new("RGB", (width, height * len(rows) + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (given, found) in enumerate(rows):
+        top = GAP + number * height
+        for column, (modality, value) in enumerate(given):
+            left = GAP + (column + cues - len(given)) * (CELL + GAP)
+            sheet.paste(_tile(modality, value), (left, top))
+            _line(draw, left, top + CELL + 4, f"cue: {modality}", FAINT)
+        arrow = GAP + cues * (CELL + GAP)
+        draw.text((arrow + 4, top + CELL // 2 - 12), "→", fill=INK, font=_font(28))
+        for column, recalled in enumerate(found.records[:across]):
+            left = arrow + 40 + column * (CELL + GAP)
+            sheet.paste(_record(recalled, root), (left, top))
+            ink = LIKELY if recalled.probability >= 0.5 else FAINT
+            _line(draw, left, top + CELL + 4, f"{recalled.probability:.0%}  {_name(recalled)}", ink)
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in recalled.shares.items())
+            _line(draw, left, top + CELL + 4 + LINE, shares, FAINT)
+        if found.abstained:
+            _line(draw, arrow + 40, top + CELL + 4 + 2 * LINE, "nothing here matches; the nearest:", FAINT)
+    return sheet
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write the sheet as PNG, completely or not at all."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
+            sheet.save(file, "PNG")
+        os.replace(file.name, path)  # noqa: PTH105
+    except OSError as error:
+        raise HarmoniaError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _record(recalled: Recalled, root: Path) -> Image.Image:
+    """The record's parts, the most telling one large, the others in a strip below."""
+    parts = {part.modality: part for part in reversed(recalled.moment or recalled.record.parts)}
+    shown = [parts[modality] for modality in ORDER if modality in parts]
+    tiles = [_part_tile(part, root) for part in shown]
+    if len(tiles) == 1:
+        return tiles[0]
+    whole = Image.new("RGB", (CELL, CELL), PAPER)
+    strip = CELL // 3
+    whole.paste(tiles[0].resize((CELL - strip, CELL - strip)), (strip // 2, 0))
+    for column, tile in enumerate(tiles[1:]):
+        whole.paste(tile.resize((strip - 2, strip - 2)), (column * strip, CELL - strip + 2))
+    return whole
+
+
+def _part_tile(part: Part, root: Path) -> Image.Image:
+    if part.modality == "text" and part.text is not None:
+        return _tile("text", part.text)
+    path = root / (part.path or "")
+    if part.modality == "audio" and path.suffix.lower() in MODALITIES["video"].SUFFIXES:
+        return _tile("video", path, part.start, sound=True)
+    return _tile(part.modality, path, part.start)
+
+
+def _tile(modality: str, value: str | Path, start: float | None = None, sound: bool = False) -> Image.Image:
+    """A square preview; a grey one with the reason where the file cannot be read any more."""
+    tile = Image.new("RGB", (CELL, CELL), "#f0f2f4")
+    module = MODALITIES[modality]
+    try:
+        source = value.encode() if modality == "text" and isinstance(value, str) else value
+        signal = next(iter(module.windows(source)))
+        for window in module.windows(source):
+            if start is None or window.start is None or window.start >= start - 1e-3:
+                signal = window
+                break
+        if sound and signal.sound is not None:
+            signal, module = signal.sound, MODALITIES["audio"]
+        preview = module.preview(signal, CELL)
+        preview.thumbnail((CELL, CELL))
+        tile.paste(preview, ((CELL - preview.width) // 2, (CELL - preview.height) // 2))
+    except (HarmoniaError, OSError) as error:
+        _line(ImageDraw.Draw(tile), 6, CELL // 2, str(error), FAINT)
+    return tile
+
+
+def _name(recalled: Recalled) -> str:
+    return str(recalled.record.metadata.get("name") or recalled.record.id[:8])
+
+
+def _line(draw: ImageDraw.ImageDraw, left: int, top: int, text: str, ink: str) -> None:
+    line = " ".join(text.split())
+    while line and draw.textlength(line, font=_font(13)) > CELL:
+        line = line[:-2] + "…"
+    draw.text((left, top), line, fill=ink, font=_font(13))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
