@@ -1,0 +1,270 @@
+"""Sound files: soundfile for WAV, FLAC and Ogg, PyAV for MP3, M4A, AAC and the sound of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import mutagen
+import numpy as np
+import soundfile
+from mutagen.mp3 import MP3, BitrateMode
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.signal import resample_poly
+
+from harmonia.modalities.drawing import spectrogram, waveform
+from harmonia.modalities.libav import (
+    SoundDecoder,
+    caption_in,
+    check_complete,
+    check_rate,
+    container_of,
+    decodable,
+    tidy,
+)
+from harmonia.modalities.limits import LIMITS, Limits, Source, fail, opened, replacing
+from harmonia.types import HarmoniaError, Signal
+
+SUFFIXES: tuple[str, ...] = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".m4b", ".aac", ".aiff", ".aif",
+    ".caf", ".amr",
+)  # fmt: skip
+
+SILENCE = 1e-4
+"""Samples that never exceed this (-80 dBFS) are silent."""
+
+SHORTEST = 0.5
+"""Seconds: a last piece shorter than this joins the window before it."""
+
+_SOUNDFILE_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")
+_REMEDY = "give a WAV, FLAC, OGG, MP3, M4A or AAC file"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """An open sound: blocks of float32 ``(channels, samples)`` that are decoded as they are taken.
+
+    ``seconds`` is the length that the header declares, None where it declares none.
+    """
+
+    rate: int
+    channels: int
+    seconds: float | None
+    caption: str | None
+    blocks: Iterator[NDArray[np.float32]]
+
+
+def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
+    """Decode a whole sound: float32 ``(channels, samples)`` at the file's own rate.
+
+    Raises HarmoniaError when the file is no sound, damaged, truncated, or too long to hold.
+    """
+    with _opened_sound(source, limits) as stream:
+        limits.check_decoded(source, (stream.seconds or 0) * stream.rate * stream.channels * 4)
+        blocks, size = [], 0
+        for block in stream.blocks:
+            blocks.append(block)
+            size += block.nbytes
+            limits.check_decoded(source, size)
+        samples = np.concatenate(blocks, axis=1)
+        return Signal("audio", samples, rate=float(stream.rate), caption=stream.caption)
+
+
+def windows(source: Source, *, seconds: float = 5.0, limits: Limits = LIMITS) -> Iterator[Signal]:
+    """Consecutive windows of ``seconds``, decoded as they are taken, with ``start`` and ``end``.
+
+    A last piece shorter than ``SHORTEST`` joins the window before it. Silent windows are left out;
+    of a wholly silent sound the first one is kept, so that the file is still remembered.
+    """
+    if seconds < SHORTEST:
+        raise ValueError(f"seconds must be at least {SHORTEST}")
+    first_silent: Signal | None = None
+    heard = False
+    with _opened_sound(source, limits) as stream:
+        limits.check_decoded(source, (seconds + SHORTEST) * stream.rate * stream.channels * 4)
+        for window in _cut(stream, seconds):
+            if not silent(window):
+                heard = True
+                yield window
+            elif first_silent is None:
+                first_silent = window
+    if not heard and first_silent is not None:
+        yield first_silent
+
+
+def _cut(stream: _Stream, seconds: float) -> Iterator[Signal]:
+    length = round(seconds * stream.rate)
+    tail = round(SHORTEST * stream.rate)
+    begin, held = 0, 0
+    parts: list[NDArray[np.float32]] = []
+
+    def window(samples: NDArray[np.float32]) -> Signal:
+        rate = stream.rate
+        end = begin + samples.shape[1]
+        return Signal("audio", samples, float(rate), begin / rate, end / rate,
+                      caption=stream.caption)  # fmt: skip
+
+    for block in stream.blocks:
+        parts.append(block)
+        held += block.shape[1]
+        if held < length + tail:
+            continue
+        joined = np.concatenate(parts, axis=1)
+        # keep back what may turn out to be a short last piece
+        while joined.shape[1] >= length + tail:
+            yield window(joined[:, :length].copy())
+            begin += length
+            joined = joined[:, length:]
+        parts, held = [joined], joined.shape[1]
+    if held:
+        yield window(np.concatenate(parts, axis=1))
+
+
+@contextmanager
+def _opened_sound(source: Source, limits: Limits) -> Iterator[_Stream]:
+    """Open with soundfile what it reads well, the rest with PyAV; check the header and the end."""
+    with opened(source, limits) as file:
+        head = file.read(12)
+        reader = _by_soundfile if head.startswith(_SOUNDFILE_MAGIC) else _by_libav
+        if head[8:] == b"AVI ":
+            reader = _by_libav
+        with reader(source, file, limits) as stream:
+            check_rate(source, stream.rate)
+            if stream.seconds is not None:
+                limits.check_seconds(source, stream.seconds)
+            yield replace(stream, blocks=_checked(source, stream, limits))
+
+
+def _checked(source: Source, stream: _Stream, limits: Limits) -> Iterator[NDArray[np.float32]]:
+    samples = 0
+    for block in stream.blocks:
+        samples += block.shape[1]
+        limits.check_seconds(source, samples / stream.rate)
+        yield block
+    if not samples:
+        raise fail(source, "has no samples", "choose another file")
+    check_complete(source, samples / stream.rate, stream.seconds)
+
+
+@contextmanager
+def _by_soundfile(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Stream]:
+    caption = _tags(file)
+    _check_riff(source, file)
+    file.seek(0)
+    try:
+        with soundfile.SoundFile(file) as sound:
+            # a FLAC that was streamed declares no length: libsndfile then says 2^63 - 1
+            seconds = None if sound.frames >= 2**62 else sound.frames / sound.samplerate
+
+            def blocks() -> Iterator[NDArray[np.float32]]:
+                size = max(1, 2**18 // sound.channels)
+                while len(block := sound.read(size, dtype="float32", always_2d=True)):
+                    yield tidy(block.T)
+
+            yield _Stream(sound.samplerate, sound.channels, seconds, caption, blocks())
+    except soundfile.LibsndfileError as error:
+        problem = f"is a damaged or truncated sound ({error.error_string})"
+        raise fail(source, problem, "get an intact copy") from error
+
+
+def _check_riff(source: Source, file: BinaryIO) -> None:
+    """libsndfile silently shortens a WAV file that was cut off, so compare the sizes first."""
+    file.seek(0)
+    head = file.read(8)
+    size = file.seek(0, 2)
+    declared = int.from_bytes(head[4:8], "little") + 8
+    # recorders that stream write 0 or a size near the maximum
+    if head[:4] == b"RIFF" and 8 < declared < 0x7FFFF000 and size < declared:
+        problem = f"is truncated: {size:,} of {declared:,} bytes are there"
+        raise fail(source, problem, "get an intact copy")
+
+
+@contextmanager
+def _by_libav(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Stream]:
+    declared = _mp3_seconds(file)
+    with container_of(source, file, "audio", _REMEDY) as container:
+        streams = decodable(source, container.streams.audio)
+        if not streams:
+            raise fail(source, "has no sound in it", _REMEDY)
+        stream = streams[0]
+        if stream.duration is not None and container.format.name.startswith("mov"):
+            declared = float(stream.duration * stream.time_base)
+        elif container.duration is not None and container.format.name.startswith("matroska"):
+            declared = container.duration / 1e6
+        check_rate(source, stream.rate)
+        decoder = SoundDecoder(source, stream, limits)
+        blocks = (b for packet in container.demux(stream) for _, b in decoder.blocks(packet))
+        yield _Stream(stream.rate, stream.channels, declared, caption_in(container), blocks)
+
+
+def _mp3_seconds(file: BinaryIO) -> float | None:
+    """The length that the Xing or VBRI header of an MP3 declares; others only permit a guess."""
+    file.seek(0)
+    if MP3.score("", file, file.read(128)) <= 0:
+        return None
+    file.seek(0)
+    try:
+        info = MP3(file).info
+    except mutagen.MutagenError:
+        return None  # FFmpeg says what is wrong with it
+    return None if info.bitrate_mode == BitrateMode.UNKNOWN else float(info.length)
+
+
+def _tags(file: BinaryIO) -> str | None:
+    """The caption by FFmpeg, which knows the tags of all formats."""
+    try:
+        with container_of(b"", file, "audio", _REMEDY) as container:
+            return caption_in(container)
+    except HarmoniaError:
+        return None  # a caption is welcome, not needed
+
+
+def silent(signal: Signal) -> bool:
+    """Whether no sample is louder than -80 dBFS."""
+    return float(np.abs(signal.array).max(initial=0.0)) <= SILENCE
+
+
+def mono(signal: Signal, rate: int) -> NDArray[np.float32]:
+    """The mean of the channels at ``rate`` samples per second, float32 ``(samples,)``.
+
+    Polyphase resampling; between odd rates the ratio is rounded to terms below 1000.
+    """
+    if signal.rate is None:
+        raise ValueError("an audio signal needs its rate")
+    samples = signal.array.mean(axis=0, dtype=np.float32)
+    ratio = Fraction(rate / signal.rate).limit_denominator(1000)
+    if ratio != 1:
+        samples = resample_poly(samples, ratio.numerator, ratio.denominator)
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def write(signal: Signal, path: str | Path) -> None:
+    """Write WAV, FLAC, OGG or MP3, as the suffix says, atomically. The caption is not written."""
+    path = Path(path)
+    if path.suffix.lower() not in (".wav", ".flac", ".ogg", ".mp3"):
+        raise fail(path, "is of no format that can be written", "name it .wav, .flac or .ogg")
+    with replacing(path) as temporary:
+        try:
+            soundfile.write(temporary, signal.array.T, round(signal.rate or 0))
+        except (soundfile.LibsndfileError, ValueError) as error:
+            problem = f"cannot hold this sound ({error})"
+            raise fail(path, problem, "name it .wav, which holds any") from error
+
+
+def preview(signal: Signal, size: int = 256) -> Image.Image:
+    """The waveform above the spectrogram, a square of ``size`` pixels.
+
+    The spectrogram's frequency axis is logarithmic, from 50 Hz to 8 kHz (or half the rate).
+    """
+    rate = min(round(signal.rate or 16000), 16000)
+    top = size // 3
+    drawn = (
+        waveform(signal.array, size, top),
+        spectrogram(mono(signal, rate), rate, size, size - top),
+    )
+    return Image.fromarray(np.concatenate(drawn))

@@ -1,0 +1,222 @@
+"""Picture files, by Pillow: upright, 8-bit RGB, alpha on white, with the caption found inside."""
+
+from __future__ import annotations
+
+import struct
+import xml.etree.ElementTree as ElementTree
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, ImageOps, IptcImagePlugin
+
+from harmonia.modalities.limits import (
+    LIMITS,
+    Limits,
+    Source,
+    caption_of,
+    fail,
+    name_of,
+    opened,
+    replacing,
+    wrong_kind,
+)
+from harmonia.types import Signal
+
+SUFFIXES: tuple[str, ...] = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif",
+)  # fmt: skip
+
+# Other plugins of Pillow start programs (EPS) or read rare, little tested formats.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_REMEDY = "give a JPEG, PNG, WebP, GIF, BMP, TIFF or HEIC file"
+
+# what Pillow raises for damaged files, as found by feeding it many
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, EOFError, MemoryError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def read(source: Source, *, max_side: int | None = None, limits: Limits = LIMITS) -> Signal:
+    """Decode a picture to RGB uint8 ``(height, width, 3)``, turned upright by its EXIF tag.
+
+    ``max_side`` scales the longer side down to that many pixels; a large JPEG is then decoded at
+    reduced size, several times faster. Transparency shows white; of an animation the first frame
+    is read; 16-bit tones keep their full scale, tones without a scale (32-bit, float) are stretched.
+    Raises HarmoniaError when the file is no picture, damaged, truncated, or over ``limits``.
+    """
+    with opened(source, limits) as file:
+        image = _open(source, file)
+        limits.check_pixels(source, *image.size)
+        try:
+            if max_side is not None and image.mode in ("L", "RGB", "CMYK"):
+                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+            image.load()
+            caption = _extras(image)
+            rgb = _to_rgb(image)
+        except _DAMAGE as error:
+            problem = f"is damaged or truncated ({error})"
+            raise fail(source, problem, "get an intact copy") from error
+    if max_side is not None:
+        rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return Signal("image", np.array(rgb), caption=caption)
+
+
+def windows(source: Source, *, max_side: int | None = 1024, limits: Limits = LIMITS) -> Iterator[Signal]:
+    """The whole picture, scaled down to what an encoder may want to see: a still has one window."""
+    yield read(source, max_side=max_side, limits=limits)
+
+
+def _open(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
+    """Open without decoding.
+
+    Not by ``Image.open``: its size check obeys a process-wide setting, ours is ``limits``.
+    """
+    head = file.read(64)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        return _open_heic(source, file)
+    Image.preinit()
+    Image.init()
+    for name in _FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is None or accept(head[:16]) is True:
+            file.seek(0)
+            try:
+                return factory(file, name_of(source))
+            except _DAMAGE as error:
+                problem = f"is a damaged {name} picture ({error})"
+                raise fail(source, problem, "get an intact copy") from error
+    raise wrong_kind(source, head, "image", _REMEDY)
+
+
+def _open_heic(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        remedy = "pip install 'harmonia[heic]', or save it as JPEG"
+        raise fail(source, "is a HEIC picture, for which a package is missing", remedy) from None
+    file.seek(0)
+    try:
+        return HeifImageFile(file, name_of(source))  # type: ignore[no-any-return]
+    except _DAMAGE as error:
+        raise fail(source, f"is a damaged HEIC picture ({error})", "get an intact copy") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretch(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretch(tones: NDArray[Any]) -> NDArray[np.uint8]:
+    """Tones of no fixed scale: [0, 1] and 16-bit ranges are full scales, others are stretched."""
+    tones = np.nan_to_num(tones.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(tones.min()), float(tones.max())
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and 255 < high <= 65535:
+        low, high = 0.0, 65535.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    scaled = (tones - low) * (255.0 / ((high - low) or 1.0))
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def _extras(image: ImageFile.ImageFile) -> str | None:
+    """Turn the picture upright in place and return its caption; broken EXIF costs only these."""
+    try:
+        caption = _caption(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return caption
+    except _DAMAGE:
+        return None
+
+
+def _caption(image: ImageFile.ImageFile) -> str | None:
+    """What people wrote into the file: EXIF, XMP, IPTC, or the text of a PNG; each saying once."""
+    exif = image.getexif()
+    title = exif.get(ExifTags.Base.XPTitle)
+    iptc = _iptc(image)
+    return caption_of(
+        _utf8(exif.get(ExifTags.Base.ImageDescription)),
+        _text(bytes(title), "utf-16-le") if isinstance(title, bytes | tuple) else title,
+        _user_comment(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)),
+        _xmp_description(image.info.get("xmp")),
+        _text(iptc, "utf-8"),
+        image.info.get("Title"),
+        image.info.get("Description"),
+    )
+
+
+def _text(raw: Any, encoding: str) -> str | None:
+    return raw.decode(encoding, "replace") if isinstance(raw, bytes) else None
+
+
+def _utf8(text: Any) -> Any:
+    """Pillow reads EXIF strings as Latin-1, though nearly every writer now puts UTF-8 there."""
+    try:
+        return text.encode("latin-1").decode("utf-8") if isinstance(text, str) else text
+    except UnicodeError:
+        return text
+
+
+def _user_comment(raw: Any) -> str | None:
+    """EXIF 2.3, UserComment: eight bytes name the character code of the rest."""
+    if not isinstance(raw, bytes):
+        return raw if isinstance(raw, str) else None
+    code, text = raw[:8], raw[8:]
+    if code == b"UNICODE\0":
+        big = text.startswith(b"\xfe\xff") or text[:1] == b"\0"
+        return text.decode("utf-16-be" if big else "utf-16-le", "replace").lstrip("\ufeff")
+    return text.decode("utf-8", "replace") if code in (b"ASCII\0\0\0", b"\0" * 8) else None
+
+
+def _xmp_description(raw: Any) -> str | None:
+    """The first ``dc:description`` of an XMP packet."""
+    # a document type could define entities that expand without end; XMP has none
+    if not isinstance(raw, bytes) or b"<!DOCTYPE" in raw:
+        return None
+    try:
+        root = ElementTree.fromstring(raw.strip(b"\0 \t\r\n"))
+    except ElementTree.ParseError:
+        return None
+    found = root.find(".//{http://purl.org/dc/elements/1.1/}description")
+    return None if found is None else " ".join(found.itertext()).strip()
+
+
+def _iptc(image: ImageFile.ImageFile) -> bytes | None:
+    """The caption of IPTC-IIM: record 2, data set 120."""
+    found = (IptcImagePlugin.getiptcinfo(image) or {}).get((2, 120))
+    return found[0] if isinstance(found, list) else found
+
+
+def write(signal: Signal, path: str | Path) -> None:
+    """Write JPEG, PNG, WebP, GIF, BMP or TIFF by suffix, atomically. The caption is not written."""
+    path = Path(path)
+    Image.init()
+    name = Image.EXTENSION.get(path.suffix.lower())
+    if name not in _FORMATS:
+        raise fail(path, "is of no format that can be written", "name it .png or .jpg")
+    with replacing(path) as temporary:
+        try:
+            Image.fromarray(signal.array).save(temporary, name, quality=95)
+        except (ValueError, OSError) as error:
+            raise fail(path, f"cannot be written ({error})", "name it .png") from error
+
+
+def preview(signal: Signal, size: int = 256) -> Image.Image:
+    """The picture scaled down to at most ``size`` pixels on its longer side."""
+    image = Image.fromarray(signal.array)
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return image

@@ -1,0 +1,128 @@
+"""Text files: decode, cut into pieces of whole paragraphs, write, and draw as a card."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from harmonia.modalities.limits import (
+    LIMITS,
+    Limits,
+    Source,
+    fail,
+    opened,
+    replacing,
+    wrong_kind,
+)
+from harmonia.types import Signal
+
+SUFFIXES: tuple[str, ...] = (".txt", ".md", ".markdown", ".rst", ".text")
+
+# the four-byte mark starts with the two-byte one, so it is tried first
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+# where to cut, best first: between paragraphs, sentences, lines, words
+_BREAKS = (r"\n\s*\n", r"[.!?…]['\"”’)]*\s+|[。！？]", r"\n", r"\s+")
+
+
+def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
+    """Decode a whole text: UTF-8, UTF-16 or UTF-32 with a byte-order mark, else Windows-1252.
+
+    Line ends become ``\\n``. Raises HarmoniaError for a file that is empty, too long or not text.
+    """
+    with opened(source, limits) as file:
+        raw = file.read(limits.text_bytes + 1)
+    if len(raw) > limits.text_bytes:
+        raise fail(
+            source,
+            f"is a text of more than {limits.text_bytes / 2**20:,.0f} MiB",
+            "split it, or raise Limits.text_bytes",
+        )
+    text = _decode(source, raw).replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise fail(source, "is empty (only white space)", "choose another file")
+    return Signal("text", text)
+
+
+def _decode(source: Source, raw: bytes) -> str:
+    remedy = "save it as plain text in UTF-8"
+    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), None)
+    for name in [encoding] if encoding else ["utf-8", "cp1252"]:
+        try:
+            text = raw.decode(name)
+        except UnicodeDecodeError:
+            continue
+        # a text may hold a stray control character, binary data is full of them
+        if "\0" not in text and len(_CONTROL.findall(text)) <= 0.02 * len(text):
+            return text
+    raise wrong_kind(source, raw[:64], "text", remedy)
+
+
+def windows(source: Source, *, characters: int = 1200, limits: Limits = LIMITS) -> Iterator[Signal]:
+    """Pieces of at most ``characters``: whole paragraphs packed together, else whole sentences.
+
+    ``start`` and ``end`` count characters of what ``read`` returns, so that
+    ``read(source).text[start:end]`` is the piece. White space between pieces is in none.
+    """
+    if characters < 1:
+        raise ValueError("characters must be at least 1")
+    text = read(source, limits=limits).text
+    start = 0
+    while start < len(text):
+        end = _cut(text, start, characters)
+        piece = text[start:end]
+        first = start + len(piece) - len(piece.lstrip())
+        if piece := piece.strip():
+            yield Signal("text", piece, start=first, end=first + len(piece))
+        start = end
+
+
+def _cut(text: str, start: int, characters: int) -> int:
+    """Where the piece that begins at ``start`` ends."""
+    if len(text) - start <= characters:
+        return len(text)
+    stretch = text[start : start + characters]
+    for pattern in _BREAKS:
+        end = max((m.end() for m in re.finditer(pattern, stretch)), default=0)
+        if end > characters // 4:  # a lone heading goes with what it heads
+            return start + end
+    return start + characters
+
+
+def write(signal: Signal, path: str | Path) -> None:
+    """Write the text as UTF-8, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(signal.text, encoding="utf-8", newline="\n")
+
+
+def preview(signal: Signal, size: int = 256) -> Image.Image:
+    """The beginning of the text on a square card of ``size`` pixels."""
+    points = max(8, size // 21)
+    margin, leading = size // 14, round(points * 1.35)
+    font = ImageFont.load_default(points)
+    card = Image.new("RGB", (size, size), "#fdfbf5")
+    draw = ImageDraw.Draw(card)
+    sample = "the quick brown fox jumps over the lazy dog"
+    columns = max(4, int((size - 2 * margin) / font.getlength(sample) * len(sample)))
+    rows = (size - 2 * margin) // leading
+    lines = [
+        line
+        for paragraph in signal.text[: 4 * columns * rows].splitlines()
+        for line in textwrap.wrap(paragraph, columns) or [""]
+    ]
+    if len(lines) > rows or len(signal.text) > 4 * columns * rows:
+        lines = [*lines[: rows - 1], lines[rows - 1][: columns - 1].rstrip() + "…"]
+    for row, line in enumerate(lines[:rows]):
+        draw.text((margin, margin + row * leading), line, fill="#222222", font=font)
+    draw.rectangle((0, 0, size - 1, size - 1), outline="#d8d2c0")
+    return card
