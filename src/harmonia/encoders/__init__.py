@@ -1,0 +1,60 @@
+"""Signals in, codes out: hand-made descriptors, and adapters to pretrained models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harmonia.encoders.base import Encoder, unit
+from harmonia.encoders.describe_audio import AudioDescriptor
+from harmonia.encoders.describe_image import ImageDescriptor
+from harmonia.encoders.describe_text import TextDescriptor
+from harmonia.encoders.describe_video import VideoDescriptor
+from harmonia.types import HarmoniaError
+
+__all__ = [
+    "AudioDescriptor",
+    "Encoder",
+    "ImageDescriptor",
+    "TextDescriptor",
+    "VideoDescriptor",
+    "load",
+    "unit",
+]
+
+
+def load(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tuple[Encoder, ...]:
+    """Encoders for every modality, in the order of ``models``; no two have the same name.
+
+    Args:
+        models: "descriptors", names on the Hugging Face hub, or folders of pretrained models. A
+            modality that none of them covers gets its descriptor. Two models with a text tower
+            both keep it: a text then has a code in each space.
+        device: where pretrained models run: "auto" (a GPU if there is one), "cpu", "cuda", ...
+
+    Raises:
+        HarmoniaError: a model cannot be loaded, or the packages for it are not installed.
+    """
+    descriptors: tuple[Encoder, ...] = (
+        TextDescriptor(),
+        ImageDescriptor(),
+        AudioDescriptor(),
+        VideoDescriptor(),
+    )
+    chosen: dict[str, Encoder] = {}
+    for model in models:
+        found = descriptors if model == "descriptors" else _pretrained(model, device)
+        chosen |= {encoder.name: encoder for encoder in found}
+    covered = {encoder.modality for encoder in chosen.values()}
+    chosen |= {encoder.name: encoder for encoder in descriptors if encoder.modality not in covered}
+    return tuple(chosen.values())
+
+
+def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:
+    try:  # imported here, since torch and transformers take seconds and descriptors need neither
+        from harmonia.encoders.pretrained import load_pretrained
+
+        return load_pretrained(model, device)
+    except ModuleNotFoundError as error:
+        raise HarmoniaError(
+            f"the model {model!r} needs the package {error.name}: pip install 'harmonia[pretrained]'"
+        ) from error

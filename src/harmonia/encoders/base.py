@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,19 @@ class Encoder(Protocol):
         ...
 
 
-def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+def unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Rows scaled to unit norm, float32. A row of zeros (silence, blank) becomes the first axis."""
-    out = np.nan_to_num(np.asarray(rows, dtype=np.float32))
+    out: NDArray[np.float32] = np.nan_to_num(np.asarray(rows, dtype=np.float32), posinf=0.0, neginf=0.0)
     norm = np.linalg.norm(out, axis=-1, keepdims=True)
     blank = norm[..., 0] < 1e-12
     out = out / np.maximum(norm, 1e-12)
     out[blank] = 0.0
     out[blank, 0] = 1.0
+    return out
+
+
+def scaled(block: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """One block of a descriptor, flattened to norm close to 1; a block near zero stays near zero."""
+    flat = np.asarray(block, dtype=np.float32).ravel()
+    out: NDArray[np.float32] = flat / (np.linalg.norm(flat) + np.float32(1e-3))
     return out

@@ -1,0 +1,115 @@
+"""Pretrained models as encoders: find the files, check them, pick the adapter.
+
+A model is a hub name or a local folder. Only safetensors weights are read, and a model's codes are
+named after a digest of its files, so that a store notices when they change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from harmonia.encoders.base import Encoder
+from harmonia.encoders.frames import FrameMean
+from harmonia.encoders.towers import MODEL_TYPES, load_towers
+from harmonia.types import HarmoniaError
+
+# What a model needs besides code. Other formats of the same weights (ONNX, pickles) stay behind.
+FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+def load_pretrained(model: str, device: str = "auto") -> tuple[Encoder, ...]:
+    """The encoders of one model, text first; those with an image tower also encode video.
+
+    Args:
+        model: name on the Hugging Face hub, or folder that holds such a model. CLIP, SigLIP and
+            CLAP models of transformers, and text models of sentence-transformers.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        HarmoniaError: the model cannot be found, read, or is of another kind.
+    """
+    logging.disable_progress_bar()  # loading takes a second, on every command
+    place = _device(device)
+    folder = _folder(model)
+    identity = digest(folder)
+    try:
+        towers = _towers(model, folder, identity, place)
+    except ModuleNotFoundError:
+        raise  # named by the caller, with the extra that holds it
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise HarmoniaError(
+            f"cannot load the model {model!r} ({reason}): download its files again"
+        ) from error
+    videos = [FrameMean(tower) for tower in towers if tower.modality == "image"]
+    return (*towers, *videos)
+
+
+def digest(folder: Path) -> str:
+    """16 hex digits that stand for a model's weights, configuration and vocabulary."""
+    total = hashlib.sha256()
+    paths = {path for pattern in FILES for path in folder.rglob(pattern) if path.is_file()}
+    for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _towers(model: str, folder: Path, identity: str, device: torch.device) -> tuple[Encoder, ...]:
+    """The text, image and audio encoders of the model in a folder."""
+    if (folder / "modules.json").is_file():
+        from harmonia.encoders.sentence import SentenceText
+
+        return (SentenceText(folder, f"sentence-{identity}", device),)
+    config = folder / "config.json"
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    if kind not in MODEL_TYPES:
+        raise HarmoniaError(
+            f"the model {model!r} is of type {kind}: give a {', '.join(MODEL_TYPES)} model "
+            "or one of sentence-transformers"
+        )
+    return load_towers(folder, kind, f"{kind}-{identity}", device)
+
+
+def _folder(model: str) -> Path:
+    """The local folder of a model, downloaded when the argument is a hub name."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(model, allow_patterns=list(FILES)))
+        except HFValidationError as error:
+            raise HarmoniaError(
+                f"there is no model {model!r}: give a hub name such as openai/clip-vit-base-patch32, "
+                "or an existing folder"
+            ) from error
+        except (HfHubHTTPError, OSError) as error:
+            raise HarmoniaError(
+                f"cannot download the model {model!r}: check the name and the network, or download "
+                "it elsewhere and give its folder instead of the name"
+            ) from error
+    if not any(folder.rglob("*.safetensors")):
+        raise HarmoniaError(
+            f"the model {model!r} has no .safetensors weights: other formats can run code when "
+            "opened, so convert it with transformers' save_pretrained first"
+        )
+    return folder
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HarmoniaError(f"there is no device {name!r} here: use auto or cpu") from error
+    return device
