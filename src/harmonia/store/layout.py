@@ -1,0 +1,77 @@
+"""The description in a store's root, ``metadata.json``: format, schema version, encoders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harmonia.store.files import write_atomically
+from harmonia.store.protocol import EncoderInfo
+from harmonia.types import HarmoniaError
+
+FORMAT = "harmonia-store"
+SCHEMA_VERSION = 1
+FILE_NAME = "metadata.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a store was made with. ``width``: numbers per stored code, of the widest encoder."""
+
+    encoders: tuple[EncoderInfo, ...]
+    width: int
+
+    @classmethod
+    def of(cls, encoders: Sequence[EncoderInfo]) -> Layout:
+        """The layout for a choice of encoders; HarmoniaError if two of them clash."""
+        if not encoders:
+            raise HarmoniaError("a store needs at least one encoder")
+        if len({e.name for e in encoders}) < len(encoders):
+            raise HarmoniaError("two encoders of a store have one name: give each its own")
+        if len({(e.modality, e.space) for e in encoders}) < len(encoders):
+            raise HarmoniaError("two encoders of a store share modality and space: keep one")
+        if any(e.dim < 1 for e in encoders):
+            raise HarmoniaError("an encoder's codes need at least one number")
+        return cls(tuple(encoders), max(e.dim for e in encoders))
+
+    def describe(self) -> str:
+        """The encoders in words, for messages."""
+        return ", ".join(f"{e.name} ({e.modality}, {e.dim} numbers)" for e in self.encoders)
+
+
+def write_layout(root: Path, layout: Layout) -> None:
+    """Write the description; it is there completely or not at all."""
+    content = {
+        "format": FORMAT,
+        "schema": SCHEMA_VERSION,
+        "width": layout.width,
+        "encoders": [asdict(encoder) for encoder in layout.encoders],
+    }
+    write_atomically(root / FILE_NAME, json.dumps(content, indent=2))
+
+
+def read_layout(root: Path) -> Layout:
+    """Read the description; HarmoniaError if there is no store or one of a newer version."""
+    path = root / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}")
+        version = int(content["schema"])
+        if version <= SCHEMA_VERSION:
+            encoders = tuple(EncoderInfo(**encoder) for encoder in content["encoders"])
+            return Layout(encoders, int(content["width"]))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise HarmoniaError(f"no Harmonia store in {root}: create one first") from error
+    except OSError as error:
+        raise HarmoniaError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise HarmoniaError(
+            f"{path} does not describe a Harmonia store ({error}): choose another folder"
+        ) from error
+    raise HarmoniaError(
+        f"the store in {root} has schema version {version}, this Harmonia knows up to "
+        f"{SCHEMA_VERSION}: upgrade Harmonia to open it"
+    )

@@ -1,0 +1,158 @@
+"""What a store is: the calls the rest of the package makes, and the values it speaks.
+
+`harmonia.store.lance.LanceStore` is the embedded implementation; a server engine could stand in its
+place by keeping these promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmonia.types import Record
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """An encoder as a store knows it: codes of ``modality`` and ``space`` with ``dim`` numbers."""
+
+    name: str
+    modality: str
+    space: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A file as it was when it was remembered, so that an unchanged file is not read again.
+
+    Several paths may lead to one record. ``size`` is in bytes, ``mtime_ns`` in nanoseconds,
+    ``digest`` the SHA-256 of the content in hexadecimal.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str
+    record_id: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """All codes of one encoder, sorted by record and, within it, by part.
+
+    * ``codes``: float32 ``(P, dim)``, contiguous, rows of unit norm
+    * ``record``: int64 ``(P,)``, ascending; the row of `CodeTable.record_ids`
+    * ``part``: int64 ``(P,)``, the part's position in ``Record.parts`` of that record
+    * ``t0``, ``t1``: float64 ``(P,)``, the part's span (seconds; characters for text), NaN if none
+    """
+
+    codes: NDArray[np.float32]
+    record: NDArray[np.int64]
+    part: NDArray[np.int64]
+    t0: NDArray[np.float64]
+    t1: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodeTable:
+    """A consistent snapshot of every code, for exact scoring in memory.
+
+    ``record_ids`` is sorted and holds each record once. ``encoders`` has an entry for each encoder
+    of the store, empty ones included. ``version`` equals ``store.version()[:2]`` as long as no
+    record and no part has changed.
+    """
+
+    record_ids: list[str]
+    encoders: Mapping[str, Codes]
+    version: tuple[int, int]
+
+
+class Store(Protocol):
+    """Records, their parts and codes, and the files they came from.
+
+    Writes are atomic per record and exact under any number of processes: a reader sees a record
+    with all the parts it was added with, or not at all. Every failure is a `HarmoniaError`.
+    """
+
+    @property
+    def encoders(self) -> tuple[EncoderInfo, ...]:
+        """The encoders the store was made with; it takes codes of no other."""
+        ...
+
+    def add(self, records: Sequence[Record], files: Sequence[FileState] = ()) -> int:
+        """Store records with coded parts, then the files they came from; returns how many are new.
+
+        Adding a record again stores no second one: parts and codes it lacks are added, and its
+        metadata is updated key by key.
+        """
+        ...
+
+    def remove(self, ids: Collection[str]) -> int:
+        """Forget records, their parts and their files; returns how many there were."""
+        ...
+
+    def touch(self, files: Sequence[FileState]) -> int:
+        """Insert or update file states; those of unknown records are left out. Returns the rest."""
+        ...
+
+    def forget_files(self, paths: Collection[str]) -> int:
+        """Forget file states, keeping their records; returns how many there were."""
+        ...
+
+    def records(
+        self,
+        ids: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Record]:
+        """Records without codes, in the order of ``ids`` or else oldest first."""
+        ...
+
+    def select(self, where: str) -> list[str]:
+        """Ids of the records whose metadata fulfils an SQL condition, oldest first."""
+        ...
+
+    def ids(self) -> list[str]:
+        """The id of every record, sorted."""
+        ...
+
+    def files(self) -> dict[str, FileState]:
+        """Every known file, by path."""
+        ...
+
+    def codes(self) -> CodeTable:
+        """Every code, grouped by encoder."""
+        ...
+
+    def version(self) -> tuple[int, int, int]:
+        """Counters of records, parts and files; a change by any process moves one of them."""
+        ...
+
+    def nearest(
+        self,
+        encoder: str,
+        vector: NDArray[np.float32],
+        k: int,
+        where: str | None = None,
+        ids: Collection[str] | None = None,
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """The ``k`` records with the most similar part, and the cosines, best first."""
+        ...
+
+    def build_index(self) -> None:
+        """Make `nearest` sublinear in the number of parts, and approximate."""
+        ...
+
+    def compact(self) -> None:
+        """Merge small fragments and clear what interrupted writes and removals left behind."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Counts, sizes in bytes, encoders and versions."""
+        ...
