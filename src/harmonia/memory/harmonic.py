@@ -32,21 +32,27 @@ from harmonia.memory.descent import Channel, Field, Settled, settle
 from harmonia.memory.entropies import entropy
 from harmonia.memory.frame import Frame
 from harmonia.memory.layout import Layout
+from harmonia.memory.scan import Query, scan_blocks
 
 # How often an unrelated cue may be answered all the same.
 FALSE_RECALL = 0.05
-# Slots that are tried as cues, and slots they are tried against, to learn what chance gives.
-PROBES, AGAINST = 256, 4096
+# Moments that are looked at to learn what chance gives.
+SAMPLE = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """Q raw codes ``(Q, d)`` given as cues for the matrix ``key``, with the user's weight and trust."""
+    """Q raw codes ``(Q, d)`` given as cues for the matrix ``key``, with the user's weight and trust.
+
+    ``origin`` is the matrix that holds codes of the cue's own modality: a text code that looks for images
+    in a shared space is centred on texts, not on images. None if there is no such matrix.
+    """
 
     key: str
     codes: Tensor
     weight: float = 1.0
     trust: float = math.inf
+    origin: str | None = ""
 
 
 class HarmonicMemory:
@@ -67,7 +73,6 @@ class HarmonicMemory:
         self.frames = {key: Frame.fit(c, centre=centre) for key, c in codes.items()}
         self.matrices = {key: self.frames[key].enter(c) for key, c in codes.items()}
         self._views: dict[tuple[str, ...], Layout] = {}
-        self._tails: dict[tuple[object, ...], float] = {}
 
     @property
     def slots(self) -> int:
@@ -102,13 +107,14 @@ class HarmonicMemory:
         beta = beta or self.beta(seen)
         channels = self._channels(cues, beta)
         rows, dtype = channels[0].cue.shape[0], channels[0].cue.dtype
+        temperature = torch.full((rows,), beta, dtype=dtype)
         mask = None
         if allowed is not None:
             mask = torch.zeros(self.slots, dtype=dtype).masked_fill_(~allowed, -math.inf)
         field = Field(
             layout=self.layout, view=view, matrices=self.matrices,
-            beta=torch.full((rows,), beta, dtype=dtype), entropy=entropy(alpha),
-            null=torch.full((rows,), self.null_score(cues, seen), dtype=dtype),
+            beta=temperature, entropy=entropy(alpha),
+            null=self._null(view, channels, temperature, mask),
             mask=mask, k=min(max(k, 16), self.slots), tail_tolerance=tail_tolerance,
         )  # fmt: skip
         settled = settle(field, channels, steps=steps)
@@ -117,24 +123,16 @@ class HarmonicMemory:
             settled.codes[key] = torch.where(present, self.frames[key].leave(code), 0.0)
         return settled
 
-    def null_score(self, cues: Sequence[Given], slots: int | None = None) -> float:
-        """The score that the best of ``slots`` unrelated records exceeds in one of twenty recalls.
-
-        A normal tail, widened by how heavy the tail of this memory's own scores is: its records are
-        tried as cues on the others. Quantiles are used, so that near-duplicates do not raise it.
-        """
-        slots = slots or self.slots
-        signature = tuple(sorted((cue.key, cue.weight) for cue in cues))
-        if signature not in self._tails:
-            self._tails[signature] = self._tail(cues)
-        return float(-ndtri(FALSE_RECALL / max(slots, 2))) * self._tails[signature]
-
     def _channels(self, cues: Sequence[Given], beta: float) -> list[Channel]:
         total = math.sqrt(sum(cue.weight**2 for cue in cues)) or 1.0
         channels = []
         for cue in cues:
             frame = self.frames[cue.key]
-            code = frame.enter(cue.codes.to(frame.mean.dtype))
+            codes = cue.codes.to(frame.mean.dtype)
+            if cue.origin is None:
+                code = torch.nn.functional.normalize(codes, dim=-1)
+            else:
+                code = self.frames[cue.origin or cue.key].enter(codes)
             share = cue.weight / total
             weight = share / frame.spread(code)
             # A record without the modality scores what a record drawn at random would on log-average.
@@ -148,23 +146,26 @@ class HarmonicMemory:
             self._views[keys] = self.layout.view(keys)
         return self._views[keys]
 
-    def _tail(self, cues: Sequence[Given]) -> float:
-        """Ratio of this memory's upper tail to a normal one, at least 1."""
-        view = self._view(tuple(sorted({cue.key for cue in cues})))
-        whole = torch.stack([view.parts[c.key] >= 0 for c in cues]).all(dim=0).nonzero()[:, 0]
-        if whole.numel() < 8:
-            return 1.0
-        probes = whole[:: max(1, -(-whole.numel() // PROBES))]
-        against = whole[:: max(1, -(-whole.numel() // AGAINST))]
-        total = torch.zeros(probes.numel(), against.numel())
-        norm = math.sqrt(sum(cue.weight**2 for cue in cues)) or 1.0
-        for cue in cues:
-            codes, parts = self.matrices[cue.key], view.parts[cue.key]
-            probe = codes[parts[probes]]
-            weight = cue.weight / norm / self.frames[cue.key].spread(probe)
-            total += ((probe * weight[:, None]) @ codes[parts[against]].T).float()
-        other = view.slot[probes][:, None] != view.slot[against][None, :]
-        scores = total[other].numpy()
-        level = max(0.9, 1.0 - 16.0 / max(len(against), 1))
-        level = min(level, 0.99)
-        return max(1.0, float(np.quantile(scores, level)) / float(ndtri(level)))
+    def _null(self, view: Layout, channels: Sequence[Channel], beta: Tensor, mask: Tensor | None) -> Tensor:
+        """The score ``(Q,)`` that the best of the records exceeds in one of twenty unrelated recalls.
+
+        A normal tail, widened by how heavy the upper tail of the cue's own scores is. A quantile is
+        read, not the maximum, so that the records that do match hardly move it.
+        """
+        moments = view.slot.shape[0]
+        some = torch.arange(0, moments, max(1, -(-moments // SAMPLE)))
+        sample = Layout(view.slots, view.slot[some], {k: part[some] for k, part in view.parts.items()})
+        queries = [Query(c.key, self.matrices[c.key], c.cue * c.weight[:, None], c.absent) for c in channels]
+        scores = torch.cat([block.scores for block in scan_blocks(sample, queries, mask)], dim=-1)
+        seen = int(scores[0].isfinite().sum())
+        total = max(2, round(seen * moments / max(len(some), 1)))
+        # Leave out a few that may be right, but stay in the upper tail.
+        rank = max(2, min(16, seen // 10))
+        if seen <= rank:
+            return torch.full_like(beta, _normal_quantile(1.0 - FALSE_RECALL / total))
+        level = scores.topk(rank, dim=-1).values[:, -1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
+        return level.clamp(min=1.0) * _normal_quantile(1.0 - FALSE_RECALL / total)
+
+
+def _normal_quantile(level: float) -> float:
+    return float(ndtri(level))

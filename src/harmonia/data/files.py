@@ -1,0 +1,215 @@
+"""Which files make one record: a file alone, files of one stem side by side, a row of a manifest."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from harmonia.data.manifest import MANIFEST_SUFFIXES, read_manifest
+from harmonia.data.records import Problem, absolute, file_record, is_writable_text, why
+from harmonia.modalities import modality_of
+from harmonia.types import Record
+
+MANIFEST_STEMS = ("metadata", "manifest")
+"""A manifest of this name describes the folder it lies in; others are read only when given."""
+
+
+def gather(
+    paths: Sequence[str | Path],
+    *,
+    extract_to: str | Path | None = None,
+    ignored: Counter[str] | None = None,
+) -> Iterator[Record | Problem]:
+    """Find the records in files, folders and manifests; what cannot be one comes as a Problem.
+
+    * A media file is a record. Files with one stem in one folder (``dog.jpg``, ``dog.txt``,
+      ``dog.wav``) are one record together.
+    * A ``.jsonl``, ``.csv`` or ``.parquet`` file that is given is a manifest (see
+      :func:`harmonia.data.manifest.read_manifest`). In a folder, ``metadata.*`` and ``manifest.*``
+      are manifests of that folder; files that no row names are records as usual. Other tables in
+      folders are ignored.
+    * Folders are walked in sorted order, links included, every real folder once. Names that begin
+      with a dot and Harmonia stores (``*.harmonia``) are left out.
+
+    Records have no id, digests or codes yet, and no media file is opened. Paths are absolute, with
+    links as the user named them. Media embedded in a manifest are written into ``extract_to``.
+    ``ignored`` counts the files of other kinds by lower-case suffix. Manifests come first, then
+    folders, then single files; a file that a manifest or its folder brought does not come again.
+    """
+    folders, manifests, files, problems = _sort(paths)
+    yield from problems
+    loose = dict.fromkeys(files)
+    for found in _manifests_and_folders(manifests, folders, extract_to, ignored):
+        if isinstance(found, Record):
+            for path in _paths(found):
+                loose.pop(path, None)
+        yield found
+    by_folder: dict[Path, list[Path]] = {}
+    for path in loose:
+        by_folder.setdefault(path.parent, []).append(path)
+    for siblings in by_folder.values():
+        yield from _group(siblings)
+
+
+def _sort(
+    paths: Iterable[str | Path],
+) -> tuple[list[Path], list[Path], list[Path], list[Problem]]:
+    """Folders, manifests, media files and problems among the paths that the user gave."""
+    folders, manifests, files, problems = [], [], [], []
+    for given in paths:
+        try:
+            # Path("") is the current folder; nobody who gives an empty name means that
+            mode = os.stat(given).st_mode  # noqa: PTH116
+        except FileNotFoundError:
+            problems.append(Problem(_shown(given), "there is no such file or folder"))
+            continue
+        except (OSError, ValueError) as error:
+            reason = why(error) if isinstance(error, OSError) else "this cannot be a path"
+            problems.append(Problem(_shown(given), reason))
+            continue
+        path = absolute(given)
+        if reason := _refusal(path, mode):
+            problems.append(Problem(_shown(path), reason))
+        elif stat.S_ISDIR(mode):
+            folders.append(path)
+        elif path.suffix.lower() in MANIFEST_SUFFIXES:
+            manifests.append(path)
+        else:
+            files.append(path)
+    return folders, manifests, files, problems
+
+
+def _refusal(path: Path, mode: int) -> str:
+    """Why a path that the user gave cannot be read, empty when it can."""
+    if not is_writable_text(str(path)):
+        return "the name is not valid UTF-8; rename it"
+    if stat.S_ISDIR(mode):
+        return "this is a Harmonia store; give the media themselves" if _is_store(path.name) else ""
+    if not stat.S_ISREG(mode):
+        return "this is neither a file nor a folder"
+    if path.suffix.lower() not in MANIFEST_SUFFIXES and modality_of(path) is None:
+        return f"{path.suffix or 'a file without suffix'} is not a kind of file Harmonia reads"
+    return ""
+
+
+def _manifests_and_folders(
+    manifests: Sequence[Path],
+    folders: Sequence[Path],
+    extract_to: str | Path | None,
+    ignored: Counter[str] | None,
+) -> Iterator[Record | Problem]:
+    claimed: set[Path] = set()  # files that a manifest's row has taken, and manifests already read
+    visited: set[tuple[int, int]] = set()
+    for path in dict.fromkeys(manifests):
+        yield from _claim(path, extract_to, claimed)
+    for folder in folders:
+        for found in _walk(folder, visited):
+            if isinstance(found, Problem):
+                yield found
+                continue
+            for path in found:
+                if _describes_folder(path) and path not in claimed:
+                    yield from _claim(path, extract_to, claimed)
+            media = [path for path in found if path not in claimed and _is_media(path)]
+            if ignored is not None:
+                others = set(found) - set(media) - claimed
+                ignored.update(path.suffix.lower() for path in others)
+            yield from _group(media)
+
+
+def _claim(manifest: Path, extract_to: str | Path | None, claimed: set[Path]) -> Iterator[Record | Problem]:
+    """Read a manifest and note it and the files it names as taken."""
+    claimed.add(manifest)
+    for found in read_manifest(manifest, extract_to=extract_to):
+        if isinstance(found, Record):
+            claimed.update(_paths(found))
+        yield found
+
+
+def _walk(top: Path, visited: set[tuple[int, int]]) -> Iterator[list[Path] | Problem]:
+    """The sorted files of every folder from ``top`` down. Real folders come before linked ones, so
+    that a folder reached both ways keeps its own name."""
+    waiting: list[Path] = [top]
+    linked: list[Path] = []
+    while waiting or linked:
+        folder = waiting.pop() if waiting else linked.pop(0)
+        try:
+            state = folder.stat()
+            if (state.st_dev, state.st_ino) in visited:
+                continue
+            visited.add((state.st_dev, state.st_ino))
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Problem(str(folder), f"this folder cannot be read: {why(error)}")
+            continue
+        files: list[Path] = []
+        below: list[Path] = []
+        for entry in entries:
+            kind = _kind(entry)
+            if isinstance(kind, Problem):
+                yield kind
+            elif kind == "folder":
+                (linked if entry.is_symlink() else below).append(Path(entry))
+            elif kind == "file":
+                files.append(Path(entry))
+        waiting.extend(reversed(below))
+        yield files
+
+
+def _kind(entry: os.DirEntry[str]) -> str | Problem:
+    """``file``, ``folder``, or empty for what is left out."""
+    if entry.name.startswith("."):
+        return ""
+    if not is_writable_text(entry.name):
+        return Problem(_shown(entry.path), "the name is not valid UTF-8; rename it")
+    try:
+        if entry.is_dir():
+            return "" if _is_store(entry.name) else "folder"
+        if entry.is_file():
+            return "file"
+        if entry.is_symlink() and not Path(entry).exists():
+            return Problem(entry.path, "this link leads nowhere")
+    except OSError as error:
+        return Problem(entry.path, why(error))
+    return ""
+
+
+def _group(paths: Iterable[Path]) -> Iterator[Record | Problem]:
+    """One record for every stem among the media files of one folder, sorted by stem."""
+    by_stem: dict[str, dict[Path, float]] = {}
+    for path in sorted(paths):
+        # one system writes an accent as its own character, another joined to the letter
+        stem = unicodedata.normalize("NFC", path.stem)
+        try:
+            by_stem.setdefault(stem, {})[path] = path.stat().st_mtime
+        except OSError as error:
+            yield Problem(str(path), f"this file cannot be read: {why(error)}")
+    for _, siblings in sorted(by_stem.items()):
+        if siblings:
+            yield file_record(list(siblings), next(iter(siblings.values())))
+
+
+def _paths(record: Record) -> Iterator[Path]:
+    return (Path(part.path) for part in record.parts if part.path)
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() not in MANIFEST_SUFFIXES and modality_of(path) is not None
+
+
+def _describes_folder(path: Path) -> bool:
+    return path.stem.lower() in MANIFEST_STEMS and path.suffix.lower() in MANIFEST_SUFFIXES
+
+
+def _is_store(name: str) -> bool:
+    return name.endswith(".harmonia")
+
+
+def _shown(path: str | Path) -> str:
+    """A path that can be printed, whatever bytes its name has."""
+    return str(path).encode("utf-8", "replace").decode()

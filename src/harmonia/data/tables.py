@@ -1,0 +1,151 @@
+"""The rows of a manifest: JSON lines, CSV or Parquet, read as a stream."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harmonia.data.records import is_writable_text
+
+Row = Mapping[str, Any]
+Rows = Iterator[tuple[int, Row | str]]
+"""(row number from 1, the row or the reason why it is unreadable)"""
+
+TABLE_ERRORS = (OSError, UnicodeError, csv.Error, pa.ArrowException)
+"""What a damaged table raises, when it is opened or between two rows."""
+
+_BATCH = 64  # rows of Parquet decoded at once: embedded photos make a row large
+
+
+def read_table(path: Path, is_part: Callable[[str], bool]) -> tuple[list[str], Rows]:
+    """Column names and rows of a table, its format told by the suffix; raises TABLE_ERRORS.
+
+    Only CSV needs ``is_part``: a column that holds parts of records stays text there, any other
+    has the type that all its cells can be read as.
+    """
+    match path.suffix.lower():
+        case ".jsonl":
+            rows = (row for _, row in _json_rows(path) if not isinstance(row, str))
+            return list(dict.fromkeys(name for row in rows for name in row)), _json_rows(path)
+        case ".csv":
+            return _csv_columns(path), _typed_csv_rows(path, is_part)
+        case ".parquet":
+            with pq.ParquetFile(path) as file:
+                return list(file.schema_arrow.names), _parquet_rows(path)
+        case other:
+            raise ValueError(f"{other} is not a format of manifests")
+
+
+def _json_rows(path: Path) -> Rows:
+    """One JSON object a line. Empty lines are counted and skipped."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, f"this is not JSON: {error}"
+                continue
+            if not isinstance(row, dict):
+                yield number, "this is not a JSON object {...}"
+            elif not is_writable_text(json.dumps(row, ensure_ascii=False)):
+                yield number, "it holds half a character (a lone surrogate)"
+            else:
+                yield number, row
+
+
+def _csv_columns(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(_csv_reader(file).fieldnames or ())
+
+
+def _csv_reader(file: Any) -> csv.DictReader[str]:
+    """A reader for comma, semicolon or tab, whichever the header has most of."""
+    header = file.readline()
+    file.seek(0)
+    return csv.DictReader(file, delimiter=max(",;\t", key=header.count), strict=True)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """The cells that are not empty."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(_csv_reader(file), start=1):
+            if None in row:
+                yield number, "it has more cells than the header (quote cells with commas)"
+            else:
+                yield number, {name: cell for name, cell in row.items() if cell}
+
+
+def _typed_csv_rows(path: Path, is_part: Callable[[str], bool]) -> Rows:
+    """Two passes: the first finds the one type that fits all cells of a column."""
+    types: dict[str, list[Callable[[str], Any]]] = {}
+    for _, row in _csv_rows(path):
+        if isinstance(row, str):
+            continue
+        for name, cell in row.items():
+            known = types.get(name, [_list] if is_part(name) else [_integer, _number, _truth, _list])
+            types[name] = [parse for parse in known if _fits(parse, cell)]
+    parsers = {name: (fitting or [str])[0] for name, fitting in types.items()}
+    for number, row in _csv_rows(path):
+        if isinstance(row, str):
+            yield number, row
+        else:
+            yield number, {name: parsers[name](cell) for name, cell in row.items()}
+
+
+def _fits(parse: Callable[[str], Any], cell: str) -> bool:
+    try:
+        parse(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _integer(cell: str) -> int:
+    if not re.fullmatch(r"-?(0|[1-9][0-9]*)", cell):  # 007 is a name, not a number
+        raise ValueError(cell)
+    return int(cell)
+
+
+def _number(cell: str) -> float:
+    if not re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", cell):
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _truth(cell: str) -> bool:
+    if cell.lower() not in ("true", "false"):
+        raise ValueError(cell)
+    return cell.lower() == "true"
+
+
+def _list(cell: str) -> list[Any]:
+    value = json.loads(cell) if cell.startswith("[") else None
+    if not isinstance(value, list):
+        raise ValueError(cell)
+    return value
+
+
+def _parquet_rows(path: Path) -> Rows:
+    number = 0
+    with pq.ParquetFile(path) as file:
+        schema = pa.schema(_microseconds(column) for column in file.schema_arrow)
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for row in batch.cast(schema, safe=False).to_pylist():
+                number += 1
+                yield number, row
+
+
+def _microseconds(column: pa.Field) -> pa.Field:
+    """Python's datetime has no nanoseconds, pandas writes them."""
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        return column.with_type(pa.timestamp("us", tz=column.type.tz))
+    return column
