@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from harmonia.encoders import load
 from harmonia.encoders.base import Encoder
@@ -78,10 +79,7 @@ class Model:
 
     def given(self, memory: HarmonicMemory, cue: Cue) -> list[Given]:
         """What a cue says to each matrix of the memory: to all that share a space with its codes."""
-        if isinstance(cue.content, Code):
-            codes = [cue.content]
-        else:
-            codes = self.encode([cue.content])[0]
+        codes = [cue.content] if isinstance(cue.content, Code) else self.encode([cue.content])[0]
         pairs = [
             (encoder.name, code)
             for code in codes
@@ -118,5 +116,6 @@ def _layout(slots: int, codes: Mapping[str, Codes], modality: Mapping[str, str])
     return Layout(base.slots, base.slot, parts)
 
 
-def _key(record: np.ndarray, part: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    return (record << 24) | part
+def _key(record: NDArray[np.int64], part: NDArray[np.int64]) -> NDArray[np.int64]:
+    keys: NDArray[np.int64] = (record << 24) | part
+    return keys

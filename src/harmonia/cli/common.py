@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -30,7 +30,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 def cue_options(command: F) -> F:
     """The options that give cues, as recall and retrieve take them."""
     file = click.Path(dir_okay=False, path_type=Path)
-    decorators = [
+    decorators: list[Any] = [
         memory_option,
         click.argument("text", nargs=-1),
         click.option("--image", type=file, multiple=True, help="A picture, or a part of one."),
@@ -45,9 +45,10 @@ def cue_options(command: F) -> F:
         click.option("--leave-out-cues", is_flag=True, help="Leave out the records of the cue files."),
         json_option,
     ]
+    decorated: Callable[..., Any] = command
     for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+        decorated = decorator(decorated)
+    return cast(F, decorated)
 
 
 def weights(values: Sequence[str]) -> dict[str, float]:

@@ -35,7 +35,9 @@ from harmonia.memory.layout import Layout
 from harmonia.memory.scan import Query, scan_blocks
 
 # How often an unrelated cue may be answered all the same.
-FALSE_RECALL = 0.05
+FALSE_RECALL = 0.2
+# A cue's own modality is the matrix it looks in.
+SAME = "same"
 # Moments that are looked at to learn what chance gives.
 SAMPLE = 8192
 
@@ -52,7 +54,7 @@ class Given:
     codes: Tensor
     weight: float = 1.0
     trust: float = math.inf
-    origin: str | None = ""
+    origin: str | None = SAME
 
 
 class HarmonicMemory:
@@ -132,7 +134,7 @@ class HarmonicMemory:
             if cue.origin is None:
                 code = torch.nn.functional.normalize(codes, dim=-1)
             else:
-                code = self.frames[cue.origin or cue.key].enter(codes)
+                code = self.frames[cue.key if cue.origin == SAME else cue.origin].enter(codes)
             share = cue.weight / total
             weight = share / frame.spread(code)
             # A record without the modality scores what a record drawn at random would on log-average.
@@ -147,7 +149,7 @@ class HarmonicMemory:
         return self._views[keys]
 
     def _null(self, view: Layout, channels: Sequence[Channel], beta: Tensor, mask: Tensor | None) -> Tensor:
-        """The score ``(Q,)`` that the best of the records exceeds in one of twenty unrelated recalls.
+        """The score ``(Q,)`` that the best of the records exceeds in one of five unrelated recalls.
 
         A normal tail, widened by how heavy the upper tail of the cue's own scores is. A quantile is
         read, not the maximum, so that the records that do match hardly move it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,11 @@ class LanceStore:
         store.version()
         return store
 
+    @staticmethod
+    def exists(root: str | Path) -> bool:
+        """Whether a store, of whatever version, was made in this folder."""
+        return (Path(root) / FILE_NAME).is_file()
+
     @property
     def encoders(self) -> tuple[EncoderInfo, ...]:
         """The encoders the store was made with; it takes codes of no other."""
@@ -111,6 +116,17 @@ class LanceStore:
         missing = rows.part_rows(given.values(), self.layout, kept)
         if missing.num_rows:
             table.add(missing)
+
+    def describe(self, metadata: Mapping[str, Mapping[str, Any]]) -> int:
+        """Update the metadata of records key by key, by id; returns how many of them there are."""
+        given = {i: columns.to_json(i, found) for i, found in metadata.items()}
+        with self._tables.writing():
+            table = self._tables.open("records")
+            found = rows_in(table, "id", given, ["id", "metadata", "created"])
+            old = {r["id"]: (r["metadata"], r["created"]) for r in found.to_pylist()}
+            _add_records(table, {i: given[i] for i in old}, old)
+            self._tables.tidy()
+        return len(old)
 
     def remove(self, ids: Collection[str]) -> int:
         """Forget records, their parts and their files; returns how many there were.
@@ -190,6 +206,16 @@ class LanceStore:
     def ids(self) -> list[str]:
         """The id of every record, sorted."""
         return self._tables.read(lambda snapshot: search.sorted_ids(snapshot.records).to_pylist())
+
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """The metadata of every record, by id."""
+
+        def read(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+            found = scan(snapshot.records, ["id", "metadata"])
+            pairs = zip(*(found[c].to_pylist() for c in ("id", "metadata")), strict=True)
+            return {i: json.loads(text) for i, text in pairs}
+
+        return self._tables.read(read)
 
     def files(self) -> dict[str, FileState]:
         """Every known file, by path."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,6 +93,10 @@ class Store(Protocol):
         """
         ...
 
+    def describe(self, metadata: Mapping[str, Mapping[str, Any]]) -> int:
+        """Update the metadata of records key by key, by id; returns how many of them there are."""
+        ...
+
     def remove(self, ids: Collection[str]) -> int:
         """Forget records, their parts and their files; returns how many there were."""
         ...
@@ -122,6 +127,10 @@ class Store(Protocol):
         """The id of every record, sorted."""
         ...
 
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """The metadata of every record, by id."""
+        ...
+
     def files(self) -> dict[str, FileState]:
         """Every known file, by path."""
         ...
@@ -149,8 +158,10 @@ class Store(Protocol):
         """Make `nearest` sublinear in the number of parts, and approximate."""
         ...
 
-    def compact(self) -> None:
-        """Merge small fragments and clear what interrupted writes and removals left behind."""
+    def compact(self, keep: timedelta = ...) -> None:
+        """Merge small fragments; clear what interrupted writes, removals and versions older than
+        ``keep`` left behind.
+        """
         ...
 
     def status(self) -> dict[str, Any]:

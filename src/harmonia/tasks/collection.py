@@ -72,8 +72,10 @@ class Collection:
         several = [paths] if isinstance(paths, str | Path) else list(paths)
         model = self.model
         if not self.exists:
-            self._store = LanceStore.create(self.root, model.infos())
+            # The names first: a store without them would be opened with the wrong encoders.
+            self.root.mkdir(parents=True, exist_ok=True)
             model.save(self.root)
+            self._store = LanceStore.create(self.root, model.infos(), exist_ok=True)
         self._agree()
         return remember(self.store, self.root, model, several, copy=copy, progress=progress, threads=threads)
 

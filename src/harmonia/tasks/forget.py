@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from harmonia.store import Store, digest_file, garbage
@@ -38,7 +39,12 @@ def forget(
         lost = [i for i, files in paths.items() if not any(Path(f).exists() for f in files)]
         wanted |= {record.id: record for record in store.records(lost)}
     store.remove(wanted)
-    garbage(root, {part.path for record in store.records() for part in record.parts if part.path})
+    lost_media = {part.path for record in wanted.values() for part in record.parts if part.path}
+    if any(not Path(path).is_absolute() for path in lost_media):
+        kept = {part.path for record in store.records() for part in record.parts if part.path}
+        garbage(root, kept, forgotten=lost_media)
+    # Forgotten means gone from the disk, not only from the answers.
+    store.compact(timedelta(0))
     return tuple(wanted.values())
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,6 +24,8 @@ from harmonia.types import HarmoniaError, Part, Record, Signal
 # Signals encoded together, decoded results waiting for it, and how often what is done is committed.
 BATCH = 64
 DEPTH = 128
+# Metadata that a plain file has; the same content elsewhere does not change them.
+FILE_FACTS = ("path", "name", "folder", "modified")
 COMMIT_RECORDS, COMMIT_SECONDS = 512, 10.0
 
 
@@ -75,6 +78,7 @@ def remember(
     on. ``copy`` keeps content-addressed copies of the media inside the store. Ctrl-C commits what is
     done and returns a report with ``stopped`` set; the next run continues.
     """
+    root = root.absolute()
     ignored: Counter[str] = Counter()
     found = list(gather(paths, extract_to=root / "media", ignored=ignored))
     run = _Run(store, root, model, copy)
@@ -104,12 +108,13 @@ class _Run:
         self.problems: list[Problem] = []
         self.remembered = self.already = 0
         self._files = store.files()
-        self._seen = {record.id: dict(record.metadata) for record in store.records()}
+        self._seen = store.metadata()
         self._lock = threading.Lock()
         self._pending: list[tuple[_Growing, Part, Signal]] = []
         self._open: dict[int, _Growing] = {}
         self._done: list[_Growing] = []
         self._touched: list[FileState] = []
+        self._described: dict[str, dict[str, Any]] = {}
         self._replaced: set[str] = set()
         self._committed = time.monotonic()
 
@@ -167,7 +172,11 @@ class _Run:
                 yield replace(part, text=signal.text, start=signal.start, end=signal.end), signal
             return
         path, kept = Path(part.path), part.path
-        if self.copy:
+        inside = path.is_relative_to(self.root)
+        if inside:
+            # Taken out of a manifest into the store: it moves with it.
+            kept = str(path.relative_to(self.root))
+        elif self.copy:
             kept = media_path(part.digest, path.suffix)
         caption = None
         for signal in module.windows(path):
@@ -180,7 +189,7 @@ class _Run:
             caption = caption or signal.caption
         if caption:
             yield Part("text", path=kept, text=caption, digest=part.digest), Signal("text", caption)
-        if self.copy:
+        if self.copy and not inside:
             put_media(self.root, path, part.digest)
 
     # --- in the consumer
@@ -216,6 +225,12 @@ class _Run:
     def _renew(self, known: _Known) -> None:
         self.already += 1
         self._touched += [state for state in known.files if self._files.get(state.path) != state]
+        held = self._seen[known.record.id]
+        # A manifest may say more by now; the facts of a file change with the file only.
+        if any(
+            key not in FILE_FACTS and held.get(key) != value for key, value in known.record.metadata.items()
+        ):
+            self._described[known.record.id] = dict(known.record.metadata)
 
     def _encode(self) -> None:
         pending, self._pending = self._pending, []
@@ -244,6 +259,8 @@ class _Run:
         """Encode and commit what is complete; drop records whose every file now holds another."""
         self._encode()
         self._commit()
+        if self._described:
+            self.store.describe(self._described)
         if self._touched:
             self.store.touch(self._touched)
             self._note_replaced(self._touched)
