@@ -45,7 +45,7 @@ def cue_options(command: F) -> F:
         click.option("--leave-out-cues", is_flag=True, help="Leave out the records of the cue files."),
         json_option,
     ]
-    decorated: Callable[..., Any] = command
+    decorated: Any = command
     for decorator in reversed(decorators):
         decorated = decorator(decorated)
     return cast(F, decorated)

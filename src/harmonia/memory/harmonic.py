@@ -163,7 +163,7 @@ class HarmonicMemory:
         total = max(2, round(seen * moments / max(len(some), 1)))
         # Leave out a few that may be right, but stay in the upper tail.
         rank = max(2, min(16, seen // 10))
-        if seen <= rank:
+        if seen < 2 * rank:
             return torch.full_like(beta, _normal_quantile(1.0 - FALSE_RECALL / total))
         level = scores.topk(rank, dim=-1).values[:, -1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
         return level.clamp(min=1.0) * _normal_quantile(1.0 - FALSE_RECALL / total)
