@@ -77,7 +77,7 @@ def starter_tries(media: Path, cues: Path) -> Iterator[Try]:
 
     half = photo("half-cat.png", damaged(pictures / "cat.png", 0.3, 1, lower=True))
     yield Try("the upper half of a photo, in noise", [half], "cat")
-    crop = photo("cropped-man.png", damaged(pictures / "photographer.png", 0.05, 2, crop=0.8))
+    crop = photo("cropped-man.png", damaged(pictures / "photographer.png", 0.05, 2, crop=0.86))
     yield Try("a note from a cropped, noised picture", [crop], "photographer")
     yield Try("a few words", [("text", "waves on a beach")], "surf")
     yield Try("words out of a long note", [("text", "lentils and garlic")], "lentil-soup")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -95,7 +96,7 @@ def open_or_offer(memory: Path | None) -> Collection:
     count = sum(isinstance(item, Record) for item in gather([here]))
     if not count:
         raise HarmoniaError(f"no memory and no media in {here}: run `harmonia remember FOLDER` first")
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise HarmoniaError(f"nothing was remembered in {here} yet: run `harmonia remember .` first")
     click.confirm(f"No memory here yet, but {count} records of media. Remember them now?", abort=True)
     report = collection.remember(here, progress=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from harmonia.modalities import MODALITIES
-from harmonia.types import HarmoniaError, Part, Recalled, Recollection
+from harmonia.types import HarmoniaError, Part, Recalled, Recollection, Signal
 
 CELL, GAP, LINE = 200, 12, 16
 INK, FAINT, PAPER, LIKELY = "#1b1f24", "#6a737d", "#ffffff", "#1a7f37"
@@ -36,7 +35,7 @@ def draw_sheet(rows: Sequence[Row], root: Path, *, across: int = 5) -> Image.Ima
             sheet.paste(_tile(modality, value), (left, top))
             _line(draw, left, top + CELL + 4, f"cue: {modality}", FAINT)
         arrow = GAP + cues * (CELL + GAP)
-        draw.text((arrow + 4, top + CELL // 2 - 12), "→", fill=INK, font=_font(28))
+        _arrow(draw, arrow, top + CELL // 2)
         for column, recalled in enumerate(found.records[:across]):
             left = arrow + 40 + column * (CELL + GAP)
             sheet.paste(_record(recalled, root), (left, top))
@@ -51,12 +50,7 @@ def draw_sheet(rows: Sequence[Row], root: Path, *, across: int = 5) -> Image.Ima
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
     """Write the sheet as PNG, completely or not at all."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
-            sheet.save(file, "PNG")
-        os.replace(file.name, path)  # noqa: PTH105
-    except OSError as error:
-        raise HarmoniaError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    MODALITIES["image"].write(Signal("image", np.asarray(sheet)), path)
 
 
 def _record(recalled: Recalled, root: Path) -> Image.Image:
@@ -68,10 +62,34 @@ def _record(recalled: Recalled, root: Path) -> Image.Image:
         return tiles[0]
     whole = Image.new("RGB", (CELL, CELL), PAPER)
     strip = CELL // 3
-    whole.paste(tiles[0].resize((CELL - strip, CELL - strip)), (strip // 2, 0))
-    for column, tile in enumerate(tiles[1:]):
-        whole.paste(tile.resize((strip - 2, strip - 2)), (column * strip, CELL - strip + 2))
+    whole.paste(tiles[0].resize((CELL - strip, CELL - strip)), (0, 0))
+    left = 0
+    for part, tile in zip(shown[1:], tiles[1:], strict=True):
+        if part.modality == "text":
+            _note(whole, part.text or "", left, CELL - strip + 4)
+        else:
+            whole.paste(tile.resize((strip - 4, strip - 4)), (left, CELL - strip + 4))
+        left += strip
     return whole
+
+
+def _note(tile: Image.Image, text: str, left: int, top: int) -> None:
+    """As much of a text as fits beside the other parts."""
+    draw, font = ImageDraw.Draw(tile), _font(11)
+    line = ""
+    for word in [*text.split(), ""]:
+        if word and draw.textlength(f"{line} {word}", font=font) <= CELL - left:
+            line = f"{line} {word}".strip()
+            continue
+        if top > CELL - 13:
+            return
+        draw.text((left, top), line, fill=INK, font=font)
+        line, top = word, top + 13
+
+
+def _arrow(draw: ImageDraw.ImageDraw, left: int, middle: int) -> None:
+    draw.line([(left + 4, middle), (left + 28, middle)], fill=INK, width=3)
+    draw.polygon([(left + 34, middle), (left + 24, middle - 7), (left + 24, middle + 7)], fill=INK)
 
 
 def _part_tile(part: Part, root: Path) -> Image.Image:
