@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harmonia.encoders import load
 from harmonia.encoders.base import Encoder
-from harmonia.memory import Given, HarmonicMemory, Layout
+from harmonia.memory import Frame, Given, HarmonicMemory, Layout
 from harmonia.store import Codes, CodeTable, EncoderInfo
 from harmonia.store.files import write_atomically
 from harmonia.types import Code, Cue, HarmoniaError, Signal
@@ -67,15 +67,24 @@ class Model:
                 codes[i].append(Code(encoder.modality, vector, encoder.space))
         return codes
 
-    def memory(self, table: CodeTable) -> HarmonicMemory | None:
-        """The memory over a snapshot of codes, a matrix per encoder that has any; None if none has."""
+    def memory(
+        self,
+        table: CodeTable,
+        frames: Mapping[str, Frame] | None = None,
+        population: int | None = None,
+    ) -> HarmonicMemory | None:
+        """The memory over a snapshot of codes, a matrix per encoder that has any; None if none has.
+
+        ``frames`` and ``population`` are given where the snapshot holds only candidates.
+        """
         filled = {e.name: table.encoders[e.name] for e in self.encoders}
         filled = {name: codes for name, codes in filled.items() if len(codes.record)}
         if not filled:
             return None
         modality = {e.name: e.modality for e in self.encoders}
         layout = _layout(len(table.record_ids), filled, modality)
-        return HarmonicMemory({n: torch.from_numpy(c.codes) for n, c in filled.items()}, layout)
+        codes = {name: torch.from_numpy(found.codes) for name, found in filled.items()}
+        return HarmonicMemory(codes, layout, frames=frames, population=population)
 
     def given(self, memory: HarmonicMemory, cue: Cue) -> list[Given]:
         """What a cue says to each matrix of the memory: to all that share a space with its codes."""

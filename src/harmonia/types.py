@@ -157,6 +157,8 @@ class Certificate:
     ``energies``: before the first and after each step; it never rises. ``tail_mass``: exact
     probability outside the records that were kept for the update. ``error_bound``: how far the
     settled codes may be from those of the full sum. ``nothing``: probability that no record matches.
+    ``candidates``: None where every record was scored; else how many an approximate index proposed,
+    and then all of the above is said of these only.
     """
 
     energies: tuple[float, ...]
@@ -165,6 +167,7 @@ class Certificate:
     nothing: float
     steps: int
     converged: bool
+    candidates: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def recollection_json(found: Recollection) -> dict[str, Any]:
             "error_bound": found.certificate.error_bound,
             "nothing": found.certificate.nothing,
             "converged": found.certificate.converged,
+            "candidates": found.certificate.candidates,
         },
     }
 

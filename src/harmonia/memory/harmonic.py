@@ -62,17 +62,28 @@ class HarmonicMemory:
 
     ``codes[key]`` is ``(P, d)`` float; a key is one modality in one encoder's space. ``layout`` says which
     rows make up which record; without it row n of every matrix belongs to record n.
+
+    ``frames`` and ``population`` serve a memory that holds only candidates out of many more records: the
+    frames of a fair sample, and how many records there are in all.
     """
 
     def __init__(
-        self, codes: Mapping[str, Tensor], layout: Layout | None = None, *, centre: bool = True
+        self,
+        codes: Mapping[str, Tensor],
+        layout: Layout | None = None,
+        *,
+        centre: bool = True,
+        frames: Mapping[str, Frame] | None = None,
+        population: int | None = None,
     ) -> None:
         if not codes:
             raise ValueError("a memory needs at least one matrix of codes")
         self.layout = layout or Layout.aligned(
             {key: torch.ones(c.shape[0], dtype=torch.bool) for key, c in codes.items()}
         )
-        self.frames = {key: Frame.fit(c, centre=centre) for key, c in codes.items()}
+        fitted = frames or {}
+        self.frames = {k: fitted.get(k) or Frame.fit(c, centre=centre) for k, c in codes.items()}
+        self.population = population
         self.matrices = {key: self.frames[key].enter(c) for key, c in codes.items()}
         self._views: dict[tuple[str, ...], Layout] = {}
 
@@ -106,7 +117,7 @@ class HarmonicMemory:
         view = self._view(tuple(sorted({cue.key for cue in cues})))
         visible = np.unique(view.slot.numpy())
         seen = len(visible) if allowed is None else int(allowed[visible].sum())
-        beta = beta or self.beta(seen)
+        beta = beta or self.beta(self.population or seen)
         channels = self._channels(cues, beta)
         rows, dtype = channels[0].cue.shape[0], channels[0].cue.dtype
         temperature = torch.full((rows,), beta, dtype=dtype)
@@ -154,6 +165,9 @@ class HarmonicMemory:
         A normal tail, widened by how heavy the upper tail of the cue's own scores is. A quantile is
         read, not the maximum, so that the records that do match hardly move it.
         """
+        if self.population is not None:
+            # Candidates were picked for being near: their scores say nothing of chance.
+            return torch.full_like(beta, _normal_quantile(1.0 - FALSE_RECALL / max(2, self.population)))
         moments = view.slot.shape[0]
         some = torch.arange(0, moments, max(1, -(-moments // SAMPLE)))
         sample = Layout(view.slots, view.slot[some], {k: part[some] for k, part in view.parts.items()})

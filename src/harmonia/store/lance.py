@@ -221,12 +221,17 @@ class LanceStore:
         """Every known file, by path."""
         return self._tables.read(lambda _: rows.file_states(scan(self._tables.open("files"))))
 
-    def codes(self) -> CodeTable:
-        """Every code, grouped by encoder. About 0.2 s (1 s before compaction) per 100,000 of 512."""
+    def codes(self, only: Collection[str] | None = None) -> CodeTable:
+        """Every code, or those of some records, grouped by encoder.
+
+        About 0.2 s (1 s before compaction) per 100,000 of 512.
+        """
 
         def read(snapshot: Snapshot) -> CodeTable:
             ids = search.sorted_ids(snapshot.records)
-            table = {e.name: _codes_of(snapshot, e, ids) for e in self.encoders}
+            if only is not None:
+                ids = ids.filter(pc.is_in(ids, pa.array(list(only), pa.string())))
+            table = {e.name: _codes_of(snapshot, e, ids, only is None) for e in self.encoders}
             version = (snapshot.records.version, snapshot.parts.version)
             return CodeTable(ids.to_pylist(), table, version)
 
@@ -355,7 +360,11 @@ def _chosen(snapshot: Snapshot, ids: Iterable[str] | None, where: str | None) ->
     return [i for i in wanted if i in fits]
 
 
-def _codes_of(snapshot: Snapshot, encoder: EncoderInfo, ids: pa.Array) -> Codes:
+def _codes_of(snapshot: Snapshot, encoder: EncoderInfo, ids: pa.Array, every: bool) -> Codes:
     names = ["record_id", "part", "t0", "t1", "code"]
-    found = scan(snapshot.parts, names, search.of_encoder(encoder.name))
+    if every:
+        found = scan(snapshot.parts, names, search.of_encoder(encoder.name))
+    else:
+        found = rows_in(snapshot.parts, "record_id", ids.to_pylist(), [*names, "encoder"])
+        found = found.filter(pc.equal(found["encoder"], encoder.name))
     return rows.gather_codes(found, ids, encoder.dim)

@@ -135,8 +135,8 @@ class Store(Protocol):
         """Every known file, by path."""
         ...
 
-    def codes(self) -> CodeTable:
-        """Every code, grouped by encoder."""
+    def codes(self, only: Collection[str] | None = None) -> CodeTable:
+        """Every code, or those of some records, grouped by encoder."""
         ...
 
     def version(self) -> tuple[int, int, int]:

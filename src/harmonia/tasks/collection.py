@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from harmonia.memory import HarmonicMemory
+from harmonia.memory import Frame, HarmonicMemory
 from harmonia.model import Model
 from harmonia.store import CodeTable, LanceStore, Store
 from harmonia.tasks import forget as forgetting
+from harmonia.tasks.candidates import fits, propose, sample_frames
 from harmonia.tasks.cues import Media, read_cues
 from harmonia.tasks.recall import recall
 from harmonia.tasks.remember import Report, remember
@@ -24,11 +25,20 @@ class Collection:
     """A memory in a folder. The folder is made by the first ``remember``.
 
     ``models`` chooses the encoders of a new memory; an existing one keeps those it was made with and
-    refuses others.
+    refuses others. ``ram`` is how many bytes of codes may be held (default: half of the machine's
+    memory); past that the store's index proposes candidates.
     """
 
-    def __init__(self, root: str | Path, models: Sequence[str] | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        models: Sequence[str] | None = None,
+        device: str = "auto",
+        ram: int | None = None,
+    ) -> None:
         self.root = Path(root)
+        self._ram = ram
+        self._frames: tuple[tuple[int, ...], Mapping[str, Frame]] | None = None
         self._models, self._device = models, device
         self._model: Model | None = None
         self._store: Store | None = None
@@ -104,7 +114,7 @@ class Collection:
         """
         given = {"text": text, "image": image, "audio": audio, "video": video}
         cues = self.cues(given, against, weights or {}, trust)
-        table, memory = self.bound()
+        table, memory = self._for(cues, where)
         if memory is None:
             raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
         allowed = self._allowed(table, where, given if leave_out_cues else {})
@@ -166,6 +176,18 @@ class Collection:
             table = self.store.codes()
             self._bound = table, self.model.memory(table)
         return self._bound
+
+    def _for(self, cues: Sequence[Cue], where: str | None) -> tuple[CodeTable, HarmonicMemory | None]:
+        """All of the memory if it fits into RAM, else the candidates for these cues."""
+        version = self.store.version()[:2]
+        if self._bound is not None and self._bound[0].version == version:
+            return self._bound
+        if fits(self.store, self._ram):
+            return self.bound()
+        self._agree()
+        if self._frames is None or self._frames[0] != version:
+            self._frames = version, sample_frames(self.store, self.model)
+        return propose(self.store, self.model, self._frames[1], cues, where)
 
     def _agree(self) -> None:
         if self.store.encoders != self.model.infos():

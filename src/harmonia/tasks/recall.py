@@ -51,7 +51,7 @@ def recall(
     recalled = tuple(evidence.recalled(column, record) for column, record in enumerate(records))
     nothing = float(settled.nothing[0])
     best = recalled[0].probability if recalled else 0.0
-    return Recollection(recalled, _codes(model, settled), _certificate(settled), nothing >= best)
+    return Recollection(recalled, _codes(model, settled), _certificate(memory, settled), nothing >= best)
 
 
 class _Evidence:
@@ -117,7 +117,7 @@ def _codes(model: Model, settled: Settled) -> Mapping[str, Code]:
     return codes
 
 
-def _certificate(settled: Settled) -> Certificate:
+def _certificate(memory: HarmonicMemory, settled: Settled) -> Certificate:
     steps = int(settled.steps[0])
     return Certificate(
         energies=tuple(settled.energies[: steps + 1, 0].tolist()),
@@ -126,4 +126,5 @@ def _certificate(settled: Settled) -> Certificate:
         nothing=float(settled.nothing[0]),
         steps=steps,
         converged=bool(settled.converged[0]),
+        candidates=None if memory.population is None else memory.slots,
     )
