@@ -7,16 +7,15 @@ is subtracted band by band, so that a noisy recording still finds the clean one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.signal import get_window, resample_poly
 
 from harmonia.encoders.base import scaled, unit
-from harmonia.types import HarmoniaError, Signal
+from harmonia.modalities.audio import mono
+from harmonia.types import Signal
 
 Array = NDArray[np.float32]
 
@@ -41,8 +40,8 @@ def mel_filterbank() -> Array:
     return bank.astype(np.float32)
 
 
-WINDOW = get_window("hann", FRAME).astype(np.float32)
-MODULATION_WINDOW = get_window("hann", MODULATION_FRAMES).astype(np.float32)
+WINDOW = np.hanning(FRAME + 1)[:-1].astype(np.float32)  # periodic
+MODULATION_WINDOW = np.hanning(MODULATION_FRAMES + 1)[:-1].astype(np.float32)
 MEL = mel_filterbank()
 
 
@@ -58,21 +57,6 @@ class AudioDescriptor:
         """Codes of sounds (any rate and channels), float32 ``(n, 438)``, rows of unit norm."""
         rows = [describe(mono(signal, RATE)) for signal in signals]
         return unit(np.asarray(rows, dtype=np.float32).reshape(len(rows), self.dim))
-
-
-def mono(signal: Signal, rate: int) -> Array:
-    """The mean of the channels at ``rate`` samples per second, float32 ``(samples,)``."""
-    samples = signal.array
-    if samples.ndim != 2 or signal.rate is None or not signal.rate > 0:
-        raise HarmoniaError(
-            f"audio must be (channels, samples) with a rate, got {samples.shape} at {signal.rate}; "
-            "read the file with harmonia.modalities.audio"
-        )
-    wave: Array = np.nan_to_num(samples.mean(axis=0, dtype=np.float32), posinf=0.0, neginf=0.0)
-    ratio = Fraction(rate / signal.rate).limit_denominator(1000)
-    if ratio != 1 and len(wave):
-        wave = resample_poly(wave, *ratio.as_integer_ratio()).astype(np.float32)
-    return wave
 
 
 def describe(wave: Array) -> Array:

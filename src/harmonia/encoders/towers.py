@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from harmonia.encoders.base import Encoder, unit
-from harmonia.encoders.describe_audio import mono
+from harmonia.modalities.audio import mono
 from harmonia.types import HarmoniaError, Signal
 
 MODEL_TYPES = ("clip", "siglip", "clap")

@@ -22,10 +22,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 from harmonia.memory.descent import Channel, Field, Settled, settle
@@ -184,4 +184,4 @@ class HarmonicMemory:
 
 
 def _normal_quantile(level: float) -> float:
-    return float(ndtri(level))
+    return NormalDist().inv_cdf(level)

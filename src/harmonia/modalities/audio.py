@@ -15,7 +15,6 @@ import soundfile
 from mutagen.mp3 import MP3, BitrateMode
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.signal import resample_poly
 
 from harmonia.modalities.drawing import spectrogram, waveform
 from harmonia.modalities.libav import (
@@ -232,15 +231,23 @@ def silent(signal: Signal) -> bool:
 def mono(signal: Signal, rate: int) -> NDArray[np.float32]:
     """The mean of the channels at ``rate`` samples per second, float32 ``(samples,)``.
 
-    Polyphase resampling; between odd rates the ratio is rounded to terms below 1000.
+    Polyphase resampling; between odd rates the ratio is rounded to terms below 1000. Samples that are
+    not finite become 0. HarmoniaError for a signal that is not ``(channels, samples)`` with a rate.
     """
-    if signal.rate is None:
-        raise ValueError("an audio signal needs its rate")
-    samples = signal.array.mean(axis=0, dtype=np.float32)
+    samples = signal.array
+    if samples.ndim != 2 or signal.rate is None or not signal.rate > 0:
+        raise HarmoniaError(
+            f"audio must be (channels, samples) with a rate, got {samples.shape} at {signal.rate}; "
+            "read the file with harmonia.modalities.audio"
+        )
+    wave = np.nan_to_num(samples.mean(axis=0, dtype=np.float32), posinf=0.0, neginf=0.0)
     ratio = Fraction(rate / signal.rate).limit_denominator(1000)
-    if ratio != 1:
-        samples = resample_poly(samples, ratio.numerator, ratio.denominator)
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    if ratio != 1 and len(wave):
+        # Loaded on first use: it costs half a second, and words alone need no sound.
+        from scipy.signal import resample_poly
+
+        wave = resample_poly(wave, ratio.numerator, ratio.denominator)
+    return np.ascontiguousarray(wave, dtype=np.float32)
 
 
 def write(signal: Signal, path: str | Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT, get_window
 
 # dark blue, purple, orange, pale yellow: even steps of lightness
 _HEAT = np.array([[8, 8, 40], [90, 20, 110], [200, 60, 80], [250, 160, 50], [255, 250, 190]])
@@ -37,6 +36,9 @@ def spectrogram(samples: NDArray[np.float32], rate: int, width: int, height: int
     length = 512
     samples = np.pad(samples, (0, max(0, length - len(samples))))
     hop = max(64, math.ceil(len(samples) / (4 * width)))
+    # Loaded on first use: it costs half a second, and only pictures of sound need it.
+    from scipy.signal import ShortTimeFFT, get_window
+
     transform = ShortTimeFFT(get_window("hann", length), hop, rate, fft_mode="onesided")
     power = transform.spectrogram(samples, p0=0, p1=max(1, len(samples) // hop))
     level = 10 * np.log10(np.maximum(power, 1e-12))
