@@ -428,3 +428,17 @@ def test_only_allowed_records_are_recalled() -> None:
     settled = memory.recall([Given("a", a[1:2])], k=50, allowed=allowed)
     kept = settled.slots[0][settled.slots[0] >= 0]
     assert len(kept) == 25 and (kept % 2 == 0).all()
+
+
+def test_centring_does_not_hurt_a_badly_damaged_cue() -> None:
+    """Stored codes lie in a narrow cone; a cue that is mostly noise does not."""
+    generator = torch.Generator().manual_seed(14)
+    theme = unit(generator, 1, 64)
+    codes = torch.nn.functional.normalize(1.2 * theme + unit(generator, 1000, 64), dim=-1)
+    noise = torch.randn(200, 64, generator=generator, dtype=torch.float64)
+    cue = torch.nn.functional.normalize(codes[:200] + 0.25 * noise, dim=-1)
+    truth = torch.arange(200)
+    found = HarmonicMemory({"a": codes}).recall([Given("a", cue)]).slots[:, 0]
+    plain = (cue @ codes.T).argmax(dim=-1)
+    assert (found == truth).double().mean() >= (plain == truth).double().mean() - 0.02
+    assert (found == truth).double().mean() > 0.5

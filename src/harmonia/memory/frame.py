@@ -40,6 +40,16 @@ class Frame:
         """Raw codes ``(..., d)`` to centred unit codes."""
         return torch.nn.functional.normalize(codes - self.mean, dim=-1)
 
+    def enter_cue(self, cues: Tensor) -> Tensor:
+        """Raw cues ``(..., d)`` to centred unit cues.
+
+        A damaged cue holds less of the common mean than a stored code does; taking all of it away would
+        push the cue to the other side. So only as much is removed as the cue shows.
+        """
+        shown = (cues @ self.mean) / (self.mean @ self.mean).clamp(min=1e-12)
+        cleared = cues - shown.clamp(0.0, 1.0)[..., None] * self.mean
+        return torch.nn.functional.normalize(cleared, dim=-1)
+
     def leave(self, codes: Tensor) -> Tensor:
         """Centred unit codes ``(..., d)`` back to raw unit codes: the inverse of ``enter``."""
         along = codes @ self.mean

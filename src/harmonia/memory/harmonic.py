@@ -145,7 +145,7 @@ class HarmonicMemory:
             if cue.origin is None:
                 code = torch.nn.functional.normalize(codes, dim=-1)
             else:
-                code = self.frames[cue.key if cue.origin == SAME else cue.origin].enter(codes)
+                code = self.frames[cue.key if cue.origin == SAME else cue.origin].enter_cue(codes)
             share = cue.weight / total
             weight = share / frame.spread(code)
             # A record without the modality scores what a record drawn at random would on log-average.
