@@ -92,12 +92,21 @@ class _Slots:
     conjugate: Tensor
 
 
-def settle(field: Field, channels: Sequence[Channel], steps: int = 8, tolerance: float = 1e-5) -> Settled:
-    """Descend from the cues for at most ``steps`` steps, or until no code moves by ``tolerance``."""
+def settle(
+    field: Field,
+    channels: Sequence[Channel],
+    steps: int = 8,
+    tolerance: float = 1e-5,
+    found: Scan | None = None,
+) -> Settled:
+    """Descend from the cues for at most ``steps`` steps, or until no code moves by ``tolerance``.
+
+    ``found`` is the scan of the cues, if the caller has it already.
+    """
     rows = field.beta.shape[0]
     state = [channel.cue.clone() for channel in channels]
     free = torch.stack([channel.trust.isfinite() for channel in channels]).any(dim=0)
-    slots = _slots(field, _queries(field, channels, state))
+    slots = _slots(field, queries_of(field.matrices, channels, state), found)
     energies = [_energy(field, channels, state, slots)]
     taken = torch.zeros(rows, dtype=torch.long)
     resting = ~free
@@ -112,25 +121,28 @@ def settle(field: Field, channels: Sequence[Channel], steps: int = 8, tolerance:
         for g, new in zip(state, moved, strict=True):
             change = torch.maximum(change, (new - g[active]).norm(dim=-1))
             g[active] = new
-        slots = _put_slots(slots, active, _slots(part, _queries(part, some, moved)))
+        slots = _put_slots(slots, active, _slots(part, queries_of(part.matrices, some, moved)))
         energies.append(_energy(field, channels, state, slots))
         taken[active] += 1
         resting[active] = change < tolerance
     return _settled(field, channels, state, slots, energies, taken, resting)
 
 
-def _queries(field: Field, channels: Sequence[Channel], state: Sequence[Tensor]) -> list[Query]:
+def queries_of(
+    matrices: Mapping[str, Tensor], channels: Sequence[Channel], state: Sequence[Tensor]
+) -> list[Query]:
+    """What the codes ``state`` ask of each matrix, with the channels' weights."""
     return [
-        Query(c.key, field.matrices[c.key], g * c.weight[:, None], c.absent)
+        Query(c.key, matrices[c.key], g * c.weight[:, None], c.absent)
         for c, g in zip(channels, state, strict=True)
     ]
 
 
-def _slots(field: Field, queries: Sequence[Query]) -> _Slots:
+def _slots(field: Field, queries: Sequence[Query], found: Scan | None = None) -> _Slots:
     """The slot distribution: exact for softmax by the log-sum-exp, for entmax by proof of support."""
     k = field.k
     while True:
-        found = scan_top(field.view, queries, k, field.beta, field.mask)
+        found = found or scan_top(field.view, queries, k, field.beta, field.mask)
         null = field.null[:, None]
         if isinstance(field.entropy, Shannon):
             total = torch.logaddexp(found.logsumexp, field.null * field.beta)
@@ -145,13 +157,13 @@ def _slots(field: Field, queries: Sequence[Query]) -> _Slots:
             return _Slots(
                 found, p[:, 1:], p[:, 0], torch.zeros_like(p[:, 0]), field.entropy.conjugate(scores)
             )
-        k *= 4
+        k, found = 4 * k, None
 
 
 def _step(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _Slots) -> list[Tensor]:
     keys = {c.key for c in channels}
     matrices = {key: field.matrices[key] for key in keys}
-    queries = _queries(field, channels, state)
+    queries = queries_of(field.matrices, channels, state)
     if bool((slots.tail > field.tail_tolerance).any()):
         read = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
     else:
@@ -183,7 +195,7 @@ def _settled(
     resting: Tensor,
 ) -> Settled:
     found = slots.found
-    queries = _queries(field, channels, state)
+    queries = queries_of(field.matrices, channels, state)
     read = read_top(field.layout, field.matrices, queries, found.slots, slots.p)
     kept = slots.p.sum(dim=-1).clamp(min=1e-30)
     codes = {

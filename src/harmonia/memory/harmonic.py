@@ -24,22 +24,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from harmonia.memory.descent import Channel, Field, Settled, settle
+from harmonia.memory.descent import Channel, Field, Settled, queries_of, settle
 from harmonia.memory.entropies import entropy
 from harmonia.memory.frame import Frame
 from harmonia.memory.layout import Layout
-from harmonia.memory.scan import Query, scan_blocks
+from harmonia.memory.scan import scan_top
 
 # How often an unrelated cue may be answered all the same.
 FALSE_RECALL = 0.2
 # A cue's own modality is the matrix it looks in.
 SAME = "same"
-# Moments that are looked at to learn what chance gives.
-SAMPLE = 8192
+# The rank, in a large memory, at which a cue's scores tell what chance gives.
+DEEP = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,8 +114,7 @@ class HarmonicMemory:
         if not cues:
             raise ValueError("recall needs at least one cue")
         view = self._view(tuple(sorted({cue.key for cue in cues})))
-        visible = np.unique(view.slot.numpy())
-        seen = len(visible) if allowed is None else int(allowed[visible].sum())
+        seen = len(view.visible) if allowed is None else int(allowed[view.visible].sum())
         beta = beta or self.beta(self.population or seen)
         channels = self._channels(cues, beta)
         rows, dtype = channels[0].cue.shape[0], channels[0].cue.dtype
@@ -124,13 +122,15 @@ class HarmonicMemory:
         mask = None
         if allowed is not None:
             mask = torch.zeros(self.slots, dtype=dtype).masked_fill_(~allowed, -math.inf)
+        k = min(max(k, DEEP), self.slots)
+        queries = queries_of(self.matrices, channels, [channel.cue for channel in channels])
+        found = scan_top(view, queries, k, temperature, mask)
         field = Field(
-            layout=self.layout, view=view, matrices=self.matrices,
-            beta=temperature, entropy=entropy(alpha),
-            null=self._null(view, channels, temperature, mask),
-            mask=mask, k=min(max(k, 16), self.slots), tail_tolerance=tail_tolerance,
+            layout=self.layout, view=view, matrices=self.matrices, beta=temperature,
+            entropy=entropy(alpha), null=self._null(found.scores, seen), mask=mask, k=k,
+            tail_tolerance=tail_tolerance,
         )  # fmt: skip
-        settled = settle(field, channels, steps=steps)
+        settled = settle(field, channels, steps=steps, found=found)
         for key, code in settled.codes.items():
             present = code.abs().sum(dim=-1, keepdim=True) > 0
             settled.codes[key] = torch.where(present, self.frames[key].leave(code), 0.0)
@@ -159,28 +159,19 @@ class HarmonicMemory:
             self._views[keys] = self.layout.view(keys)
         return self._views[keys]
 
-    def _null(self, view: Layout, channels: Sequence[Channel], beta: Tensor, mask: Tensor | None) -> Tensor:
+    def _null(self, scores: Tensor, seen: int) -> Tensor:
         """The score ``(Q,)`` that the best of the records exceeds in one of five unrelated recalls.
 
-        A normal tail, widened by how heavy the upper tail of the cue's own scores is. A quantile is
-        read, not the maximum, so that the records that do match hardly move it.
+        ``scores`` (Q, k) are the best of ``seen`` records. A normal tail, widened by how heavy the upper
+        tail of the cue's own scores is. That is read below the very best, so that the records that do
+        match hardly move it, and not at all where the records were picked for being near.
         """
-        if self.population is not None:
-            # Candidates were picked for being near: their scores say nothing of chance.
-            return torch.full_like(beta, _normal_quantile(1.0 - FALSE_RECALL / max(2, self.population)))
-        moments = view.slot.shape[0]
-        some = torch.arange(0, moments, max(1, -(-moments // SAMPLE)))
-        sample = Layout(view.slots, view.slot[some], {k: part[some] for k, part in view.parts.items()})
-        queries = [Query(c.key, self.matrices[c.key], c.cue * c.weight[:, None], c.absent) for c in channels]
-        scores = torch.cat([block.scores for block in scan_blocks(sample, queries, mask)], dim=-1)
-        seen = int(scores[0].isfinite().sum())
-        total = max(2, round(seen * moments / max(len(some), 1)))
-        # Leave out a few that may be right, but stay in the upper tail.
-        rank = max(2, min(16, seen // 10))
-        if seen < 2 * rank:
-            return torch.full_like(beta, _normal_quantile(1.0 - FALSE_RECALL / total))
-        level = scores.topk(rank, dim=-1).values[:, -1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
-        return level.clamp(min=1.0) * _normal_quantile(1.0 - FALSE_RECALL / total)
+        normal = _normal_quantile(1.0 - FALSE_RECALL / max(2, self.population or seen))
+        rank = max(2, min(DEEP, seen // 10))
+        if self.population is not None or seen < 2 * rank or rank > scores.shape[1]:
+            return torch.full_like(scores[:, 0], normal)
+        level = scores[:, rank - 1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
+        return level.clamp(min=1.0) * normal
 
 
 def _normal_quantile(level: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,13 +21,30 @@ from torch import Tensor
 Index = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """``slot`` (M,): the record of each moment, ascending. ``parts[key]`` (M,): its part, -1 if none."""
 
     slots: int
     slot: Tensor
     parts: Mapping[str, Tensor]
+
+    @cached_property
+    def visible(self) -> Tensor:
+        """The records that have a moment, ascending."""
+        distinct: Tensor = torch.unique_consecutive(self.slot)
+        return distinct
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether no record has several moments."""
+        return len(self.visible) == len(self.slot)
+
+    @cached_property
+    def in_order(self) -> frozenset[str]:
+        """The matrices whose row n is moment n's part, so that their scores need no regrouping."""
+        rows = torch.arange(len(self.slot))
+        return frozenset(key for key, part in self.parts.items() if bool((part == rows).all()))
 
     @classmethod
     def aligned(cls, presence: Mapping[str, Tensor]) -> Layout:

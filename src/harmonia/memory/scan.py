@@ -70,20 +70,18 @@ def scan_top(
     where = torch.full(best.shape, -1, dtype=torch.long)
     total = cue.new_full((cue.shape[0],), -torch.inf)
     for block in scan_blocks(view, queries, mask):
-        total = torch.logaddexp(total, torch.logsumexp(block.scores * beta[:, None], dim=-1))
         best, where = _merge(best, where, block.scores, block.slots)
+        total = torch.logaddexp(total, _logsumexp(block.scores, beta, best[:, 0]))
     return Scan(best, where.masked_fill(best.isneginf(), -1), total)
 
 
 def scan_blocks(view: Layout, queries: Sequence[Query], mask: Tensor | None = None) -> Iterator[Block]:
     """The scores of all moments, block by block; the moments of one slot stay in one block."""
     rows, itemsize = queries[0].cue.shape[0], queries[0].cue.dtype.itemsize
-    single = view.slot.shape[0] < 2 or bool((view.slot[1:] > view.slot[:-1]).all())
-    in_order = {q.key for q in queries if _in_order(view.parts[q.key], q.codes.shape[0])}
-    for first, last in _cuts(view.slot, rows * itemsize, single):
-        scores = _sum_scores(view, queries, first, last, in_order)
+    for first, last in _cuts(view, rows * itemsize):
+        scores = _sum_scores(view, queries, first, last)
         slots = view.slot[first:last]
-        if single:
+        if view.single:
             if mask is not None:
                 scores = scores + mask[slots]
             yield Block(first, last, scores, scores, slots, None)
@@ -96,16 +94,26 @@ def scan_blocks(view: Layout, queries: Sequence[Query], mask: Tensor | None = No
             yield Block(first, last, scores, top, kept, group)
 
 
-def _sum_scores(view: Layout, queries: Sequence[Query], first: int, last: int, in_order: set[str]) -> Tensor:
+def _sum_scores(view: Layout, queries: Sequence[Query], first: int, last: int) -> Tensor:
     total: Tensor | None = None
     for query in queries:
-        if query.key in in_order:
-            scores = query.cue @ query.codes[first:last].T
+        if query.key in view.in_order:
+            scores = _products(query.cue, query.codes[first:last])
         else:
             scores = _gathered(query, view.parts[query.key][first:last])
         total = scores if total is None else total.add_(scores)
     assert total is not None, "a scan needs at least one query"
     return total
+
+
+def _products(cue: Tensor, codes: Tensor) -> Tensor:
+    """Inner products ``(Q, B)``, in the order of operands that the matrix kernels are fast at.
+
+    Codes first is 1.5 times as fast for 64 cues; a second column spares one cue the matrix-vector kernel,
+    which uses one thread only (measured on x86 with MKL).
+    """
+    columns = cue if cue.shape[0] > 1 else cue.expand(2, -1)
+    return (codes @ columns.T)[:, : cue.shape[0]].T.contiguous()
 
 
 def _gathered(query: Query, parts: Tensor) -> Tensor:
@@ -115,22 +123,24 @@ def _gathered(query: Query, parts: Tensor) -> Tensor:
     low, high = int(parts[present].min()), int(parts.max()) + 1
     if high - low <= 2 * parts.shape[0]:
         # Parts are sorted by record, so a block's parts are nearly one run of the matrix.
-        scores = (query.cue @ query.codes[low:high].T)[:, (parts - low).clamp(min=0)]
+        scores = _products(query.cue, query.codes[low:high])[:, (parts - low).clamp(min=0)]
     else:
         scores = query.cue @ query.codes[parts.clamp(min=0)].T
     return torch.where(present, scores, query.absent[:, None])
 
 
-def _in_order(parts: Tensor, count: int) -> bool:
-    return parts.shape[0] == count and bool((parts == torch.arange(count)).all())
-
-
-def _cuts(slot: Tensor, bytes_per_moment: int, single: bool) -> list[tuple[int, int]]:
-    moments = slot.shape[0]
+def _cuts(view: Layout, bytes_per_moment: int) -> list[tuple[int, int]]:
+    slot, moments = view.slot, view.slot.shape[0]
     cuts = list(range(0, moments, max(LEAST_BLOCK, BLOCK_BYTES // bytes_per_moment)))
-    if not single:
+    if not view.single:
         cuts = sorted({int(torch.searchsorted(slot, slot[cut])) for cut in cuts})
     return list(zip(cuts, [*cuts[1:], moments], strict=True))
+
+
+def _logsumexp(scores: Tensor, beta: Tensor, top: Tensor) -> Tensor:
+    """log sum exp(beta * score), overwriting the scores; ``top`` is at least their maximum."""
+    shift = (top * beta).nan_to_num(neginf=0.0)
+    return scores.mul_(beta[:, None]).sub_(shift[:, None]).exp_().sum(dim=-1).log() + shift
 
 
 def _merge(best: Tensor, where: Tensor, scores: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
