@@ -48,6 +48,7 @@ class _Growing:
     record: Record
     files: list[FileState]
     parts: list[Part] = field(default_factory=list)
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ class _Run:
         self._pending: list[tuple[_Growing, Part, Signal]] = []
         self._open: dict[int, _Growing] = {}
         self._done: list[_Growing] = []
+        self._twins: list[_Known] = []
+        self._failed: dict[str, str] = {}
         self._touched: list[FileState] = []
         self._described: dict[str, dict[str, Any]] = {}
         self._replaced: set[str] = set()
@@ -199,8 +202,10 @@ class _Run:
         match result.value:
             case Problem() as problem:
                 self.problems.append(problem)
+                if id(result.item) in self._open:
+                    self._open[id(result.item)].reason = problem.reason
             case _Known() as known:
-                self._renew(known)
+                self._twins.append(known)
             case _Growing() as growing:
                 self._open[id(result.item)] = growing
             case (growing, part, signal):
@@ -223,6 +228,10 @@ class _Run:
             self._commit()
 
     def _renew(self, known: _Known) -> None:
+        if known.record.id in self._failed:
+            paths = [part.path for part in known.record.parts if part.path]
+            self.problems += [Problem(path, self._failed[known.record.id]) for path in paths]
+            return
         self.already += 1
         self._touched += [state for state in known.files if self._files.get(state.path) != state]
         held = self._seen[known.record.id]
@@ -241,6 +250,7 @@ class _Run:
             growing.parts += [replace(part, code=code) for code in found]
 
     def _commit(self) -> None:
+        self._failed |= {g.record.id: g.reason for g in self._done if not g.parts}
         done, self._done = [g for g in self._done if g.parts], []
         records = [replace(g.record, parts=tuple(g.parts)) for g in done]
         files = [state for g in done for state in g.files]
@@ -259,6 +269,9 @@ class _Run:
         """Encode and commit what is complete; drop records whose every file now holds another."""
         self._encode()
         self._commit()
+        # Only now is it known whether the first file of each content could be read.
+        for known in self._twins:
+            self._renew(known)
         if self._described:
             self.store.describe(self._described)
         if self._touched:
