@@ -50,7 +50,7 @@ def row(
         "peer": peer,
         "peer_value": None if peer_value is None else round(peer_value, 5),
         "ratio": None if ratio is None else round(ratio, 3),
-        "goal": None if goal is None else f"{goal[0]} {goal[1]}",
+        "goal": None if goal is None else f"{goal[0]} {goal[1]:.3g}",
         "holds": holds,
     }
 
@@ -90,7 +90,11 @@ def report(name: str, rows: Sequence[Row], quick: bool) -> None:
 
 def _commit() -> str:
     run = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return run.stdout.strip() or "unknown"
 
@@ -102,4 +106,5 @@ def _machine() -> str:
     if info.exists():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
-    return f"{os.cpu_count()} cores, {pages / 2**30:.0f} GiB, {model}, no GPU used"
+    policy = os.environ["OMP_WAIT_POLICY"].lower()
+    return f"{os.cpu_count()} cores, {pages / 2**30:.0f} GiB, {model}, no GPU used, OpenMP waits {policy}"

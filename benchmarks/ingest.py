@@ -1,6 +1,8 @@
 """Remembering files, recalling at size, time to the first answer, bytes per record.
 
-Files: real Flickr8k photos and ESC-10 sounds, against a bare loop over the same decoders and encoders.
+Files: real Flickr8k photos and ESC-10 sounds, against a bare loop over the same decoders and encoders
+with one thread, and with as many decoding threads as ``remember`` has. The loop stores nothing; ``remember``
+includes finding, digests, identity and the committed tables. Encoders are loaded before both.
 Recall: random unit codes of 512 numbers, one step, k = 10, against faiss' and LanceDB's flat search.
 """
 
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faiss
@@ -50,29 +53,37 @@ def write_files(data: Path, folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def bare_loop(model: Model, paths: Sequence[Path]) -> None:
-    """Decode and encode in batches of 64, nothing stored."""
+def decoded(path: Path) -> list[Signal]:
+    """All windows of a file."""
+    return list(MODALITIES[modality_of(path) or ""].windows(path))
+
+
+def bare_loop(model: Model, paths: Sequence[Path], threads: int) -> None:
+    """Decode, with so many threads, and encode in batches of 64; nothing stored."""
     batch: list[Signal] = []
-    for path in paths:
-        batch += MODALITIES[modality_of(path) or ""].windows(path)
-        if len(batch) >= 64:
-            model.encode(batch)
-            batch = []
+    with ThreadPoolExecutor(threads) as pool:
+        for signals in map(decoded, paths) if threads == 1 else pool.map(decoded, paths):
+            batch += signals
+            if len(batch) >= 64:
+                model.encode(batch)
+                batch = []
     model.encode(batch)
 
 
 def remembering(data: Path, count: int, repeats: int) -> list[Row]:
     """Files per second against the bare loop, in turns; then a second run with nothing new."""
     model = Model.load()
-    loop, mine, again = [], [], []
+    one, several, mine, again = [], [], [], []
     with tempfile.TemporaryDirectory() as name:
         paths = write_files(data, Path(name) / "files", count)
-        bare_loop(model, paths[:64])
+        bare_loop(model, paths[:64], 1)
         for turn in range(repeats):
-            begun = time.perf_counter()
-            bare_loop(model, paths)
-            loop.append(count / (time.perf_counter() - begun))
+            for threads, speeds in ((1, one), (THREADS + 1, several)):
+                begun = time.perf_counter()
+                bare_loop(model, paths, threads)
+                speeds.append(count / (time.perf_counter() - begun))
             collection = harmonia.open(Path(name) / f"memory-{turn}")
+            assert collection.model.names == model.names
             begun = time.perf_counter()
             report = collection.remember(Path(name) / "files")
             mine.append(count / (time.perf_counter() - begun))
@@ -80,10 +91,12 @@ def remembering(data: Path, count: int, repeats: int) -> list[Row]:
             begun = time.perf_counter()
             collection.remember(Path(name) / "files")
             again.append(time.perf_counter() - begun)
-    value, peer = statistics.median(mine), statistics.median(loop)
+    value = statistics.median(mine)
     what = f"remember {count} photos and sounds ({THREADS + 1} decoding threads, committed)"
+    goal, same = (">=", 0.9), f"bare loop, {THREADS + 1} decoding threads"
     return [
-        row(what, value, "files/s", "bare loop, one thread", peer, (">=", 0.9)),
+        row(what, value, "files/s", "bare loop, one thread", statistics.median(one), goal),
+        row(what, value, "files/s", same, statistics.median(several), goal),
         row(f"remember the same {count} files again", statistics.median(again), "s"),
     ]
 
@@ -155,31 +168,38 @@ def filled_store(root: Path, codes: NDArray[np.float32]) -> LanceStore:
     return store
 
 
+def command_line(*arguments: str) -> None:
+    """Run the command as a user's shell would: with OpenMP's own defaults."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-m", "harmonia", *arguments]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+
+
 def first_answer(data: Path, count: int, repeats: int) -> list[Row]:
     """From process start to the answer, and the disk a record takes, media not copied."""
     with tempfile.TemporaryDirectory() as name:
-        write_files(data, Path(name) / "files", count)
+        table = pq.read_table(data / "flickr8k/images_captions.parquet", columns=["captions"])
+        for path in write_files(data, Path(name) / "files", count):
+            if path.suffix == ".jpg":
+                caption = table["captions"][int(path.stem)][0].as_py()
+                path.with_suffix(".txt").write_text(caption, encoding="utf-8")
         root = Path(name) / "memory"
         collection = harmonia.open(root)
         collection.remember(Path(name) / "files")
         disk = collection.status()["table_bytes"] / count
         photo = str(Path(name) / "files" / "00000.jpg")
-        command = [
-            sys.executable,
-            "-m",
-            "harmonia",
-            "recall",
-            "--memory",
-            str(root),
-            "--image",
-            photo,
-            "--json",
-        ]
-        (taken,) = medians([lambda: subprocess.run(command, check=True, capture_output=True)], repeats)
-        helped = [sys.executable, "-m", "harmonia", "--help"]
-        (helping,) = medians([lambda: subprocess.run(helped, check=True, capture_output=True)], repeats)
+        recall = ["recall", "--memory", str(root), "--json"]
+        words, picture, helping = medians(
+            [
+                lambda: command_line(*recall, "a dog runs on the beach"),
+                lambda: command_line(*recall, "--image", photo),
+                lambda: command_line("--help"),
+            ],
+            repeats,
+        )
     return [
-        row(f"process start to first answer, {count} records", taken, "s"),
+        row(f"process start to first answer, words, {count} records", words, "s"),
+        row(f"process start to first answer, photo, {count} records", picture, "s"),
         row("harmonia --help", helping, "s", goal=("<=", 0.3)),
         row("disk, media not copied", disk, "bytes/record"),
     ]

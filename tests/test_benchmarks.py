@@ -1,0 +1,58 @@
+"""The recall benchmark runs, writes what it says it writes, and its numbers are possible."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.common import REPOSITORY, row
+
+DATA = Path(os.environ.get("HARMONIA_DATA", REPOSITORY.parent / "shared" / "data"))
+COLUMNS = {"what", "value", "unit", "peer", "peer_value", "ratio", "goal", "holds"}
+
+
+@pytest.mark.parametrize(
+    ("value", "peer", "goal", "holds"),
+    [
+        (2.0, 1.0, ("<=", 1.5), False),
+        (1.0, 1.0, ("<=", 1.5), True),
+        (0.8, 1.0, (">=", 0.9), False),
+        (0.2, None, ("<=", 0.3), True),
+        (2.0, 1.0, None, None),
+    ],
+)
+def test_goal_is_judged_on_the_ratio_or_else_the_value(
+    value: float, peer: float | None, goal: tuple[str, float] | None, holds: bool | None
+) -> None:
+    assert row("x", value, "s", None if peer is None else "peer", peer, goal)["holds"] is holds
+
+
+def test_absent_data_is_one_line() -> None:
+    environment = {**os.environ, "HARMONIA_DATA": str(REPOSITORY / "no-such-folder")}
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.recall", "--quick"],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert len(run.stderr.strip().splitlines()) == 1 and "HARMONIA_DATA" in run.stderr
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
+def test_quick_recall_writes_its_rows() -> None:
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.recall", "--quick"],
+        cwd=REPOSITORY, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    written = json.loads((REPOSITORY / "build" / "recall.json").read_text(encoding="utf-8"))
+    assert set(written) == {"command", "commit", "machine", "rows"}
+    assert written["command"] == "python -m benchmarks.recall --quick"
+    assert "/" not in written["machine"]
+    for one in written["rows"]:
+        assert set(one) == COLUMNS
+        assert 0 <= one["value"] <= 1, one
+        assert (one["goal"] is None) == (one["holds"] is None)
