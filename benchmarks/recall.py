@@ -1,8 +1,9 @@
 """Recall against plain search on real photos with captions, whole and damaged.
 
 Flickr8k dev: 1,000 photos; a record is the photo and its captions 1 to 4, four text parts. Caption 0 is held
-out: it is the text cue, so the text cue is not itself stored. The image cue is the photo with its lower half zeroed and Gaussian
-noise (variance on the [0, 1] scale, clipped). Then the same with CLIP ViT-B/32 codes. Then abstention.
+out: it is the text cue, so the text cue is not itself stored. The image cue is the photo with its lower
+half zeroed and Gaussian noise (variance on the [0, 1] scale, clipped). Then abstention: half of the records
+are strangers. Then the same with CLIP ViT-B/32 codes.
 """
 
 from __future__ import annotations

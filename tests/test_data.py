@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from media import make_photo, make_tone
 from PIL import Image
 
 from harmonia.data import Problem, gather
 from harmonia.data.embedded import extract, suffix_of
 from harmonia.types import HarmoniaError, Record
-from media import make_photo, make_tone
 
 SHARED = Path(os.environ.get("HARMONIA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -12,11 +12,11 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from media import make_photo, make_tone, make_video, scene
 from PIL import Image
 
 from harmonia.modalities import MODALITIES, Limits, audio, image, text, video
 from harmonia.types import HarmoniaError, Signal
-from media import make_photo, make_tone, make_video, scene
 
 
 def refused(call: Any, *words: str) -> str:

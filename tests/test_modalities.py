@@ -11,12 +11,12 @@ import numpy as np
 import pillow_heif
 import pytest
 import soundfile
+from media import make_photo, make_tone, make_video, scene, tone
 from PIL import Image, PngImagePlugin
 
 from harmonia.modalities import MODALITIES, audio, image, modality_of, sniff, text, video
 from harmonia.types import MODALITIES as NAMES
 from harmonia.types import Signal
-from media import make_photo, make_tone, make_video, scene, tone
 
 # --- all ----------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from media import make_photo, make_tone, make_video
 from PIL import Image
 
 import harmonia
@@ -23,7 +24,6 @@ from harmonia.model import Model
 from harmonia.store.lance import LanceStore
 from harmonia.tasks.collection import Collection
 from harmonia.types import HarmoniaError
-from media import make_photo, make_tone, make_video
 
 
 def tiny(path: Path, seed: int) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from examples import starter, words
 from examples.speech import SpeechMissing, speak
-
 from harmonia.data import gather
 from harmonia.modalities import audio, image, video
 from harmonia.types import HarmoniaError, Record

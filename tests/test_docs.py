@@ -1,0 +1,58 @@
+"""The documents say what is: help texts, the tree of files, and the Python example."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests.media import make_photo
+
+from harmonia.cli import COMMANDS, cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["harmonia", *COMMANDS])
+def test_help_is_as_documented(command: str) -> None:
+    documented = re.search(rf"<!-- help {command} -->\n```\n(.*?)\n```\n", CLI, re.DOTALL)
+    assert documented, f"docs/cli.md has no help of {command}"
+    args = ["--help"] if command == "harmonia" else [command, "--help"]
+    shown = CliRunner().invoke(cli, args, prog_name="harmonia", terminal_width=100).output
+    assert documented[1] == shown.rstrip()
+
+
+def test_the_tree_is_the_tree() -> None:
+    """Paths by indentation, two spaces a level, so that two files of one name are told apart."""
+    block = README[README.index("    src/harmonia/\n") : README.index("    benchmarks/ ")]
+    listed: list[str] = []
+    folder = ""
+    for line in block.splitlines()[1:]:
+        depth = (len(line) - len(line.lstrip()) - 6) // 2
+        first = line.split()[0]
+        if first.endswith("/"):
+            folder = first
+        else:
+            names = [word for word in line.split() if word.endswith(".py")]
+            listed += [(folder if depth else "") + name for name in names]
+    package = ROOT / "src" / "harmonia"
+    there = [path.relative_to(package).as_posix() for path in package.rglob("*.py")]
+    assert sorted(listed) == sorted(there)
+
+
+def test_the_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example
+    (tmp_path / "photos").mkdir()
+    for seed in range(4):
+        make_photo(tmp_path / "photos" / f"photo-{seed}.png", seed=seed)
+    make_photo(tmp_path / "sketch.png", seed=2)
+    monkeypatch.chdir(tmp_path)
+    exec(example[1], {})
+    assert "1 " in (shown := capsys.readouterr().out)
+    assert shown.splitlines()[0].split()[2] == "photo-2"
