@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ BATCH = 64
 DEPTH = 128
 # Metadata that a plain file has; the same content elsewhere does not change them.
 FILE_FACTS = ("path", "name", "folder", "modified")
-COMMIT_RECORDS, COMMIT_SECONDS = 512, 10.0
+COMMIT_RECORDS, COMMIT_SECONDS = 256, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ class _Run:
         self._described: dict[str, dict[str, Any]] = {}
         self._replaced: set[str] = set()
         self._committed = time.monotonic()
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[int] | None = None
 
     # --- in worker threads
 
@@ -254,10 +257,18 @@ class _Run:
         done, self._done = [g for g in self._done if g.parts], []
         records = [replace(g.record, parts=tuple(g.parts)) for g in done]
         files = [state for g in done for state in g.files]
+        self._join()
         if records:
-            self.remembered += self.store.add(records, files)
+            # The store writes outside of Python's lock: decoding and encoding go on meanwhile.
+            self._writing = self._writer.submit(self.store.add, records, files)
             self._note_replaced(files)
         self._committed = time.monotonic()
+
+    def _join(self) -> None:
+        """Wait for the commit under way; its error is raised here."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            self.remembered += writing.result()
 
     def _note_replaced(self, files: Sequence[FileState]) -> None:
         for state in files:
@@ -269,6 +280,7 @@ class _Run:
         """Encode and commit what is complete; drop records whose every file now holds another."""
         self._encode()
         self._commit()
+        self._join()
         # Only now is it known whether the first file of each content could be read.
         for known in self._twins:
             self._renew(known)
