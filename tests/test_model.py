@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media import make_photo, make_tone, scene, tone
 
 import harmonia
 from harmonia.model import Model
 from harmonia.types import Code, Cue, HarmoniaError, Signal
-from media import make_photo, make_tone, scene, tone
 
 
 def test_names_are_saved_and_loaded(tmp_path: Path) -> None:

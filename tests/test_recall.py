@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from media import make_photo, make_tone, make_video, scene, tone
 from PIL import Image
 
 import harmonia
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.sheet import draw_sheet, save_sheet
 from harmonia.types import HarmoniaError, Recollection, Signal
-from media import make_photo, make_tone, make_video, scene, tone
 
 CAPTIONS = (
     "a brown dog runs on the beach",
@@ -144,7 +144,7 @@ def test_a_cue_that_nothing_can_be_compared_with(memory: Collection, tmp_path: P
         memory.recall()
     with pytest.raises(HarmoniaError, match="empty"):
         memory.recall("   ")
-    with pytest.raises(HarmoniaError, match="nothing remembered|no memory"):
+    with pytest.raises(HarmoniaError, match=r"nothing remembered|no memory"):
         harmonia.open(tmp_path / "none").recall("dog")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import struct
 import subprocess
@@ -21,7 +22,6 @@ from PIL import Image
 
 import harmonia
 from harmonia.model import Model
-from harmonia.store.lance import LanceStore
 from harmonia.tasks.collection import Collection
 from harmonia.types import HarmoniaError
 
@@ -190,23 +190,51 @@ def test_other_encoders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         harmonia.open(tmp_path / "m", models=["x"]).remember(tmp_path / "a.jpg")
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_photo(tmp_path / "a.jpg", seed=1)
-    make_photo(tmp_path / "b.jpg", seed=2)
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    for seed in range(40):
+        make_photo(tmp_path / f"{seed}.jpg", seed=seed)
     memory = harmonia.open(tmp_path / "m")
-    memory.remember(tmp_path / "a.jpg")
-    real = LanceStore.add
-
-    def full(*_: object, **__: object) -> int:
-        raise HarmoniaError("the disk is full: free some space and run the command again")
-
-    monkeypatch.setattr(LanceStore, "add", full)
-    with pytest.raises(HarmoniaError, match="disk is full"):
-        memory.remember(tmp_path / "b.jpg")
-    monkeypatch.setattr(LanceStore, "add", real)
+    memory.remember(tmp_path / "0.jpg")
+    before = memory.store.records()
+    # The system refuses to write more than 16 KiB into any file: the codes no longer fit.
+    full = subprocess.run(
+        cli("remember", tmp_path, "--into", tmp_path / "m"),
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384)),
+    )  # fmt: skip
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert full.stderr.splitlines()[-1].startswith("harmonia: cannot write to the store")
     again = harmonia.open(tmp_path / "m")
-    assert names(again) == ["a"]
-    assert again.remember(tmp_path / "b.jpg").remembered == 1
+    assert again.store.records() == before
+    report = again.remember(tmp_path)
+    assert (report.remembered, report.already) == (39, 1)
+
+
+def test_what_a_file_says_of_itself_becomes_text(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a lighthouse at dusk"  # ImageDescription
+    make_photo(tmp_path / "photo.jpg", exif=exif)
+    make_tone(tmp_path / "song.flac", tags={"title": "Morning Raga"})
+    memory = harmonia.open(tmp_path / "m")
+    assert memory.remember([tmp_path / "photo.jpg", tmp_path / "song.flac"]).remembered == 2
+    texts = {
+        r.metadata["name"]: [p.text for p in r.parts if p.modality == "text"] for r in memory.store.records()
+    }
+    assert texts["photo"] == ["a lighthouse at dusk"] and "Morning Raga" in (texts["song"][0] or "")
+    assert memory.recall("lighthouse at dusk").records[0].record.metadata["name"] == "photo"
+
+
+def test_a_long_text_is_kept_in_pieces(tmp_path: Path) -> None:
+    chapters = [f"Chapter {n}. " + f"The number {n} walked by the river {n}. " * 60 for n in range(12)]
+    chapters[7] += "An unexpected zeppelin landed on the cathedral."
+    (tmp_path / "novel.txt").write_text("\n\n".join(chapters))
+    (tmp_path / "other.txt").write_text("Something else altogether.")
+    memory = harmonia.open(tmp_path / "m")
+    memory.remember([tmp_path / "novel.txt", tmp_path / "other.txt"])
+    best = memory.recall("unexpected zeppelin landed on the cathedral").records[0]
+    assert best.record.metadata["name"] == "novel" and len(best.record.parts) > 12
+    assert "zeppelin" in (best.matches["text"].part.text or "")
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:

@@ -97,7 +97,17 @@ class Model:
         ]
         # Several views of one cue are one piece of evidence, not several.
         weight = cue.weight / max(len(pairs), 1) ** 0.5
-        return [Given(name, torch.from_numpy(code.vector)[None], weight, cue.trust) for name, code in pairs]
+        return [
+            Given(name, torch.from_numpy(code.vector)[None], weight, cue.trust, self._origin(memory, code))
+            for name, code in pairs
+        ]
+
+    def _origin(self, memory: HarmonicMemory, code: Code) -> str | None:
+        """The matrix that holds codes of the cue's own modality and space, if any does."""
+        for e in self.encoders:
+            if (e.modality, e.space) == (code.modality, code.space) and e.name in memory.matrices:
+                return e.name
+        return None
 
 
 def _layout(slots: int, codes: Mapping[str, Codes], modality: Mapping[str, str]) -> Layout:

@@ -156,7 +156,8 @@ class Certificate:
 
     ``energies``: before the first and after each step; it never rises. ``tail_mass``: exact
     probability outside the records that were kept for the update. ``error_bound``: how far the
-    settled codes may be from those of the full sum. ``nothing``: probability that no record matches.
+    mean that a settled code is made from may be, before it is scaled to unit length, from the full sum.
+    ``nothing``: probability that no record matches.
     ``candidates``: None where every record was scored; else how many an approximate index proposed,
     and then all of the above is said of these only.
     """

@@ -63,10 +63,11 @@ def command(
     harmonia recall --image half.jpg --audio noisy.wav
     harmonia recall beach --not people --where "year > 2019" -k 10
     """
+    counts = weights(weight)
     collection = open_or_offer(memory)
     words = " ".join(text) or None
     found = collection.recall(
-        words, image, audio, video, against=against, weights=weights(weight), trust=trust, where=where,
+        words, image, audio, video, against=against, weights=counts, trust=trust, where=where,
         k=k, steps=steps, alpha=alpha, beta=beta, leave_out_cues=leave_out_cues,
     )  # fmt: skip
     if as_json:

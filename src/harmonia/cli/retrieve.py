@@ -28,9 +28,10 @@ def command(
 
     The codes are compared as the encoders made them; several cues are averaged.
     """
+    counts = weights(weight)
     collection = open_or_offer(memory)
     found = collection.retrieve(
-        " ".join(text) or None, image, audio, video, against=against, weights=weights(weight), where=where,
+        " ".join(text) or None, image, audio, video, against=against, weights=counts, where=where,
         k=k, metric=metric, leave_out_cues=leave_out_cues,
     )  # fmt: skip
     if as_json:

@@ -22,5 +22,5 @@ def command(memory: Path | None, as_json: bool) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{name} {count}" for name, count in value.items())
         elif isinstance(value, list | tuple):
-            value = ", ".join(str(item) for item in value)
+            value = ", ".join(str(item["name"] if isinstance(item, dict) else item) for item in value)
         click.echo(f"{key + ':':12s} {value}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,9 @@ class Collection:
 
     def status(self) -> dict[str, Any]:
         """Counts per modality, sizes, encoders."""
-        return {"root": str(self.root), "models": list(self.model.names), **self.store.status()}
+        found = self.store.status()
+        encoders = [asdict(encoder) for encoder in self.store.encoders]
+        return {"root": str(self.root), "models": list(self.model.names), **found, "encoders": encoders}
 
     def bound(self) -> tuple[CodeTable, HarmonicMemory | None]:
         """The current snapshot and the memory over it; read anew when the store has changed."""

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from harmonia.data.manifest import column_holds
 from harmonia.store import Store
 from harmonia.types import HarmoniaError, Record
 
@@ -43,7 +44,8 @@ def export(store: Store, root: Path, target: Path, *, where: str | None = None) 
 
 def _row(record: Record, root: Path, copy_to: Path | None) -> dict[str, Any]:
     """One manifest row: metadata, the files by modality, and the text that no file holds."""
-    row: dict[str, Any] = dict(record.metadata)
+    # `path` would be read as one more file, and it names the original where media are copied.
+    row: dict[str, Any] = {key: value for key, value in record.metadata.items() if column_holds(key) is None}
     files: dict[str, str] = {}
     texts = []
     for part in record.parts:
