@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harmonia.memory import Frame, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy, slot_energy
 from harmonia.memory import scan as scan_module
-from harmonia.memory.descent import Channel, Field, settle
+from harmonia.memory.settle import Channel, Field, settle
 from harmonia.memory.energy import cue_term
 from harmonia.memory.readout import read_top
 from harmonia.memory.scan import Query, scan_top

@@ -4,7 +4,7 @@ It needs only PyTorch and NumPy and can be imported on its own.
 """
 
 from harmonia.memory.certificates import error_bound
-from harmonia.memory.descent import Channel, Settled, settle
+from harmonia.memory.settle import Channel, Settled, settle
 from harmonia.memory.energy import slot_energy
 from harmonia.memory.entropies import Entropy, Shannon, Tsallis, entropy
 from harmonia.memory.frame import Frame

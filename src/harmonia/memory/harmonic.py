@@ -27,7 +27,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from harmonia.memory.descent import Channel, Field, Settled, queries_of, settle
+from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
 from harmonia.memory.entropies import entropy
 from harmonia.memory.frame import Frame
 from harmonia.memory.layout import Layout
