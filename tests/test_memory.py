@@ -15,7 +15,8 @@ from harmonia.memory import scan as scan_module
 from harmonia.memory.settle import Channel, Field, settle
 from harmonia.memory.energy import cue_term
 from harmonia.memory.readout import read_top
-from harmonia.memory.scan import Query, scan_top
+from harmonia.memory.moments import Query
+from harmonia.memory.scan import scan_top
 
 ALPHAS = [1.0, 1.3, 1.5, 2.0, 2.7]
 seeds = st.integers(0, 2**31 - 1)

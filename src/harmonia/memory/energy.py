@@ -15,7 +15,8 @@ from torch import Tensor
 
 from harmonia.memory.entropies import Entropy
 from harmonia.memory.layout import Layout
-from harmonia.memory.scan import Query, scan_blocks
+from harmonia.memory.moments import Query
+from harmonia.memory.scan import scan_blocks
 
 
 def slot_energy(
@@ -30,7 +31,7 @@ def slot_energy(
 
     ``null`` (Q,) is the score of the slot that stands for "nothing here matches".
     """
-    scores = torch.cat([block.scores for block in scan_blocks(view, queries, mask)], dim=-1)
+    scores = torch.cat([block.scores for block in scan_blocks(view, queries, mask)]).T
     if null is not None:
         scores = torch.cat([scores, null[:, None]], dim=-1)
     return -entropy.conjugate(scores * beta[:, None]) / beta

@@ -31,6 +31,7 @@ class Frame:
     def fit(cls, codes: Tensor, *, centre: bool = True) -> Frame:
         """From raw codes ``(n, d)``, n >= 1; evenly sampled when there are very many."""
         sample = codes[:: max(1, -(-codes.shape[0] // SAMPLE))]
+        sample = sample if sample.dtype == torch.float64 else sample.float()
         mean = sample.sum(dim=0) / (sample.shape[0] + PRIOR_COUNT)
         mean = mean if centre else torch.zeros_like(mean)
         centred = torch.nn.functional.normalize(sample - mean, dim=-1)

@@ -4,7 +4,7 @@ A record may hold many parts of one modality: the windows of a long video, five 
 A *moment* takes at most one part of each modality: windows that share their time go together, parts
 without a time (a caption, a photo) go with every window, and several of them are alternatives. A
 record's score is the maximum over its moments. Being a maximum of linear functions it is convex, so
-everything proved for one part per modality still holds (see ``descent``).
+everything proved for one part per modality still holds (see ``settle``).
 """
 
 from __future__ import annotations

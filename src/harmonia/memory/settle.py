@@ -1,15 +1,20 @@
 """Settling: descend the energy from the cue until it rests, each cue by itself.
 
 The step is the concave-convex procedure (Yuille and Rangarajan 2003). The slot term is concave (a
-convex non-decreasing conjugate of a maximum of linear scores), so replacing it by its tangent and
-minimising over the sphere gives  g_c <- normalise(w_c X_c^T p + kappa_c c_c)  and the energy never
-rises. A cue that has come to rest is left alone, so its answer does not depend on its batch.
+convex non-decreasing conjugate of a maximum of linear scores), so it is replaced by its tangent. What
+is left is linear in each channel, also with couplings between the channels; one channel after the other
+is set to its minimum over the ball,
+
+    g_c <- normalise(w_c X_c^T p + kappa_c c_c + sum_n lambda W_cn g_n)
+
+and the energy never rises. A cue that has come to rest is left alone, so its answer does not depend on
+its batch. ``descent`` holds the same descent for any Lagrangian, dense and differentiable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,16 +23,19 @@ from harmonia.memory.certificates import error_bound
 from harmonia.memory.energy import cue_term
 from harmonia.memory.entropies import Entropy, Shannon
 from harmonia.memory.layout import Layout
+from harmonia.memory.matrix import Matrix
+from harmonia.memory.moments import Query
 from harmonia.memory.readout import part_scores, read_all, read_top
-from harmonia.memory.scan import Query, Scan, scan_top
+from harmonia.memory.scan import Scan, scan_top
+from harmonia.memory.shards import Shards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Channel:
     """Q cues against the matrix ``key``: ``cue`` (Q, d) unit; ``weight``, ``trust``, ``absent`` (Q,).
 
-    An infinite ``trust`` clamps the cue; a finite one is kappa in units of the weight. A channel that
-    is not given at all is a missing modality: it has no score and is only read out.
+    An infinite ``trust`` clamps the cue; a finite one is kappa in units of the weight. A modality that is
+    missing starts at zero with no trust; without a channel it has no score and is only read out.
     """
 
     key: str
@@ -66,17 +74,42 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Everything about a settling that does not change with the codes."""
+    """Everything about a settling that does not change with the codes.
+
+    ``couplings[(to, of)]`` is lambda W (d_to, d_of); with both orders given they are transposes.
+    """
 
     layout: Layout
     view: Layout
-    matrices: Mapping[str, Tensor]
+    matrices: Mapping[str, Matrix | Tensor]
     beta: Tensor
     entropy: Entropy
     null: Tensor
     mask: Tensor | None
     k: int
     tail_tolerance: float
+    couplings: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
+    shards: Shards | None = None
+
+    @property
+    def total(self) -> int:
+        """How many slots there are in all."""
+        return self.shards.total if self.shards else self.view.slots
+
+    def scan(self, queries: Sequence[Query], k: int) -> Scan:
+        """The best ``k`` of all slots, on whatever rank they are."""
+        if self.shards is None:
+            return scan_top(self.view, queries, k, self.beta, self.mask)
+        return self.shards.scan(self.view, queries, k, self.beta, self.mask)
+
+    def coupled(self, key: str, channels: Sequence[Channel], state: Sequence[Tensor]) -> Tensor | float:
+        """What the other channels say of ``key`` through the couplings, (Q, d)."""
+        total: Tensor | float = 0.0
+        for channel, g in zip(channels, state, strict=True):
+            block = self.couplings.get((key, channel.key))
+            if block is not None and channel.key != key:
+                total = total + g @ block.T
+        return total
 
     def rows(self, active: Tensor) -> Field:
         """The same field for some of the cues."""
@@ -108,7 +141,7 @@ def settle(
     free = torch.stack([channel.trust.isfinite() for channel in channels]).any(dim=0)
     slots = _slots(field, queries_of(field.matrices, channels, state), found)
     energies = [_energy(field, channels, state, slots)]
-    taken = torch.zeros(rows, dtype=torch.long)
+    taken = torch.zeros(rows, dtype=torch.long, device=field.beta.device)
     resting = ~free
     for _ in range(steps):
         active = (~resting).nonzero()[:, 0]
@@ -117,7 +150,7 @@ def settle(
         some = [_take(channel, active) for channel in channels]
         part = field.rows(active)
         moved = _step(part, some, [g[active] for g in state], _take_slots(slots, active))
-        change = torch.zeros(active.numel(), dtype=field.beta.dtype)
+        change = field.beta.new_zeros(active.numel())
         for g, new in zip(state, moved, strict=True):
             change = torch.maximum(change, (new - g[active]).norm(dim=-1))
             g[active] = new
@@ -129,7 +162,7 @@ def settle(
 
 
 def queries_of(
-    matrices: Mapping[str, Tensor], channels: Sequence[Channel], state: Sequence[Tensor]
+    matrices: Mapping[str, Matrix | Tensor], channels: Sequence[Channel], state: Sequence[Tensor]
 ) -> list[Query]:
     """What the codes ``state`` ask of each matrix, with the channels' weights."""
     return [
@@ -142,7 +175,7 @@ def _slots(field: Field, queries: Sequence[Query], found: Scan | None = None) ->
     """The slot distribution: exact for softmax by the log-sum-exp, for entmax by proof of support."""
     k = field.k
     while True:
-        found = found or scan_top(field.view, queries, k, field.beta, field.mask)
+        found = found or field.scan(queries, k)
         null = field.null[:, None]
         if isinstance(field.entropy, Shannon):
             total = torch.logaddexp(found.logsumexp, field.null * field.beta)
@@ -153,7 +186,7 @@ def _slots(field: Field, queries: Sequence[Query], found: Scan | None = None) ->
         scores = torch.cat([null, found.scores], dim=-1) * field.beta[:, None]
         p = field.entropy.argmax(scores)
         # The last kept slot has no mass, so no slot behind it can have any: the result is exact.
-        if found.scores.shape[1] >= field.view.slots or bool((p[:, -1] == 0).all()):
+        if found.scores.shape[1] >= field.total or bool((p[:, -1] == 0).all()):
             return _Slots(
                 found, p[:, 1:], p[:, 0], torch.zeros_like(p[:, 0]), field.entropy.conjugate(scores)
             )
@@ -167,21 +200,30 @@ def _step(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], sl
     if bool((slots.tail > field.tail_tolerance).any()):
         read = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
     else:
-        read = read_top(field.view, matrices, queries, slots.found.slots, slots.p).codes
-    moved = []
-    for c, g in zip(channels, state, strict=True):
+        read = read_top(field.view, matrices, queries, _own(field, slots.found.slots), slots.p).codes
+    if field.shards is not None:
+        read = {key: field.shards.sum(code) for key, code in read.items()}
+    moved = list(state)
+    for i, c in enumerate(channels):
         kappa = (c.trust * c.weight.abs()).nan_to_num(posinf=0.0)
         pull = read[c.key] * c.weight[:, None] + c.cue * kappa[:, None]
+        pull = pull + field.coupled(c.key, channels, moved)
         length = pull.norm(dim=-1, keepdim=True)
-        new = torch.where(length > 1e-12, pull / length.clamp(min=1e-12), g)
-        moved.append(torch.where(c.trust.isinf()[:, None], g, new))
+        new = torch.where(length > 1e-12, pull / length.clamp(min=1e-12), moved[i])
+        moved[i] = torch.where(c.trust.isinf()[:, None], moved[i], new)
     return moved
+
+
+def _own(field: Field, slots: Tensor) -> Tensor:
+    return slots if field.shards is None else field.shards.own(slots)
 
 
 def _energy(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _Slots) -> Tensor:
     total = -slots.conjugate / field.beta
     for c, g in zip(channels, state, strict=True):
         total = total + cue_term(g, c.cue, c.trust * c.weight.abs())
+        # Each pair is met twice, once from either side.
+        total = total - 0.5 * (g * field.coupled(c.key, channels, state)).sum(dim=-1)
     return total
 
 
@@ -196,17 +238,24 @@ def _settled(
 ) -> Settled:
     found = slots.found
     queries = queries_of(field.matrices, channels, state)
-    read = read_top(field.layout, field.matrices, queries, found.slots, slots.p)
+    read = read_top(field.layout, field.matrices, queries, _own(field, found.slots), slots.p)
+    moment, codes = read.moment, read.codes
+    parts, adds = zip(*(part_scores(field.layout, q, moment) for q in queries), strict=True)
+    if field.shards is not None:
+        own = field.shards.own(found.slots) >= 0
+        codes = {key: field.shards.sum(code) for key, code in codes.items()}
+        adds = tuple(field.shards.sum(torch.where(own, a, 0.0)) for a in adds)
+        parts = tuple(field.shards.rows(q.key, part) for q, part in zip(queries, parts, strict=True))
+        moment = field.shards.rows("", moment)
     kept = slots.p.sum(dim=-1).clamp(min=1e-30)
-    codes = {
-        key: torch.nn.functional.normalize(code / kept[:, None], dim=-1) for key, code in read.codes.items()
-    }
-    found_parts = [part_scores(field.layout, q, read.moment) for q in queries]
+    codes = {k: torch.nn.functional.normalize(code / kept[:, None], dim=-1) for k, code in codes.items()}
+    for c, g in zip(channels, state, strict=True):
+        if bool((c.trust == 0).all()):
+            codes[c.key] = g
     bound = error_bound(slots.tail / (kept + slots.tail))
     return Settled(
-        found.slots, found.scores, slots.p, read.moment, slots.tail, slots.nothing, bound,
-        torch.stack(list(energies)), taken, resting, codes, tuple(state),
-        tuple(part for part, _ in found_parts), tuple(adds for _, adds in found_parts),
+        found.slots, found.scores, slots.p, moment, slots.tail, slots.nothing, bound,
+        torch.stack(list(energies)), taken, resting, codes, tuple(state), parts, adds,
     )  # fmt: skip
 
 

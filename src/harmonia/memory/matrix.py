@@ -1,0 +1,209 @@
+"""Where codes are held, and the rough copy that a scan may look at first.
+
+A scan of many cues is bound by arithmetic, a scan of one by memory. A copy in bfloat16 or int8 makes
+both several times as fast. It is never trusted: its distance from the codes is known, so whatever it
+cannot rule out is scored again in full precision, and the result is that of the full scan.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import simsimd
+import torch
+from torch import Tensor
+
+from harmonia.memory.frame import Frame
+
+Precision = Literal["float32", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
+
+# From so many cues on a matrix product in bfloat16 is worth its second look.
+MANY_CUES = 8
+# Fewer rows than this are scanned sooner than a rough copy is made.
+MANY_ROWS = 8192
+# Rows worked on at once where a matrix is made.
+CHUNK = 65_536
+# Rounding of one float32 inner product of unit vectors, generously.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rough:
+    """Codes rounded to bfloat16, or to int8 with a ``scale`` (P,) per row.
+
+    ``error`` is the greatest distance between a code and its rounding, ``length`` the greatest length
+    of a rounding; both are measured, not assumed.
+    """
+
+    values: Tensor
+    scale: Tensor | None
+    error: float
+    length: float
+
+    @property
+    def rounding(self) -> float:
+        """Relative rounding of a product as it comes out; monotone, so it changes no order."""
+        return 2.0**-9 if self.scale is None else 0.0
+
+    def cue(self, cue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rounded cues, their scales (Q,), and how far (Q,) a rough product can be off before it comes out."""
+        if self.scale is None:
+            rounded, scale = cue.to(torch.bfloat16), torch.ones_like(cue[:, 0])
+        else:
+            scale = cue.abs().amax(dim=-1).clamp(min=1e-30) / 127.0
+            rounded = (cue / scale[:, None]).round().to(torch.int8)
+        back = rounded.to(cue.dtype) * scale[:, None]
+        size = back.norm(dim=-1)
+        bound = self.error * cue.norm(dim=-1) + self.length * (cue - back).norm(dim=-1)
+        return rounded, scale, bound + ROUNDING * self.length * size
+
+    def products(self, rounded: Tensor, scale: Tensor, first: int, last: int) -> Tensor:
+        """Rough inner products ``(B, Q)`` of rows [first, last)."""
+        if self.scale is None:
+            return self.values[first:last] @ rounded.T
+        values = self.values[first:last]
+        if rounded.shape[0] < MANY_CUES:
+            threads = torch.get_num_threads()
+            whole = simsimd.cdist(rounded.numpy(), values.numpy(), "dot", threads=threads, out_dtype="int32")
+            product = torch.from_numpy(np.asarray(whole)).to(torch.float32).T
+        else:
+            product = torch._int_mm(values, rounded.T.contiguous()).to(torch.float32)
+        return product * self.scale[first:last, None] * scale
+
+
+class Matrix:
+    """Unit codes ``(P, d)`` of one modality, as the memory compares them: in their frame.
+
+    ``precision`` says what is kept in RAM: the codes in "float32" or "float16", or an "int8" copy beside
+    the raw ``source``, which may be memory-mapped and is read only where the copy leaves a doubt.
+    Indexing gives float rows in the frame, whatever is kept.
+    """
+
+    def __init__(self, source: Tensor, frame: Frame, precision: Precision = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
+        self.frame, self.precision = frame, precision
+        self._length = source.shape[0]
+        if precision == "int8":
+            self._held = source
+            self._rough: Rough | None = _int8(source, frame)
+        else:
+            kind = torch.float16 if precision == "float16" else frame.mean.dtype
+            self._held = torch.empty(source.shape, dtype=kind, device=frame.mean.device)
+            for first in range(0, len(source), CHUNK):
+                self._held[first : first + CHUNK] = frame.enter(source[first : first + CHUNK].to(frame.mean))
+            self._rough = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(P, d)``."""
+        return torch.Size((self._length, self._held.shape[1]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of RAM held; a memory-mapped source is not counted."""
+        rough = self._rough.values.nbytes if self._rough else 0
+        return rough + (0 if self.precision == "int8" else self._held.nbytes)
+
+    def __getitem__(self, rows: slice | Tensor | int) -> Tensor:
+        """Codes in the frame, in its dtype and on its device."""
+        held = self._held[: self._length]
+        # index_select copies whole rows, in parallel.
+        held = held.index_select(0, rows) if isinstance(rows, Tensor) and rows.ndim == 1 else held[rows]
+        if self.precision == "int8":
+            return self.frame.enter(held.to(self.frame.mean))
+        return held.to(self.frame.mean.dtype)
+
+    def rough(self, cues: int) -> Rough | None:
+        """The copy to look at first for so many cues; None where full precision is as fast."""
+        if self.precision == "int8":
+            return self._rough
+        if cues < MANY_CUES or self._length < MANY_ROWS or self.frame.mean.dtype != torch.float32:
+            return None
+        if not bfloat16_pays(str(self.frame.mean.device)):
+            return None
+        if self._rough is None:
+            self._rough = _bfloat16(self)
+        return self._rough
+
+    def append(self, raw: Tensor) -> None:
+        """Add raw codes ``(n, d)``; room doubles, so that many single insertions stay cheap."""
+        new = raw if self.precision == "int8" else self.frame.enter(raw.to(self.frame.mean))
+        if self._length + len(new) > len(self._held):
+            room = torch.empty(
+                max(2 * self._length, self._length + len(new)),
+                self._held.shape[1],
+                dtype=self._held.dtype,
+                device=self._held.device,
+            )
+            room[: self._length] = self._held[: self._length]
+            self._held = room
+        self._held[self._length : self._length + len(new)] = new.to(self._held.dtype)
+        self._length += len(new)
+        self._changed()
+
+    def replace(self, rows: Tensor, raw: Tensor) -> None:
+        """Overwrite some codes by raw ones."""
+        new = raw if self.precision == "int8" else self.frame.enter(raw.to(self.frame.mean))
+        self._held[rows] = new.to(self._held.dtype)
+        self._changed()
+
+    def raw(self) -> Tensor:
+        """The codes as the encoder made them, up to rounding."""
+        held = self._held[: self._length]
+        return held if self.precision == "int8" else self.frame.leave(held.to(self.frame.mean.dtype))
+
+    def _changed(self) -> None:
+        self._rough = _int8(self._held[: self._length], self.frame) if self.precision == "int8" else None
+
+
+def _bfloat16(codes: Matrix) -> Rough:
+    values = torch.empty(codes.shape, dtype=torch.bfloat16, device=codes.frame.mean.device)
+    error = length = 0.0
+    for first in range(0, codes.shape[0], CHUNK):
+        rows = codes[first : first + CHUNK]
+        values[first : first + CHUNK] = rows.to(torch.bfloat16)
+        back = values[first : first + CHUNK].to(rows.dtype)
+        error = max(error, float((rows - back).norm(dim=-1).max()))
+        length = max(length, float(back.norm(dim=-1).max()))
+    return Rough(values, None, error, length)
+
+
+def _int8(source: Tensor, frame: Frame) -> Rough:
+    values = torch.empty(source.shape, dtype=torch.int8)
+    scale = torch.empty(len(source))
+    error = length = 0.0
+    for first in range(0, len(source), CHUNK):
+        rows = frame.enter(source[first : first + CHUNK].to(frame.mean)).float().cpu()
+        step = rows.abs().amax(dim=-1).clamp(min=1e-30) / 127.0
+        whole = (rows / step[:, None]).round()
+        values[first : first + CHUNK], scale[first : first + CHUNK] = whole.to(torch.int8), step
+        back = whole * step[:, None]
+        error = max(error, float((rows - back).norm(dim=-1).max()))
+        length = max(length, float(back.norm(dim=-1).max()))
+    return Rough(values, scale, error, length)
+
+
+@cache
+def bfloat16_pays(device: str) -> bool:
+    """Whether this machine multiplies bfloat16 clearly faster than float32, found by trying."""
+    codes, cues = torch.randn(8192, 256, device=device), torch.randn(64, 256, device=device)
+    rough = codes.bfloat16(), cues.bfloat16()
+    return _seconds(*rough) < 0.6 * _seconds(codes, cues)
+
+
+def _seconds(codes: Tensor, cues: Tensor) -> float:
+    best = math.inf
+    for _ in range(15):
+        start = time.perf_counter()
+        product = codes @ cues.T
+        if product.is_cuda:
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best
