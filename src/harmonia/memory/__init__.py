@@ -4,13 +4,14 @@ It needs only PyTorch and NumPy and can be imported on its own.
 """
 
 from harmonia.memory.certificates import error_bound
-from harmonia.memory.settle import Channel, Settled, settle
 from harmonia.memory.energy import slot_energy
 from harmonia.memory.entropies import Entropy, Shannon, Tsallis, entropy
 from harmonia.memory.frame import Frame
 from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.memory.layout import Layout
+from harmonia.memory.matrix import Matrix
 from harmonia.memory.scan import Scan, scan_top
+from harmonia.memory.settle import Channel, Settled, settle
 
 __all__ = [
     "Channel",
@@ -19,6 +20,7 @@ __all__ = [
     "Given",
     "HarmonicMemory",
     "Layout",
+    "Matrix",
     "Scan",
     "Settled",
     "Shannon",

@@ -37,6 +37,10 @@ class Frame:
         centred = torch.nn.functional.normalize(sample - mean, dim=-1)
         return cls(mean, centred.T @ centred / centred.shape[0])
 
+    def to(self, device: torch.device) -> Frame:
+        """The same frame on a device."""
+        return Frame(self.mean.to(device), self.moment.to(device))
+
     def enter(self, codes: Tensor) -> Tensor:
         """Raw codes ``(..., d)`` to centred unit codes."""
         return torch.nn.functional.normalize(codes - self.mean, dim=-1)

@@ -21,22 +21,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
+from types import MappingProxyType
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
+from harmonia.memory import editing
+from harmonia.memory.capacity import best_beta, cosine_of_noise
 from harmonia.memory.entropies import entropy
 from harmonia.memory.frame import Frame
 from harmonia.memory.layout import Layout
-from harmonia.memory.scan import scan_top
+from harmonia.memory.matrix import Matrix, Precision
+from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
+from harmonia.memory.shards import Shards
 
 # How often an unrelated cue may be answered all the same.
 FALSE_RECALL = 0.2
 # A cue's own modality is the matrix it looks in.
 SAME = "same"
+# A cue without noise would want an infinite beta.
+MOST_CERTAIN = 0.995
 # The rank, in a large memory, at which a cue's scores tell what chance gives.
 DEEP = 16
 
@@ -59,11 +66,19 @@ class Given:
 class HarmonicMemory:
     """Slots shared by all modalities, over raw unit codes.
 
-    ``codes[key]`` is ``(P, d)`` float; a key is one modality in one encoder's space. ``layout`` says which
-    rows make up which record; without it row n of every matrix belongs to record n.
+    ``codes[key]`` is ``(P, d)``; a key is one modality in one encoder's space. ``layout`` says which rows
+    make up which record; without it row n of every matrix belongs to record n.
 
     ``frames`` and ``population`` serve a memory that holds only candidates out of many more records: the
-    frames of a fair sample, and how many records there are in all.
+    frames of a fair sample, and how many records there are in all. ``precision`` and ``device`` say how and
+    where codes are held (see :class:`Matrix`); codes may be memory-mapped. With a process ``group`` each
+    rank gives its own records, and every recall is a collective call (see :class:`Shards`).
+
+    What may be learned (see ``learning``) and is used by every recall:
+    ``trusts[key]`` how far a cue for this matrix counts; ``couplings[(to, of)]`` (d_to, d_of) linear maps
+    between channels; ``bias`` (slots,) in units of chance. ``count`` (slots,) is how many memories a slot
+    stands for, ``used`` (slots,) how often it came first, ``born`` (slots,) when it came (see
+    ``consolidation``).
     """
 
     def __init__(
@@ -74,22 +89,46 @@ class HarmonicMemory:
         centre: bool = True,
         frames: Mapping[str, Frame] | None = None,
         population: int | None = None,
+        precision: Precision = "float32",
+        device: str | torch.device = "cpu",
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         if not codes:
             raise ValueError("a memory needs at least one matrix of codes")
-        self.layout = layout or Layout.aligned(
-            {key: torch.ones(c.shape[0], dtype=torch.bool) for key, c in codes.items()}
-        )
-        fitted = frames or {}
-        self.frames = {k: fitted.get(k) or Frame.fit(c, centre=centre) for k, c in codes.items()}
+        self.device = torch.device(device)
+        if layout is None:
+            layout = Layout.aligned({key: torch.ones(len(c), dtype=torch.bool) for key, c in codes.items()})
+        self.layout = layout.to(self.device)
+        self.shards: Shards | None = None
+        if group is not None:
+            lengths = {"": len(layout.slot), **{key: len(c) for key, c in codes.items()}}
+            self.shards = Shards(group, layout.slots, lengths)
+        self.precision, self.centre, self.fixed = precision, centre, frames is not None
         self.population = population
-        self.matrices = {key: self.frames[key].enter(c) for key, c in codes.items()}
+        given = frames or {}
+        self.frames = {k: (given.get(k) or self._fit(c)).to(self.device) for k, c in codes.items()}
+        self.matrices = {k: Matrix(c, self.frames[k], precision) for k, c in codes.items()}
+        self.trusts: dict[str, float] = {}
+        self.couplings: dict[tuple[str, str], Tensor] = {}
+        dtype = next(iter(self.frames.values())).mean.dtype
+        self.bias = torch.zeros(self.slots, dtype=dtype, device=self.device)
+        self.count = torch.ones_like(self.bias)
+        self.used = torch.zeros_like(self.bias)
+        self.born = torch.zeros(self.slots, dtype=torch.long, device=self.device)
+        self.alive = torch.ones(self.slots, dtype=torch.bool, device=self.device)
+        self.drift = 0
         self._views: dict[tuple[str, ...], Layout] = {}
 
     @property
     def slots(self) -> int:
-        """How many records are held."""
+        """How many records are held, the deleted ones included (of this rank, if sharded)."""
         return self.layout.slots
+
+    @property
+    def held(self) -> int:
+        """How many records are held and not deleted, on all ranks."""
+        alive = int(self.alive.sum())
+        return alive if self.shards is None else int(self.shards.sum(torch.tensor([alive])))
 
     def beta(self, slots: int) -> float:
         """The critical inverse temperature for this many slots, in units of chance."""
@@ -103,61 +142,123 @@ class HarmonicMemory:
         steps: int = 8,
         alpha: float = 1.0,
         beta: float | None = None,
+        noise: float | None = None,
+        free: Mapping[str, float] | None = None,
         allowed: Tensor | None = None,
         tail_tolerance: float = 1e-6,
     ) -> Settled:
         """Settle Q cues, bound together; ``allowed`` (slots,) bool restricts the records.
 
         ``alpha`` chooses the slot distribution: 1 softmax, greater alpha-entmax. ``beta`` is in units of
-        chance. The settled codes come back raw, as the encoders would have made them.
+        chance. Without it, beta is that of the capacity formula for cues with additive noise of variance
+        ``noise`` per number (on codes scaled by sqrt d); without that, the critical beta. ``free`` names
+        modalities with no cue that take part all the same, from zero, with a weight.
+        The settled codes come back raw, as the encoders would have made them.
         """
         if not cues:
             raise ValueError("recall needs at least one cue")
-        view = self._view(tuple(sorted({cue.key for cue in cues})))
-        seen = len(view.visible) if allowed is None else int(allowed[view.visible].sum())
-        beta = beta or self.beta(self.population or seen)
-        channels = self._channels(cues, beta)
-        rows, dtype = channels[0].cue.shape[0], channels[0].cue.dtype
-        temperature = torch.full((rows,), beta, dtype=dtype)
-        mask = None
-        if allowed is not None:
-            mask = torch.zeros(self.slots, dtype=dtype).masked_fill_(~allowed, -math.inf)
-        k = min(max(k, DEEP), self.slots)
-        queries = queries_of(self.matrices, channels, [channel.cue for channel in channels])
-        found = scan_top(view, queries, k, temperature, mask)
+        view = self.view(tuple(sorted({cue.key for cue in cues} | set(free or {}))))
+        able = self.alive if allowed is None else self.alive & allowed.to(self.device)
+        seen = int(able[view.visible].sum())
+        seen = seen if self.shards is None else int(self.shards.sum(torch.tensor([seen])))
+        if beta is None:
+            critical = self.beta(self.population or seen)
+            beta = critical if noise is None else self._beta_of_noise(cues, noise)
+        channels = self.channels(cues, free or {}, beta)
+        temperature = torch.full_like(channels[0].weight, beta)
+        mask = (self.bias + self.count.log() / beta).masked_fill(~able, -math.inf)
         field = Field(
             layout=self.layout, view=view, matrices=self.matrices, beta=temperature,
-            entropy=entropy(alpha), null=self._null(found.scores, seen), mask=mask, k=k,
-            tail_tolerance=tail_tolerance,
+            entropy=entropy(alpha), null=temperature, mask=mask if bool((mask != 0).any()) else None,
+            k=min(max(k, DEEP), self.shards.total if self.shards else self.slots),
+            tail_tolerance=tail_tolerance, couplings=self.couplings, shards=self.shards,
         )  # fmt: skip
+        found = field.scan(queries_of(self.matrices, channels, [c.cue for c in channels]), field.k)
+        field = replace(field, null=self._null(found.scores, seen))
         settled = settle(field, channels, steps=steps, found=found)
         for key, code in settled.codes.items():
             present = code.abs().sum(dim=-1, keepdim=True) > 0
             settled.codes[key] = torch.where(present, self.frames[key].leave(code), 0.0)
+        self._count_use(settled)
         return settled
 
-    def _channels(self, cues: Sequence[Given], beta: float) -> list[Channel]:
-        total = math.sqrt(sum(cue.weight**2 for cue in cues)) or 1.0
+    def insert(self, codes: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Add records while running (see :func:`harmonia.memory.editing.insert`); returns their slots."""
+        return editing.insert(self, codes, present)
+
+    def delete(self, slots: Tensor) -> None:
+        """Never recall these slots again."""
+        editing.delete(self, slots)
+
+    def update(self, slot: int, codes: Mapping[str, Tensor]) -> None:
+        """Give a record new codes of some modalities."""
+        editing.update(self, slot, codes)
+
+    def forget_views(self) -> None:
+        """To be called when the layout has changed."""
+        self._views.clear()
+
+    def chance(self, key: str, codes: Tensor | None = None) -> Tensor:
+        """Root mean square cosine that chance gives: of centred ``codes`` (Q, d), or of what is held."""
+        frame = self.frames[key]
+        return frame.spread(codes) if codes is not None else frame.moment.square().sum().sqrt()[None]
+
+    def _fit(self, codes: Tensor) -> Frame:
+        codes = codes.to(self.device) if self.precision != "int8" else codes
+        if self.shards is not None:
+            return self.shards.frame(codes, centre=self.centre)
+        return Frame.fit(codes, centre=self.centre)
+
+    def _beta_of_noise(self, cues: Sequence[Given], noise: float) -> float:
+        """The best beta of each cue by the capacity formula, taken along the weights of the cues."""
+        weights = [cue.weight * self.trusts.get(cue.key, 1.0) for cue in cues]
+        total = math.sqrt(sum(w**2 for w in weights)) or 1.0
+        beta = 0.0
+        for cue, weight in zip(cues, weights, strict=True):
+            chance = float(self.chance(cue.key))
+            best = best_beta(1.0 / chance**2, min(cosine_of_noise(noise), MOST_CERTAIN))
+            beta += abs(weight) / total * best * chance
+        return beta
+
+    def channels(
+        self, cues: Sequence[Given], free: Mapping[str, float] = MappingProxyType({}), beta: float = 0.0
+    ) -> list[Channel]:
+        """The cues and the ``free`` modalities, in units of chance; absent parts score by ``beta``."""
+        weights = [cue.weight * self.trusts.get(cue.key, 1.0) for cue in cues]
+        total = math.sqrt(sum(w**2 for w in (*weights, *free.values()))) or 1.0
         channels = []
-        for cue in cues:
+        for cue, own in zip(cues, weights, strict=True):
             frame = self.frames[cue.key]
-            codes = cue.codes.to(frame.mean.dtype)
+            codes = cue.codes.to(frame.mean)
             if cue.origin is None:
                 code = torch.nn.functional.normalize(codes, dim=-1)
             else:
                 code = self.frames[cue.key if cue.origin == SAME else cue.origin].enter_cue(codes)
-            share = cue.weight / total
+            share = own / total
             weight = share / frame.spread(code)
             # A record without the modality scores what a record drawn at random would on log-average.
             absent = torch.full_like(weight, 0.5 * beta * share**2 if share > 0 else 0.0)
             trust = torch.full_like(weight, cue.trust)
             channels.append(Channel(cue.key, code, weight, trust, absent))
+        one = channels[0].weight
+        for key, own in free.items():
+            width = self.matrices[key].shape[1]
+            weight = (own / total / self.chance(key)).expand_as(one)
+            none = torch.zeros_like(one)
+            channels.append(Channel(key, one.new_zeros(len(one), width), weight, none, none))
         return channels
 
-    def _view(self, keys: tuple[str, ...]) -> Layout:
+    def view(self, keys: tuple[str, ...]) -> Layout:
+        """The layout as seen by some of the matrices."""
         if keys not in self._views:
             self._views[keys] = self.layout.view(keys)
         return self._views[keys]
+
+    def _count_use(self, settled: Settled) -> None:
+        best = settled.slots[:, 0]
+        best = best if self.shards is None else self.shards.own(best)
+        best = best[(best >= 0) & (settled.p[:, 0] > settled.nothing)]
+        self.used.index_add_(0, best, torch.ones_like(best, dtype=self.used.dtype))
 
     def _null(self, scores: Tensor, seen: int) -> Tensor:
         """The score ``(Q,)`` that the best of the records exceeds in one of five unrelated recalls.

@@ -43,8 +43,12 @@ class Layout:
     @cached_property
     def in_order(self) -> frozenset[str]:
         """The matrices whose row n is moment n's part, so that their scores need no regrouping."""
-        rows = torch.arange(len(self.slot))
+        rows = torch.arange(len(self.slot), device=self.slot.device)
         return frozenset(key for key, part in self.parts.items() if bool((part == rows).all()))
+
+    def to(self, device: torch.device) -> Layout:
+        """The same layout on a device."""
+        return Layout(self.slots, self.slot.to(device), {k: p.to(device) for k, p in self.parts.items()})
 
     @classmethod
     def aligned(cls, presence: Mapping[str, Tensor]) -> Layout:
@@ -70,8 +74,8 @@ class Layout:
 
     def view(self, keys: Sequence[str]) -> Layout:
         """The distinct moments as seen by some of the matrices; moments with no part there fall out."""
-        columns = [self.parts[key].numpy() for key in keys]
-        stacked = np.stack([self.slot.numpy(), *columns])
+        columns = [self.parts[key].cpu().numpy() for key in keys]
+        stacked = np.stack([self.slot.cpu().numpy(), *columns])
         stacked = stacked[:, (stacked[1:] >= 0).any(axis=0)]
         if stacked.shape[1] > 1:
             order = np.lexsort(stacked[::-1])
@@ -80,7 +84,7 @@ class Layout:
             stacked = stacked[:, fresh]
         slot = torch.from_numpy(np.ascontiguousarray(stacked[0]))
         parts = {k: torch.from_numpy(np.ascontiguousarray(stacked[i + 1])) for i, k in enumerate(keys)}
-        return Layout(self.slots, slot, parts)
+        return Layout(self.slots, slot, parts).to(self.slot.device)
 
 
 def _timeline(

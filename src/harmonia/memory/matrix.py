@@ -52,7 +52,7 @@ class Rough:
         return 2.0**-9 if self.scale is None else 0.0
 
     def cue(self, cue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rounded cues, their scales (Q,), and how far (Q,) a rough product can be off before it comes out."""
+        """Rounded cues, their scales (Q,), and how far (Q,) a product can be off before it is rounded."""
         if self.scale is None:
             rounded, scale = cue.to(torch.bfloat16), torch.ones_like(cue[:, 0])
         else:
@@ -70,8 +70,10 @@ class Rough:
         values = self.values[first:last]
         if rounded.shape[0] < MANY_CUES:
             threads = torch.get_num_threads()
-            whole = simsimd.cdist(rounded.numpy(), values.numpy(), "dot", threads=threads, out_dtype="int32")
-            product = torch.from_numpy(np.asarray(whole)).to(torch.float32).T
+            whole = simsimd.cdist(
+                rounded.numpy(), values.numpy(), "dot", threads=threads, out_dtype="float32"
+            )
+            product = torch.from_numpy(np.asarray(whole)).T
         else:
             product = torch._int_mm(values, rounded.T.contiguous()).to(torch.float32)
         return product * self.scale[first:last, None] * scale

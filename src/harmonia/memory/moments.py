@@ -36,7 +36,7 @@ def moments_of(layout: Layout, slots: Tensor) -> Iterator[tuple[Tensor, Tensor]]
     flat = slots.reshape(-1).contiguous()
     if layout.single and len(layout.slot) == layout.slots:
         held = flat >= 0
-        for pair in torch.arange(len(flat), device=flat.device)[held].split(CHUNK):
+        for pair in torch.split(torch.arange(len(flat), device=flat.device)[held], CHUNK):
             yield pair, flat[pair]
         return
     first = torch.searchsorted(layout.slot, flat)

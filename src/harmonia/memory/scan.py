@@ -150,7 +150,7 @@ class _Hits:
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, scores: Tensor, slots: Tensor, least: Tensor, best: int | None = None) -> None:
-        """Of scores ``(S, Q)`` of ``slots`` (S,) those of at least ``least`` (Q,), or the ``best`` of each cue.
+        """Of scores ``(S, Q)`` those of at least ``least`` (Q,), or the ``best`` of each cue.
 
         ``best`` is used where there is no lower bound to go by.
         """

@@ -27,9 +27,7 @@ class Shards:
         self.slots = slots
         self.first = {key: self._place(length)[0] for key, length in sorted(lengths.items())}
 
-    def scan(
-        self, view: Layout, queries: Sequence[Query], k: int, beta: Tensor, mask: Tensor | None
-    ) -> Scan:
+    def scan(self, view: Layout, queries: Sequence[Query], k: int, beta: Tensor, mask: Tensor | None) -> Scan:
         """The best k of all ranks, and the log-sum-exp over all of them."""
         mine = scan_top(view, queries, k, beta, mask)
         k = min(k, self.total)

@@ -1,0 +1,110 @@
+"""Merge near-duplicates, forget what is old or never asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harmonia.memory.harmonic import HarmonicMemory
+from harmonia.memory.moments import Query
+from harmonia.memory.scan import scan_blocks
+
+# Records compared with all others at once.
+ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consolidated:
+    """``into[n]`` (slots,) is the slot that now stands for n. ``shift``: how far any code has moved.
+
+    For one modality with weight w no score moves by more than w * shift, so neither does the slot term
+    of the energy: it is 1-Lipschitz in the scores.
+    """
+
+    into: Tensor
+    merged: int
+    shift: float
+
+
+def consolidate(memory: HarmonicMemory, cosine: float = 0.98) -> Consolidated:
+    """Merge records whose codes agree to ``cosine`` in every modality that either holds.
+
+    The oldest stands for the others and counts for as many, so that it keeps their probability under
+    softmax: its count enters the scores as log(count) / beta. Records of several moments are left alone.
+    Each record joins the first that stands for itself, never a chain, so no code moves further than the
+    cosine allows.
+    """
+    if not -1.0 < cosine <= 1.0:
+        raise ValueError(f"the cosine must lie in (-1, 1] (got {cosine})")
+    joined: dict[int, int] = {}
+    leads: set[int] = set()
+    worst = 1.0
+    for one, other, least in _close_pairs(memory, cosine):
+        if one not in joined and other not in joined and other not in leads:
+            joined[other] = one
+            leads.add(one)
+            worst = min(worst, least)
+    into = torch.arange(memory.slots, device=memory.device)
+    merged = torch.tensor(sorted(joined), dtype=torch.long, device=memory.device)
+    into[merged] = torch.tensor([joined[n] for n in sorted(joined)], dtype=torch.long, device=memory.device)
+    if len(merged):
+        memory.count.index_add_(0, into[merged], memory.count[merged])
+        memory.used.index_add_(0, into[merged], memory.used[merged])
+        memory.delete(merged)
+    return Consolidated(into, len(merged), (2.0 - 2.0 * worst) ** 0.5)
+
+
+def forget(
+    memory: HarmonicMemory, *, older_than: int | None = None, used_less_than: float | None = None
+) -> Tensor:
+    """Delete what was ``born`` before, or came first in a recall less often; both given: what is both.
+
+    Returns the deleted slots. Recalls of the others do not change but for their chance (the frames).
+    """
+    if older_than is None and used_less_than is None:
+        raise ValueError("say what to forget: older_than, used_less_than or both")
+    chosen = memory.alive.clone()
+    if older_than is not None:
+        chosen &= memory.born < older_than
+    if used_less_than is not None:
+        chosen &= memory.used < used_less_than
+    if bool(chosen[memory.alive].all()):
+        raise ValueError("that would forget every record: choose fewer")
+    slots = chosen.nonzero()[:, 0]
+    memory.delete(slots)
+    return slots
+
+
+def _close_pairs(memory: HarmonicMemory, cosine: float) -> list[tuple[int, int, float]]:
+    """(older, newer, least cosine) of all pairs that agree in every modality, in order."""
+    layout = memory.layout
+    counts = torch.bincount(layout.slot, minlength=memory.slots)
+    able = memory.alive & (counts == 1)
+    moments = able[layout.slot].nonzero()[:, 0]
+    pairs: list[tuple[int, int, float]] = []
+    for at in torch.split(moments, ROWS):
+        least: Tensor | None = None
+        for key, matrix in memory.matrices.items():
+            part = layout.parts[key]
+            has = part[at] >= 0
+            cue = torch.where(has[:, None], matrix[part[at].clamp(min=0)], 0.0)
+            query = Query(key, matrix, cue, torch.zeros_like(cue[:, 0]))
+            view = memory.view((key,))
+            close = torch.zeros(memory.slots, len(at), dtype=cue.dtype, device=cue.device)
+            for block in scan_blocks(view, [query]):
+                close[block.slots] = block.scores
+            holds = torch.zeros(memory.slots, dtype=torch.bool, device=cue.device)
+            holds[layout.slot[part >= 0]] = True
+            # Neither has it: nothing said. One only: no match.
+            close = torch.where(holds[:, None] & has, close, -2.0)
+            close = torch.where(~holds[:, None] & ~has, 1.0, close)
+            least = close if least is None else torch.minimum(least, close)
+        assert least is not None
+        newer, row = (least >= cosine).nonzero(as_tuple=True)
+        older = layout.slot[at][row]
+        keep = (newer > older) & able[newer]
+        found = zip(older[keep].tolist(), newer[keep].tolist(), least[newer, row][keep].tolist(), strict=True)
+        pairs.extend(found)
+    return sorted(pairs)
