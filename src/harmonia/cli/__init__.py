@@ -14,6 +14,7 @@ COMMANDS = {
     "retrieve": "Plain nearest-neighbour search, to compare recall with.",
     "show": "Show one record with all its parts.",
     "status": "Say what the memory holds and which encoders made it.",
+    "memory": "Look into the memory: room, hubs, false memories.",
     "forget": "Forget records.",
     "export": "Write the records out as a manifest, with or without their media.",
 }

@@ -48,11 +48,17 @@ if TYPE_CHECKING:
     metavar="OUT.PNG",
     help="Draw cues and recalled records side by side.",
 )
+@click.option(
+    "--landscape",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.PNG",
+    help="Draw the energy around the first cue.",
+)
 def command(
     memory: Path | None, text: tuple[str, ...], image: tuple[Path, ...], audio: tuple[Path, ...],
     video: tuple[Path, ...], against: tuple[str, ...], weight: tuple[str, ...], where: str | None, k: int,
     leave_out_cues: bool, as_json: bool, alpha: float, beta: float | None, steps: int, trust: float,
-    sheet: Path | None,
+    sheet: Path | None, landscape: Path | None,
 ) -> None:  # fmt: skip
     """Recall whole records from any part of them.
 
@@ -81,6 +87,13 @@ def command(
         cues += [(m, f) for m, files in (("image", image), ("audio", audio), ("video", video)) for f in files]
         save_sheet(draw_sheet([(cues, found)], collection.root), sheet)
         click.echo(f"sheet: {sheet}", err=True)
+    if landscape is not None:
+        from harmonia.tasks.landscape import draw_landscape
+
+        given = {"text": words, "image": image, "audio": audio, "video": video}
+        drawn = collection.cues(given, against, counts, trust)
+        draw_landscape(collection, drawn, landscape, beta=beta, steps=steps)
+        click.echo(f"landscape: {landscape}", err=True)
 
 
 def recollection_json(found: Recollection) -> dict[str, Any]:

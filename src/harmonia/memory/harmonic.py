@@ -163,7 +163,7 @@ class HarmonicMemory:
         seen = seen if self.shards is None else int(self.shards.sum(torch.tensor([seen])))
         if beta is None:
             critical = self.beta(self.population or seen)
-            beta = critical if noise is None else self._beta_of_noise(cues, noise)
+            beta = critical if noise is None else self.beta_of_noise(cues, noise)
         channels = self.channels(cues, free or {}, beta)
         temperature = torch.full_like(channels[0].weight, beta)
         mask = (self.bias + self.count.log() / beta).masked_fill(~able, -math.inf)
@@ -209,7 +209,7 @@ class HarmonicMemory:
             return self.shards.frame(codes, centre=self.centre)
         return Frame.fit(codes, centre=self.centre)
 
-    def _beta_of_noise(self, cues: Sequence[Given], noise: float) -> float:
+    def beta_of_noise(self, cues: Sequence[Given], noise: float) -> float:
         """The best beta of each cue by the capacity formula, taken along the weights of the cues."""
         weights = [cue.weight * self.trusts.get(cue.key, 1.0) for cue in cues]
         total = math.sqrt(sum(w**2 for w in weights)) or 1.0

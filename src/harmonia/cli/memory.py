@@ -1,0 +1,165 @@
+"""harmonia memory report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harmonia.cli.common import json_option, memory_option, open_memory, print_json, shorten
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harmonia.tasks.report import MemoryReport, ModalityReport
+
+# More than this many records are written as "many": no one will count them.
+COUNTED = 1e12
+
+
+@click.group("memory")
+def command() -> None:
+    """Look into the memory: room, hubs, false memories."""
+
+
+@command.command("report")
+@memory_option
+@click.option(
+    "--starts",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Random states to settle, in search of false memories.",
+)
+@json_option
+def report(memory: Path | None, starts: int, as_json: bool) -> None:
+    """Say how much more fits, which records answer too often, and what is certain.
+
+    Large memories are sampled; the sizes of the samples are said.
+    """
+    from harmonia.tasks.report import report as make_report
+
+    found = make_report(open_memory(memory), starts=starts)
+    if as_json:
+        print_json(report_json(found))
+    else:
+        _print(found)
+
+
+def report_json(found: MemoryReport) -> dict[str, Any]:
+    """The documented form (docs/cli.md): stable, for machines; null for what is too large to count."""
+    return {"records": found.records, "read": found.read, "encoders": [_json(m) for m in found.modalities]}
+
+
+def _json(found: ModalityReport) -> dict[str, Any]:
+    d = found.diagnosis
+    certified = d.basins.certified
+    return {
+        "encoder": found.encoder,
+        "modality": found.modality,
+        "records": d.records,
+        "parts": d.parts,
+        "slots": d.slots,
+        "dim": d.dim,
+        "effective_dim": d.effective_dim,
+        "beta": d.beta,
+        "beta_of_cosines": d.cosine_beta,
+        "room": [
+            {
+                "noise": r.noise,
+                "cosine": r.cosine,
+                "recalled": r.recalled,
+                "fits": _counted(r.fits),
+                "more": _counted(r.more),
+            }
+            for r in d.room
+        ],
+        "basins": {
+            "sample": d.sampled,
+            "certified": float(certified.double().mean()),
+            "radius_median": float(d.basins.radius.median()),
+            "contraction_median": float(d.basins.contraction.median()),
+        },
+        "hubs": {
+            "probes": d.hubs.probes,
+            "answers": d.hubs.k,
+            "skewness": d.hubs.skewness,
+            "chance": d.hubs.chance,
+            "top": [{"id": h.id, "name": h.name, "count": h.count} for h in found.hubs],
+        },
+        "attractors": {
+            "starts": d.attractors.starts,
+            "memory": d.attractors.memory,
+            "mixture": d.attractors.mixture,
+            "spurious": d.attractors.spurious,
+            "moving": d.attractors.moving,
+            "distinct": d.attractors.distinct,
+        },
+    }
+
+
+def _counted(number: float) -> int | None:
+    return int(number) if number < COUNTED else None
+
+
+def _print(found: MemoryReport) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if found.read < found.records:
+        console.print(f"An even sample of {found.read:,} of {found.records:,} records.", highlight=False)
+    for modality in found.modalities:
+        table = Table(box=box.SIMPLE, show_header=False, pad_edge=False, title_justify="left")
+        table.title = f"{modality.modality} ({modality.encoder})"
+        for name, value in _lines(modality):
+            table.add_row(name, value)
+        console.print(table)
+        console.print(_room_table(modality))
+
+
+def _lines(found: ModalityReport) -> list[tuple[str, str]]:
+    d, at = found.diagnosis, found.diagnosis.attractors
+    radius, contraction = float(d.basins.radius.median()), float(d.basins.contraction.median())
+    hubs = ", ".join(f"{shorten(hub.name, 24)} ({hub.count})" for hub in found.hubs) or "none"
+    moving = f", {at.moving} not yet at rest" if at.moving else ""
+    slots = "" if d.slots == d.parts else f", among an even sample of {d.slots:,}"
+    return [
+        ("records", f"{d.records:,} in {d.parts:,} parts"),
+        ("dimensions", f"{d.dim}, effective {d.effective_dim:.1f}"),
+        ("beta", f"{d.beta:.2f} in units of chance, {d.cosine_beta:.1f} for cosines"),
+        (
+            "certified",
+            f"{float(d.basins.certified.double().mean()):.0%} of {d.sampled:,} parts{slots}: "
+            f"median radius {radius:.2f}, contraction {contraction:.1e}",
+        ),
+        (
+            "hubs",
+            f"{hubs} of {d.hubs.probes:,} cues; skewness {d.hubs.skewness:.2f} (chance {d.hubs.chance:.2f})",
+        ),
+        (
+            "random states",
+            f"of {at.starts} settle {at.memory} on {at.distinct} memories, {at.mixture} on mixtures, "
+            f"{at.spurious} on neither{moving}",
+        ),
+    ]
+
+
+def _room_table(found: ModalityReport) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("cue noise", "cosine", "recalled now", "would fit (random codes)", "more"):
+        table.add_column(column, justify="right")
+    for r in found.diagnosis.room:
+        table.add_row(
+            f"{r.noise:g}", f"{r.cosine:.2f}", f"{r.recalled:.0%}", _written(r.fits), _written(r.more)
+        )
+    return table
+
+
+def _written(number: float) -> str:
+    return f"{number:,.0f}" if number < COUNTED else "> 10^12"

@@ -1,0 +1,76 @@
+"""report: what a memory can hold and where it goes wrong, modality by modality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harmonia.memory.diagnostics import Diagnosis, diagnose
+from harmonia.tasks.collection import Collection
+from harmonia.types import HarmoniaError, Record
+
+# Records read, at most; of a larger memory an even sample.
+RECORDS = 100_000
+HUBS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A record that answers many cues: ``count`` of the probes had it among their answers."""
+
+    id: str
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModalityReport:
+    """The diagnosis of one encoder's matrix, with names for the hubs."""
+
+    encoder: str
+    modality: str
+    diagnosis: Diagnosis
+    hubs: tuple[Hub, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryReport:
+    """A report per encoder that has codes. ``read`` of the memory's ``records`` were looked at."""
+
+    records: int
+    read: int
+    modalities: tuple[ModalityReport, ...]
+
+
+def report(collection: Collection, *, starts: int = 64, seed: int = 0) -> MemoryReport:
+    """Diagnose every matrix of a memory; HarmoniaError if there is no memory or nothing in it.
+
+    ``starts`` random states are settled in each matrix.
+    """
+    store = collection.store
+    ids = sorted(store.ids())
+    if len(ids) > RECORDS:
+        table = store.codes(ids[:: -(-len(ids) // RECORDS)])
+        memory = collection.model.memory(table, population=len(ids))
+    else:
+        table, memory = collection.bound()
+    if memory is None:
+        raise HarmoniaError(f"the memory in {collection.root} is empty: remember something first")
+    modality = {encoder.name: encoder.modality for encoder in collection.model.encoders}
+    found = []
+    for key in memory.matrices:
+        diagnosis = diagnose(memory, key, starts=starts, seed=seed)
+        counts = diagnosis.hubs.counts
+        slots = [slot for slot in diagnosis.hubs.top[:HUBS].tolist() if counts[slot] > 0]
+        records = store.records([table.record_ids[slot] for slot in slots])
+        hubs = [Hub(r.id, record_name(r), int(counts[s])) for r, s in zip(records, slots, strict=True)]
+        found.append(ModalityReport(key, modality[key], diagnosis, tuple(hubs)))
+    return MemoryReport(len(ids), len(table.record_ids), tuple(found))
+
+
+def record_name(record: Record) -> str:
+    """What people call a record: its name, the name of its first file, its words, else its id."""
+    files: Sequence[str] = [Path(part.path).stem for part in record.parts if part.path]
+    words = [" ".join(part.text.split()) for part in record.parts if part.text]
+    return str(record.metadata.get("name") or next(iter([*files, *words]), record.id[:8]))
