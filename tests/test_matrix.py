@@ -83,11 +83,17 @@ def test_a_wrong_guess_is_found_out(monkeypatch: pytest.MonkeyPatch, always_roug
 def test_several_modalities_and_moments_are_scanned_roughly_too(always_rough: None) -> None:
     """Captions as alternatives, some records without a photo: the same answer as in float64."""
     rng = np.random.default_rng(0)
-    slots = 3000
-    record = {"image": np.sort(rng.choice(slots, 2000, replace=False)), "text": np.sort(rng.integers(0, slots, 5000))}
+    slots = 30_000
+    record = {
+        "image": np.sort(rng.choice(slots, 20_000, replace=False)),
+        "text": np.sort(rng.integers(0, slots, 50_000)),
+    }
     layout = Layout.of_parts(slots, record, {k: np.full(len(r), np.nan) for k, r in record.items()})
     codes = {key: unit(len(r), 24, seed=len(r)) for key, r in record.items()}
-    cues = [Given(key, torch.nn.functional.normalize(c[:10] + 0.1 * unit(10, 24), dim=-1)) for key, c in codes.items()]
+    cues = [
+        Given(key, torch.nn.functional.normalize(c[:10] + 0.1 * unit(10, 24), dim=-1))
+        for key, c in codes.items()
+    ]
     exact = HarmonicMemory({k: c.double() for k, c in codes.items()}, layout).recall(cues)
     for precision in matrix_module.PRECISIONS:
         rough = HarmonicMemory(codes, layout, precision=precision).recall(cues)
@@ -97,12 +103,12 @@ def test_several_modalities_and_moments_are_scanned_roughly_too(always_rough: No
 
 
 def test_codes_may_stay_in_a_file(tmp_path: Path) -> None:
-    codes = unit(5000, 64)
+    codes = unit(20_000, 64)
     path = tmp_path / "codes.npy"
     np.save(path, codes.numpy())
     mapped = torch.from_numpy(np.load(path, mmap_mode="c"))
     memory = HarmonicMemory({"a": mapped}, precision="int8")
-    assert memory.matrices["a"].nbytes < 5000 * 64 * 1.1
+    assert memory.matrices["a"].nbytes < 20_000 * 64 * 1.1
     whole = HarmonicMemory({"a": codes})
     cue = torch.nn.functional.normalize(codes[:3] + 0.1 * unit(3, 64, seed=5), dim=-1)
     found, wanted = memory.recall([Given("a", cue)]), whole.recall([Given("a", cue)])

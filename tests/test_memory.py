@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from harmonia.memory import Frame, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy, slot_energy
 from harmonia.memory import scan as scan_module
-from harmonia.memory.settle import Channel, Field, settle
 from harmonia.memory.energy import cue_term
-from harmonia.memory.readout import read_top
 from harmonia.memory.moments import Query
+from harmonia.memory.readout import read_top
 from harmonia.memory.scan import scan_top
+from harmonia.memory.settle import Channel, Field, settle
 
 ALPHAS = [1.0, 1.3, 1.5, 2.0, 2.7]
 seeds = st.integers(0, 2**31 - 1)

@@ -3,6 +3,7 @@
 It needs only PyTorch and NumPy and can be imported on its own.
 """
 
+from harmonia.memory.attend import Attended, attend
 from harmonia.memory.certificates import error_bound
 from harmonia.memory.energy import slot_energy
 from harmonia.memory.entropies import Entropy, Shannon, Tsallis, entropy
@@ -14,6 +15,7 @@ from harmonia.memory.scan import Scan, scan_top
 from harmonia.memory.settle import Channel, Settled, settle
 
 __all__ = [
+    "Attended",
     "Channel",
     "Entropy",
     "Frame",
@@ -25,6 +27,7 @@ __all__ = [
     "Settled",
     "Shannon",
     "Tsallis",
+    "attend",
     "entropy",
     "error_bound",
     "scan_top",

@@ -109,7 +109,7 @@ def capacity(d: float, cosine: float, target: float = 0.5, beta: float | None = 
 def weakest_cue(slots: float, d: float, target: float = 0.5, beta: float | None = None) -> float:
     """The least cosine of a cue that recalls its slot among ``slots`` others with probability ``target``.
 
-    At the given ``beta`` (above 1: no cue does), or at the best one.
+    At the given ``beta`` (above 1: no cue does; below 0: any does), or at the best one.
     """
     needed = _needed(slots, target)
     if beta is not None:

@@ -48,7 +48,8 @@ def landscape(
     """The slice around the codes ``near`` (K, d) and a ``path`` (T, d), for ``slots`` of one matrix.
 
     ``beta`` and ``null`` are in units of chance, and so is the energy, that of softmax:
-    -(1/beta) log(e^{beta null} + sum_n e^{beta s_n}), every part a slot of its own.
+    -(1/beta) log(e^{beta null} + sum_n e^{beta s_n}), every part a slot of its own; the pull of the cue is
+    not in it.
     """
     points = torch.cat([path, near])
     origin = points.mean(dim=0)

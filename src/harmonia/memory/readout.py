@@ -66,7 +66,8 @@ def _add(
     weight: Tensor,
 ) -> None:
     """Add weight * part to the rows; moments without weight are not read."""
-    some = weight > 0
+    # What rounding would swallow is not worth reading.
+    some = weight > 1e-3 * torch.finfo(weight.dtype).eps
     row, moment, weight = row[some], moment[some], weight[some]
     for key, codes in matrices.items():
         part = layout.parts[key][moment]
@@ -79,14 +80,19 @@ def read_all(
     matrices: Mapping[str, Matrix | Tensor],
     queries: Sequence[Query],
     beta: Tensor,
-    logsumexp: Tensor,
+    shift: Tensor,
     mask: Tensor | None,
-) -> dict[str, Tensor]:
-    """Softmax readout of all ``matrices`` from every slot, with no truncation: a second pass."""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The sums over every slot of e^{beta s - shift} code, of all ``matrices``, and of the weights (Q,).
+
+    With the log-sum-exp as ``shift`` it is the softmax readout, with no truncation.
+    """
     rows = queries[0].cue.shape[0]
     out = {key: queries[0].cue.new_zeros(rows, codes.shape[1]) for key, codes in matrices.items()}
+    total = torch.zeros_like(beta)
     for block in scan_blocks(layout, queries, mask):
-        p = torch.exp(block.scores * beta - logsumexp)
+        p = (block.scores * beta).sub_(shift).clamp_(min=-80.0).exp_()
+        total += p.sum(dim=0)
         if block.group is not None:
             tied = block.moment_scores >= (block.scores - TIE * (1 + block.scores.abs()))[block.group]
             count = torch.zeros_like(p).index_add_(0, block.group, tied.to(p.dtype))
@@ -97,7 +103,7 @@ def read_all(
             every = key in layout.in_order
             rows_of = slice(block.first, block.last) if every else part[has]
             out[key] += (p if every else p[has]).T @ codes[rows_of]
-    return out
+    return out, total
 
 
 def part_scores(layout: Layout, query: Query, moment: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,11 +20,13 @@ from harmonia.memory.matrix import Matrix, Rough
 from harmonia.memory.moments import Query, slot_scores
 
 # Scores of one block, in bytes: about the share of the cache one core has for itself.
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 # Shorter blocks would spend their time in calls.
 LEAST_BLOCK = 1024
 # Moments looked at to guess how high the best k score.
 SAMPLE = 4096
+# Scores whose maximum is looked at before each of them.
+GROUP = 4
 # Weight of the slots behind the best k, relative to all, below which the log-sum-exp may leave them out.
 NEGLIGIBLE = 1e-7
 
@@ -54,32 +56,38 @@ class Block:
 
 
 def scan_top(
-    view: Layout, queries: Sequence[Query], k: int, beta: Tensor, mask: Tensor | None = None
+    view: Layout,
+    queries: Sequence[Query],
+    k: int,
+    beta: Tensor,
+    mask: Tensor | None = None,
+    total: bool = True,
 ) -> Scan:
     """Scores s = sum over the queries, the maximum over each slot's moments.
 
     ``beta`` is ``(Q,)``. ``mask`` (slots,) is added to the scores: -inf leaves a slot out. Slots that
-    no query can see are left out as well. Fewer than k slots: the rest are -inf with slot -1.
+    no query can see are left out as well. Fewer than k slots: the rest are -inf with slot -1. Without
+    ``total`` the log-sum-exp may be NaN where it would take a pass of its own.
     """
     k = min(k, view.slots)
     least = _guess(view, queries, k, mask)
-    if any(_rough(query) for query in queries):
+    if not bool(least.isneginf().any()) and any(_rough(query) for query in queries):
         scores, slots = _rough_top(view, queries, k, mask, least)
-        total = torch.logsumexp(scores * beta[:, None], dim=-1)
+        whole = torch.logsumexp(scores * beta[:, None], dim=-1)
         behind = math.log(max(view.slots - k, 1)) + beta * scores[:, -1]
-        if k < view.slots and bool((behind > total + math.log(NEGLIGIBLE)).any()):
-            total = _full_logsumexp(view, queries, beta, mask)
-        return Scan(scores, slots, total)
+        if k < view.slots and bool((behind > whole + math.log(NEGLIGIBLE)).any()):
+            whole = _full_logsumexp(view, queries, beta, mask) if total else whole * math.nan
+        return Scan(scores, slots, whole)
     hits = _Hits(len(beta))
-    total = torch.full_like(beta, -torch.inf)
+    whole = torch.full_like(beta, -torch.inf)
     for block in scan_blocks(view, queries, mask):
         hits.add(block.scores, block.slots, least, k)
-        total = torch.logaddexp(total, _logsumexp(block.scores, beta))
+        whole = torch.logaddexp(whole, _logsumexp(block.scores, beta))
     scores, slots = hits.ranked(k)
     if bool((scores[:, -1] < least).any()):
         # The guess was too high for some cue: now the k-th best of a first look is a sure lower bound.
         scores, slots = _again(view, queries, k, mask)
-    return Scan(scores, slots, total)
+    return Scan(scores, slots, whole)
 
 
 def _full_logsumexp(view: Layout, queries: Sequence[Query], beta: Tensor, mask: Tensor | None) -> Tensor:
@@ -126,20 +134,23 @@ def _guess(view: Layout, queries: Sequence[Query], k: int, mask: Tensor | None) 
     """A score (Q,) that some more than k slots should pass, from an even sample; -inf if there are few."""
     cue, moments = queries[0].cue, view.slot.shape[0]
     lowest = torch.full_like(cue[:, 0], -torch.inf)
-    if moments < 4 * SAMPLE or len(cue) == 1:
+    if moments < 4 * SAMPLE or (len(cue) == 1 and not any(_rough(query) for query in queries)):
         return lowest
     stride = moments // SAMPLE
     total = torch.zeros_like(cue[:0])
     for query in queries:
         part = view.parts[query.key][::stride]
-        scores = query.codes[part.clamp(min=0)] @ query.cue.T
-        scores = torch.where((part >= 0)[:, None], scores, query.absent)
+        part, codes = part.clamp(min=0), query.codes
+        near = codes.glance(part) if isinstance(codes, Matrix) else codes[part]
+        scores = torch.where(
+            (view.parts[query.key][::stride] >= 0)[:, None], near @ query.cue.T, query.absent
+        )
         total = scores if not len(total) else total + scores
     if mask is not None:
         total = total + mask[view.slot[::stride], None]
     expected = k / stride
     rank = math.ceil(expected + 4 * math.sqrt(expected) + 4)
-    return total.topk(rank, dim=0).values[-1] if rank < len(total) else lowest
+    return total.T.contiguous().topk(rank).values[:, -1] if rank < len(total) else lowest
 
 
 class _Hits:
@@ -161,9 +172,16 @@ class _Hits:
             return
         # Never -inf, so that a slot left out does not pass.
         floor = least.clamp(min=torch.finfo(torch.bfloat16).min / 2).to(scores.dtype)
-        found = (scores >= floor).reshape(-1).nonzero()[:, 0]
-        row, at = found % self.rows, torch.div(found, self.rows, rounding_mode="floor")
-        self.extend(row, slots[at], scores.reshape(-1)[found].to(least.dtype))
+        # The maxima of groups first: few groups pass, and the others are not looked at again.
+        whole = len(scores) - len(scores) % GROUP if self.rows >= GROUP else 0
+        group, row = (scores[:whole].view(-1, GROUP, self.rows).amax(dim=1) >= floor).nonzero(as_tuple=True)
+        at = (group[:, None] * GROUP + torch.arange(GROUP, device=group.device)).reshape(-1)
+        row = row.repeat_interleave(GROUP)
+        rest, rest_row = (scores[whole:] >= floor).nonzero(as_tuple=True)
+        at, row = torch.cat([at, rest + whole]), torch.cat([row, rest_row])
+        score = scores.reshape(-1)[at * self.rows + row]
+        keep = score >= floor[row]
+        self.extend(row[keep], slots[at[keep]], score[keep].to(least.dtype))
 
     def extend(self, row: Tensor, slot: Tensor, score: Tensor) -> None:
         """Pairs that are known."""

@@ -198,7 +198,7 @@ def _step(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], sl
     matrices = {key: field.matrices[key] for key in keys}
     queries = queries_of(field.matrices, channels, state)
     if bool((slots.tail > field.tail_tolerance).any()):
-        read = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
+        read, _ = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
     else:
         read = read_top(field.view, matrices, queries, _own(field, slots.found.slots), slots.p).codes
     if field.shards is not None:

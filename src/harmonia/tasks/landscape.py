@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +66,7 @@ def draw_landscape(
     records = collection.store.records([table.record_ids[slot] for slot in settled.slots[0, kept].tolist()])
     of = {e.name: e.modality for e in collection.model.encoders}[given.key]
     title = f"Energy around the {cue.name} cue, among {slots.records:,} records with {of}"
+    found = Landscape(*(getattr(found, field.name).cpu() for field in fields(found)))
     pixels = _draw(found, [record_name(record) for record in records], title)
     MODALITIES["image"].write(Signal("image", pixels), path)
 
@@ -86,7 +87,7 @@ def _draw(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise HarmoniaError("drawing needs a package that is missing: pip install 'harmonia[plot]'") from None
+        raise HarmoniaError("drawing needs matplotlib: pip install matplotlib") from None
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()

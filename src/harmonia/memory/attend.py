@@ -1,0 +1,89 @@
+"""One step of recall over one matrix of any size: attention whose keys and values are the stored codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from harmonia.memory.certificates import error_bound
+from harmonia.memory.entropies import Entropy, Shannon
+from harmonia.memory.layout import Layout
+from harmonia.memory.matrix import Matrix
+from harmonia.memory.moments import Query
+from harmonia.memory.readout import read_all, read_top
+from harmonia.memory.scan import scan_top
+
+# Probability outside the best k that a readout may leave out.
+EXACT = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attended:
+    """``codes`` (Q, d): sum of p * code. ``slots``, ``scores``, ``p`` (Q, k), best first.
+
+    ``tail`` (Q,) is the probability outside these slots, ``bound`` (Q,) how far ``codes`` may be off for
+    slots that were not read (0 where every one was).
+    """
+
+    codes: Tensor
+    slots: Tensor
+    scores: Tensor
+    p: Tensor
+    tail: Tensor
+    bound: Tensor
+
+
+def attend(
+    codes: Matrix | Tensor,
+    cues: Tensor,
+    beta: float,
+    *,
+    entropy: Entropy | None = None,
+    k: int = 64,
+) -> Attended:
+    """p = y_Omega(beta codes @ cue) over all P codes ``(P, d)``, and the mean code under p.
+
+    ``cues`` (Q, d) may have any length. The readout is exact: softmax (the default) reads every slot unless
+    all those behind the best ``k`` are provably without weight; for sparse entropies k grows until the last
+    kept slot has none. Equals ``scaled_dot_product_attention(cues, codes, codes, scale=beta)``.
+    """
+    count, chosen = codes.shape[0], entropy or Shannon()
+    view = _layout(count, str(cues.device))
+    queries = [Query("", codes, cues, torch.zeros_like(cues[:, 0]))]
+    temperature = torch.full_like(cues[:, 0], beta)
+    k = min(k, count)
+    if not isinstance(chosen, Shannon):
+        return _sparse(view, queries, chosen, temperature, k)
+    found = scan_top(view, queries, k, temperature, total=False)
+    p = torch.exp(found.scores * beta - found.logsumexp[:, None])
+    tail = (1.0 - p.sum(dim=-1)).clamp(min=0.0)
+    # Not known, or not negligible.
+    if not bool((tail <= EXACT).all()):
+        shift = found.scores[:, 0] * beta
+        sums, total = read_all(view, {"": codes}, queries, temperature, shift, None)
+        p = torch.exp(found.scores * beta - (shift + total.log())[:, None])
+        out = sums[""] / total[:, None]
+        tail = (1.0 - p.sum(dim=-1)).clamp(min=0.0)
+        return Attended(out, found.slots, found.scores, p, tail, torch.zeros_like(tail))
+    out = read_top(view, {"": codes}, queries, found.slots, p).codes[""]
+    return Attended(out, found.slots, found.scores, p, tail, error_bound(tail))
+
+
+def _sparse(view: Layout, queries: list[Query], entropy: Entropy, beta: Tensor, k: int) -> Attended:
+    while True:
+        found = scan_top(view, queries, k, beta, total=False)
+        p = entropy.argmax(found.scores * beta[:, None])
+        if k == view.slots or bool((p[:, -1] == 0).all()):
+            break
+        k = min(4 * k, view.slots)
+    out = read_top(view, {"": queries[0].codes}, queries, found.slots, p).codes[""]
+    none = torch.zeros_like(beta)
+    return Attended(out, found.slots, found.scores, p, none, none)
+
+
+@lru_cache(maxsize=4)
+def _layout(count: int, device: str) -> Layout:
+    return Layout.aligned({"": torch.ones(count, dtype=torch.bool)}).to(torch.device(device))
