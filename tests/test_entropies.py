@@ -1,0 +1,259 @@
+"""Entropies: argmax, conjugate and losses as identities, and equality with the entmax package."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harmonia.memory import entmax as entmax_module
+from harmonia.memory.entropies import (
+    Entropy,
+    Norm,
+    Shannon,
+    Subsets,
+    Tsallis,
+    entropy,
+    fenchel_young,
+    top_argmax,
+)
+
+peer = pytest.importorskip("entmax")
+
+ALL: list[Entropy] = [
+    Shannon(), Tsallis(1.2), Tsallis(1.5), Tsallis(2.0), Tsallis(3.0), Norm(1.5), Norm(2.0), Norm(5.0),
+    Subsets(1), Subsets(3),
+]  # fmt: skip
+seeds = st.integers(0, 2**31 - 1)
+
+
+def draw(seed: int, *shape: int, scale: float = 2.0) -> torch.Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def total(omega: Entropy) -> int:
+    return omega.k if isinstance(omega, Subsets) else 1
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+@given(seed=seeds, scale=st.sampled_from([0.1, 1.0, 8.0]))
+@settings(max_examples=15, deadline=None)
+def test_the_argmax_is_the_gradient_of_the_conjugate(omega: Entropy, seed: int, scale: float) -> None:
+    scores = draw(seed, 3, 9, scale=scale).requires_grad_()
+    (gradient,) = torch.autograd.grad(omega.conjugate(scores).sum(), scores)
+    p = omega.argmax(scores)
+    assert torch.allclose(gradient, p, atol=1e-7)
+    assert torch.allclose(p.sum(-1), torch.full((3,), float(total(omega)), dtype=torch.float64))
+    assert ((p >= 0) & (p <= 1 + 1e-12)).all()
+    attained = (p * scores).sum(-1) - omega.omega(p)
+    assert torch.allclose(attained, omega.conjugate(scores), atol=1e-9)
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+@given(seed=seeds)
+@settings(max_examples=15, deadline=None)
+def test_nothing_feasible_does_better(omega: Entropy, seed: int) -> None:
+    scores = draw(seed, 9)
+    best = omega.conjugate(scores)
+    other = omega.argmax(draw(seed + 1, 50, 9))
+    assert ((other * scores).sum(-1) - omega.omega(other) <= best + 1e-9).all()
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+def test_gradients_through_the_support(omega: Entropy) -> None:
+    scores = draw(0, 4, 7, scale=1.0).requires_grad_()
+    assert torch.autograd.gradcheck(omega.argmax, (scores,), eps=1e-7, atol=1e-5)
+    assert torch.autograd.gradcheck(omega.conjugate, (scores,), eps=1e-7, atol=1e-5)
+    assert torch.autograd.gradgradcheck(omega.conjugate, (scores,), eps=1e-7, atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0, 3.0])
+def test_entmax_is_one_hot_exactly_from_its_threshold(alpha: float) -> None:
+    lead = 1.0 / (alpha - 1.0)
+    assert Tsallis(alpha).argmax(torch.tensor([lead + 1e-9, 0.0, -1.0]).double())[1] < 1e-12
+    assert Tsallis(alpha).argmax(torch.tensor([lead - 1e-2, 0.0, -1.0]).double())[1] > 1e-12
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0, 5.0])
+def test_normmax_is_one_hot_exactly_from_a_lead_of_one(alpha: float) -> None:
+    assert Norm(alpha).argmax(torch.tensor([1.0 + 1e-9, 0.0, -1.0]).double())[1] < 1e-2 ** (alpha - 1)
+    assert Norm(alpha).argmax(torch.tensor([1.0 + 1e-9, 0.0, -1.0]).double())[2] == 0
+    assert Norm(alpha).argmax(torch.tensor([0.99, 0.0, -1.0]).double())[1] > 1e-5
+
+
+def test_subsets_are_whole_exactly_from_a_lead_of_one() -> None:
+    assert Subsets(2).argmax(torch.tensor([3.0, 2.0, 1.0, 0.0]).double()).tolist() == [1, 1, 0, 0]
+    p = Subsets(2).argmax(torch.tensor([3.0, 1.9, 1.0, 0.0]).double())
+    assert 0 < p[2] < p[1] < 1
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+def test_absent_entries_masks_and_empty_rows(omega: Entropy) -> None:
+    scores = draw(1, 3, 6).requires_grad_()
+    mask = torch.ones(3, 6, dtype=torch.bool)
+    mask[0, 2] = mask[1, 4:] = mask[2] = False
+    p = omega.argmax(scores, mask=mask)
+    assert (p[~mask] == 0).all()
+    assert torch.allclose(p[:2].sum(-1), torch.full((2,), float(total(omega)), dtype=torch.float64))
+    kept = scores.detach()[0][mask[0]]
+    assert torch.allclose(p[0][mask[0]], omega.argmax(kept))
+    value = omega.conjugate(scores, mask=mask)
+    assert value[2] == -math.inf and torch.isfinite(value[:2]).all()
+    for out in (p.sum(), value[:2].sum() + value[2].clamp(min=-1.0)):
+        (gradient,) = torch.autograd.grad(out, scores, retain_graph=True)
+        assert torch.isfinite(gradient).all() and (gradient[2] == 0).all()
+    infinite = scores.detach().masked_fill(~mask, -math.inf)
+    assert torch.allclose(omega.argmax(infinite), p)
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+def test_any_axis(omega: Entropy) -> None:
+    scores = draw(2, 3, 5, 4)
+    for dim in (0, 1, 2, -2):
+        turned = omega.argmax(scores.movedim(dim, -1)).movedim(-1, dim)
+        assert torch.allclose(omega.argmax(scores, dim=dim), turned)
+        assert torch.allclose(omega.conjugate(scores, dim=dim), omega.conjugate(scores.movedim(dim, -1)))
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_numbers(omega: Entropy, kind: torch.dtype) -> None:
+    for scale in (1.0, 1e4):
+        scores = draw(3, 5, 40, scale=scale).to(kind).requires_grad_()
+        p = omega.argmax(scores)
+        assert p.dtype == kind
+        assert torch.isfinite(p).all() and not torch.isnan(omega.conjugate(scores)).any()
+        assert torch.allclose(p.float().sum(-1), torch.full((5,), float(total(omega))), atol=0.05)
+        (gradient,) = torch.autograd.grad(p[:, 0].sum(), scores)
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("alpha", [1.0001, 1.01, 10.0, 50.0])
+@pytest.mark.parametrize("make", [Tsallis, Norm])
+def test_extreme_alphas_stay_finite(alpha: float, make: type[Tsallis] | type[Norm]) -> None:
+    for kind in (torch.float32, torch.float64):
+        p = make(alpha).argmax(draw(4, 6, 50).to(kind))
+        assert torch.isfinite(p).all()
+        assert torch.allclose(p.sum(-1), torch.ones(6, dtype=kind), atol=1e-5)
+    near = Tsallis(1.0001).argmax(draw(4, 6, 50))
+    assert torch.allclose(near, torch.softmax(draw(4, 6, 50), -1), atol=1e-3)
+
+
+ADVERSARIAL = {
+    "random": draw(5, 20, 300),
+    "flat": draw(5, 20, 300, scale=1e-3),
+    "equal": torch.zeros(3, 300, dtype=torch.float64),
+    "ties": draw(6, 20, 300).round(),
+    "sorted": torch.linspace(-5, 5, 300, dtype=torch.float64).expand(2, -1).contiguous(),
+    "one-hot": 50 * torch.eye(300, dtype=torch.float64)[:4],
+    "huge": draw(7, 20, 300, scale=1e6),
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_equal_to_the_entmax_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, through the short and the long way."""
+    for long in (4096, 100):
+        monkeypatch.setattr(entmax_module, "LONG", long)
+        scores = ADVERSARIAL[name]
+        for mine, theirs in [
+            (Tsallis(1.5).argmax, peer.entmax15),
+            (Tsallis(2.0).argmax, peer.sparsemax),
+            (Tsallis(1.3).argmax, lambda s: peer.entmax_bisect(s, alpha=1.3, n_iter=100)),
+            (Norm(2.0).argmax, lambda s: peer.normmax_bisect(s, alpha=2, n_iter=100)),
+            (Norm(5.0).argmax, lambda s: peer.normmax_bisect(s, alpha=5, n_iter=100)),
+        ]:
+            x, y = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+            p, q = mine(x), theirs(y)
+            assert torch.allclose(p, q, atol=1e-6), (mine, (p - q).abs().max())
+            direction = draw(8, *scores.shape)
+            (one,) = torch.autograd.grad(p, x, direction)
+            # The package has no gradient at ties of normmax's bisection better than its own steps.
+            (other,) = torch.autograd.grad(q, y, direction)
+            if name not in ("ties", "equal"):
+                assert torch.allclose(one, other, atol=1e-5), (mine, (one - other).abs().max())
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_subsets_equal_the_budget_of_the_entmax_package(k: int) -> None:
+    scores = ADVERSARIAL["random"]
+    wanted = peer.budget_bisect(scores, budget=k, n_iter=100)
+    assert torch.allclose(Subsets(k).argmax(scores), wanted, atol=1e-6)
+
+
+def test_losses_equal_those_of_the_entmax_package() -> None:
+    scores, labels = draw(9, 30, 12), torch.arange(30) % 12
+    target = torch.nn.functional.one_hot(labels, 12).double()
+    for omega, theirs in [
+        (Tsallis(1.5), peer.entmax15_loss),
+        (Tsallis(2.0), peer.sparsemax_loss),
+        (Tsallis(1.3), lambda s, y: peer.entmax_bisect_loss(s, y, alpha=1.3)),
+        (Shannon(), lambda s, y: torch.nn.functional.cross_entropy(s, y, reduction="none")),
+    ]:
+        x, y = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+        mine, wanted = fenchel_young(omega, x, target), theirs(y, labels)
+        assert torch.allclose(mine, wanted, atol=1e-6)
+        (one,) = torch.autograd.grad(mine.sum(), x)
+        (other,) = torch.autograd.grad(wanted.sum(), y)
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+@given(seed=seeds)
+@settings(max_examples=10, deadline=None)
+def test_fenchel_young_losses_are_zero_at_the_argmax_and_positive_elsewhere(
+    omega: Entropy, seed: int
+) -> None:
+    scores = draw(seed, 4, 8)
+    p = omega.argmax(scores)
+    zero = torch.zeros(4, dtype=torch.float64)
+    assert torch.allclose(fenchel_young(omega, scores, p), zero, atol=1e-9)
+    other = omega.argmax(draw(seed + 1, 4, 8))
+    assert (fenchel_young(omega, scores, other) >= -1e-9).all()
+
+
+@pytest.mark.parametrize("omega", [Tsallis(1.5), Tsallis(2.0), Tsallis(1.3), Norm(2.0), Norm(4.0)], ids=str)
+@pytest.mark.parametrize("scale", [0.05, 1.0, 10.0])
+def test_long_rows_are_solved_as_short_ones(
+    omega: Entropy, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = draw(10, 5, 10_007, scale=scale)
+    scores[1, 5000:] = -math.inf
+    scores[2] = -math.inf
+    scores[3] = scores[3].sort().values
+    reduced = omega.argmax(scores)
+    monkeypatch.setattr(entmax_module, "LONG", 10**9)
+    assert torch.allclose(reduced, omega.argmax(scores), atol=1e-9)
+
+
+@pytest.mark.parametrize("omega", [Tsallis(1.5), Tsallis(2.0), Norm(2.0)], ids=str)
+def test_the_best_k_suffice_exactly_where_it_is_said(omega: Entropy) -> None:
+    scores = draw(11, 40, 60, scale=1.0) * torch.linspace(0.05, 4.0, 40)[:, None]
+    whole = omega.argmax(scores).topk(8).values
+    p, exact = top_argmax(omega, scores.topk(8).values, 60)
+    assert exact.any() and not exact.all()
+    assert torch.allclose(p[exact], whole[exact], atol=1e-9)
+    wide = (omega.argmax(scores) > 0).sum(-1) > 8
+    assert not exact[wide].any() and wide.any()
+    assert ((p - whole).abs().amax(-1)[wide] > 1e-9).all()
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+def test_vmap(omega: Entropy) -> None:
+    scores = draw(12, 4, 3, 6)
+    assert torch.allclose(torch.func.vmap(omega.argmax)(scores), omega.argmax(scores))
+    jacobian = torch.func.vmap(torch.func.jacrev(omega.argmax))(scores[0])
+    wanted = torch.stack([torch.autograd.functional.jacobian(omega.argmax, row) for row in scores[0]])
+    assert torch.allclose(jacobian, wanted)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    for make in (Tsallis, Norm):
+        with pytest.raises(ValueError, match="greater than 1"):
+            make(0.9)
+    with pytest.raises(ValueError, match="at least 1"):
+        Subsets(0)
+    assert isinstance(entropy(1.0), Shannon) and isinstance(entropy(1.5), Tsallis)
