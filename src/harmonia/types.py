@@ -129,6 +129,8 @@ class Match:
 class Recalled:
     """One ranked record: its probability, each cue's share in the match, and why it matches.
 
+    ``score`` is in units of chance: an unrelated record scores about as a standard normal variable.
+
     ``matches`` holds the best part for each cue; ``moment`` the parts, at most one per modality, that
     go together there: the window of a long video, its sound, a caption.
     """
@@ -136,6 +138,7 @@ class Recalled:
     rank: int
     record: Record
     probability: float
+    score: float
     shares: Mapping[str, float]
     matches: Mapping[str, Match]
     moment: tuple[Part, ...] = ()
@@ -158,6 +161,8 @@ class Certificate:
     probability outside the records that were kept for the update. ``error_bound``: how far the
     mean that a settled code is made from may be, before it is scaled to unit length, from the full sum.
     ``nothing``: probability that no record matches.
+    ``beta``: the inverse temperature, in units of chance. ``contraction``: a bound on how far the step
+    spreads neighbouring cues here; below 1 they all come to rest at one point (free cues).
     ``candidates``: None where every record was scored; else how many an approximate index proposed,
     and then all of the above is said of these only.
     """
@@ -168,6 +173,8 @@ class Certificate:
     nothing: float
     steps: int
     converged: bool
+    beta: float
+    contraction: float
     candidates: int | None = None
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from harmonia.memory.certificates import error_bound
+from harmonia.memory.certificates import contraction_bound, error_bound
 from harmonia.memory.energy import cue_term
 from harmonia.memory.entropies import Entropy, Shannon
 from harmonia.memory.layout import Layout
@@ -51,7 +51,8 @@ class Settled:
 
     ``slots``, ``scores``, ``p``, ``moment`` are (Q, k), best first (slot -1: none). ``tail`` (Q,) is the
     probability outside them, ``nothing`` (Q,) that of the null slot, ``bound`` (Q,) the error bound of
-    the readout. ``energies`` (T + 1, Q), constant once a cue rests. ``codes[key]`` (Q, d) unit rows
+    the readout, ``contraction`` (Q,) one of the step here (below 1: a single rest point around). ``beta``
+    (Q,). ``energies`` (T + 1, Q), constant once a cue rests. ``codes[key]`` (Q, d) unit rows
     (zero where no kept record has the modality). Per channel: ``state`` (Q, d), the best moment's
     ``part`` (Q, k) (-1: absent) and what it ``adds`` (Q, k) to the score.
     """
@@ -63,6 +64,8 @@ class Settled:
     tail: Tensor
     nothing: Tensor
     bound: Tensor
+    contraction: Tensor
+    beta: Tensor
     energies: Tensor
     steps: Tensor
     converged: Tensor
@@ -253,8 +256,11 @@ def _settled(
         if bool((c.trust == 0).all()):
             codes[c.key] = g
     bound = error_bound(slots.tail / (kept + slots.tail))
+    # In the product of the channels' spaces, each stretched by its weight.
+    stretch = field.beta * sum((c.weight**2 for c in channels), torch.zeros_like(field.beta))
+    contraction = contraction_bound(slots.p.amax(dim=-1), stretch)
     return Settled(
-        found.slots, found.scores, slots.p, moment, slots.tail, slots.nothing, bound,
+        found.slots, found.scores, slots.p, moment, slots.tail, slots.nothing, bound, contraction, field.beta,
         torch.stack(list(energies)), taken, resting, codes, tuple(state), parts, adds,
     )  # fmt: skip
 

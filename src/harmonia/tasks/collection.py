@@ -105,13 +105,16 @@ class Collection:
         steps: int = 8,
         alpha: float = 1.0,
         beta: float | None = None,
+        noise: float | None = None,
         leave_out_cues: bool = False,
     ) -> Recollection:
         """The whole from a part: the most probable records for all the cues together.
 
         A cue is words, a path, bytes or a Signal, or several of them. ``against`` are words that count
         against a record; ``weights`` maps a cue's name or modality to how far it counts; ``where`` is
-        an SQL condition on the metadata; ``leave_out_cues`` leaves the cue files' own records out.
+        an SQL condition on the metadata; ``noise`` is how noisy the cues' codes are expected to be, which
+        gives beta (see :meth:`harmonia.memory.HarmonicMemory.recall`); ``leave_out_cues`` leaves the cue
+        files' own records out.
         """
         given = {"text": text, "image": image, "audio": audio, "video": video}
         cues = self.cues(given, against, weights or {}, trust)
@@ -121,7 +124,7 @@ class Collection:
         allowed = self._allowed(table, where, given if leave_out_cues else {})
         return recall(
             self.model, memory, table, self.store.records, cues, k=k, steps=steps, alpha=alpha, beta=beta,
-            allowed=None if allowed is None else torch.from_numpy(allowed),
+            noise=noise, allowed=None if allowed is None else torch.from_numpy(allowed),
         )  # fmt: skip
 
     def retrieve(

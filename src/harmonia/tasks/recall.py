@@ -26,11 +26,12 @@ def recall(
     steps: int = 8,
     alpha: float = 1.0,
     beta: float | None = None,
+    noise: float | None = None,
 ) -> Recollection:
     """Settle the cues together and return the ``k`` most probable records with their evidence.
 
-    ``allowed`` (records,) bool restricts the records; ``alpha``, ``beta`` and ``steps`` are those of
-    :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
+    ``allowed`` (records,) bool restricts the records; ``alpha``, ``beta``, ``noise`` and ``steps`` are those
+    of :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
     """
     if k < 1:
         raise HarmoniaError(f"the number of records must be at least 1 (got {k})")
@@ -44,7 +45,7 @@ def recall(
         what = " or ".join(sorted({cue.name for cue in cues}))
         held = " and ".join(sorted({e.modality for e in model.encoders if e.name in memory.matrices}))
         raise HarmoniaError(f"nothing remembered can be compared with a cue of {what}: only {held} is held")
-    settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=beta, allowed=allowed)
+    settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=beta, noise=noise, allowed=allowed)
     slots = [slot for slot in settled.slots[0, :k].tolist() if slot >= 0]
     records = fetch([table.record_ids[slot] for slot in slots])
     evidence = _Evidence(model, memory, table, given, names, settled)
@@ -82,6 +83,7 @@ class _Evidence:
             rank=column + 1,
             record=record,
             probability=float(self.settled.p[0, column]),
+            score=float(self.settled.scores[0, column]),
             shares={name: value / total for name, value in adds.items()},
             matches=matches,
             moment=self._moment(column, record),
@@ -126,5 +128,7 @@ def _certificate(memory: HarmonicMemory, settled: Settled) -> Certificate:
         nothing=float(settled.nothing[0]),
         steps=steps,
         converged=bool(settled.converged[0]),
+        beta=float(settled.beta[0]),
+        contraction=float(settled.contraction[0]),
         candidates=None if memory.population is None else memory.slots,
     )
