@@ -106,7 +106,8 @@ class HarmonicMemory:
         self.precision, self.centre, self.fixed = precision, centre, frames is not None
         self.population = population
         given = frames or {}
-        self.frames = {k: (given.get(k) or self._fit(c)).to(self.device) for k, c in codes.items()}
+        # By name: fitting is a collective call where slots are spread over ranks.
+        self.frames = {k: (given.get(k) or self._fit(codes[k])).to(self.device) for k in sorted(codes)}
         self.matrices = {k: Matrix(c, self.frames[k], precision) for k, c in codes.items()}
         self.trusts: dict[str, float] = {}
         self.couplings: dict[tuple[str, str], Tensor] = {}

@@ -115,7 +115,8 @@ def _rough_top(
         hits = _Hits(len(least))
         for block in scan_blocks(view, queries, mask, rough=True):
             hits.add(block.scores, block.slots, least)
-        kth = hits.ranked(k)[0][:, -1]
+        rough, slots = hits.padded(k)
+        kth = rough.topk(k, dim=-1, sorted=False).values.amin(dim=-1)
         # All that may be among the best k; below it a rough score is too low even with its error.
         needed = kth - margin - 3.0 * rounding * (kth.abs() + margin)
         if bool((needed >= least).all()):
@@ -123,11 +124,12 @@ def _rough_top(
         least = torch.where(needed >= least, least, needed)
     else:
         return _again(view, queries, k, mask)
-    row, slot = hits.above(needed)
-    again = _Hits(len(least))
+    row, column = (rough >= needed[:, None]).nonzero(as_tuple=True)
+    slot = slots[row, column]
     scores = slot_scores(view, queries, row, slot)
-    again.extend(row, slot, scores if mask is None else scores + mask[slot])
-    return again.ranked(k)
+    exact = torch.full_like(rough, -torch.inf)
+    exact[row, column] = scores if mask is None else scores + mask[slot]
+    return _best(exact, slots, k)
 
 
 def _guess(view: Layout, queries: Sequence[Query], k: int, mask: Tensor | None) -> Tensor:
@@ -149,7 +151,7 @@ def _guess(view: Layout, queries: Sequence[Query], k: int, mask: Tensor | None) 
     if mask is not None:
         total = total + mask[view.slot[::stride], None]
     expected = k / stride
-    rank = math.ceil(expected + 4 * math.sqrt(expected) + 4)
+    rank = math.ceil(expected + 5 * math.sqrt(expected) + 5)
     return total.T.contiguous().topk(rank).values[:, -1] if rank < len(total) else lowest
 
 
@@ -187,33 +189,33 @@ class _Hits:
         """Pairs that are known."""
         self.parts.append((row, slot, score))
 
-    def above(self, least: Tensor) -> tuple[Tensor, Tensor]:
-        """Pairs (cue, slot), cue by cue, with a score of at least ``least`` (Q,)."""
-        row, slot, score = self._all()
-        keep = score >= least[row]
-        row, slot = row[keep], slot[keep]
-        order = row.argsort(stable=True)
-        return row[order], slot[order]
-
     def ranked(self, k: int) -> tuple[Tensor, Tensor]:
         """Scores and slots ``(Q, k)``, best first; -inf and -1 where there are fewer."""
+        return _best(*self.padded(k), k)
+
+    def padded(self, least: int) -> tuple[Tensor, Tensor]:
+        """Scores and slots ``(Q, W)``, W at least ``least``, by slot; -inf and -1 behind."""
         row, slot, score = self._all()
         count = torch.bincount(row, minlength=self.rows)
         order = row.argsort(stable=True)
         row = row[order]
         column = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-        width = max(k, int(count.max()) if len(row) else 0)
+        width = max(least, int(count.max()) if len(row) else 0)
         scores = score.new_full((self.rows, width), -torch.inf)
         slots = torch.full((self.rows, width), -1, dtype=torch.long, device=row.device)
         scores[row, column], slots[row, column] = score[order], slot[order]
-        best, pick = scores.topk(k, dim=-1)
-        return best, slots.gather(-1, pick).masked_fill(best.isneginf(), -1)
+        return scores, slots
 
     def _all(self) -> tuple[Tensor, Tensor, Tensor]:
         if len(self.parts) > 1:
             row, slot, score = zip(*self.parts, strict=True)
             self.parts = [(torch.cat(row), torch.cat(slot), torch.cat(score))]
         return self.parts[0]
+
+
+def _best(scores: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    best, pick = scores.topk(k, dim=-1)
+    return best, slots.gather(-1, pick).masked_fill(best.isneginf(), -1)
 
 
 def scan_blocks(

@@ -197,15 +197,14 @@ def _slots(field: Field, queries: Sequence[Query], found: Scan | None = None) ->
 
 
 def _step(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _Slots) -> list[Tensor]:
-    keys = {c.key for c in channels}
-    matrices = {key: field.matrices[key] for key in keys}
+    matrices = {c.key: field.matrices[c.key] for c in channels}
     queries = queries_of(field.matrices, channels, state)
     if bool((slots.tail > field.tail_tolerance).any()):
         read, _ = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
     else:
         read = read_top(field.view, matrices, queries, _own(field, slots.found.slots), slots.p).codes
     if field.shards is not None:
-        read = {key: field.shards.sum(code) for key, code in read.items()}
+        read = field.shards.sums(read)
     moved = list(state)
     for i, c in enumerate(channels):
         kappa = (c.trust * c.weight.abs()).nan_to_num(posinf=0.0)
@@ -246,7 +245,7 @@ def _settled(
     parts, adds = zip(*(part_scores(field.layout, q, moment) for q in queries), strict=True)
     if field.shards is not None:
         own = field.shards.own(found.slots) >= 0
-        codes = {key: field.shards.sum(code) for key, code in codes.items()}
+        codes = field.shards.sums(codes)
         adds = tuple(field.shards.sum(torch.where(own, a, 0.0)) for a in adds)
         parts = tuple(field.shards.rows(q.key, part) for q, part in zip(queries, parts, strict=True))
         moment = field.shards.rows("", moment)

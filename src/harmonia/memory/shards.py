@@ -55,6 +55,10 @@ class Shards:
         dist.all_reduce(total, group=self.group)
         return total
 
+    def sums(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sum of each; by name, so that all ranks take them in one order."""
+        return {key: self.sum(values[key]) for key in sorted(values)}
+
     def frame(self, codes: Tensor, *, centre: bool = True) -> Frame:
         """The frame of all ranks' codes ``(n, d)`` together."""
         codes = codes if codes.dtype == torch.float64 else codes.float()
