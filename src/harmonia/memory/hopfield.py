@@ -1,0 +1,209 @@
+"""Hopfield-Fenchel-Young networks: recall from a set of patterns by repeated attention, as pure functions.
+
+    p = y_Omega(beta X q + b) / k          q <- post(X^T p)
+    E(q) = L*(q) - Omega*(beta X q + b) / (beta k)
+
+X holds the patterns (S, d), ``post`` is the activation of the Lagrangian L, and k is 1, or the size of the
+subsets that `Subsets` recalls at once. The step replaces the concave second term by its tangent, so E never
+rises. Shannon entropy with the identity is the modern Hopfield network, one step of it is attention (Ramsauer
+et al. 2021, "Hopfield Networks is All You Need"); the family is that of Santos, Niculae, McNamee and Martins
+2024, "Hopfield-Fenchel-Young Networks: A Unified Framework for Associative Memory Retrieval".
+
+Queries are (..., L, d), patterns (..., S, d); what stands before is batch and is broadcast. A ``mask`` is
+as in `scaled_dot_product_attention`: bool, False = absent, or numbers b that are added to the scores. A
+query that sees no pattern at all has p = 0 and recalls zero; its energy is +inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harmonia.memory.entropies import Entropy, Shannon, Subsets
+from harmonia.memory.lagrangians import Identity, Lagrangian, LayerNorm, Sphere
+
+SOFTMAX = Shannon()
+NAMED: dict[str, Lagrangian] = {"identity": Identity(), "l2": Sphere(), "layer_norm": LayerNorm()}
+
+Post = Literal["identity", "l2", "layer_norm"] | Lagrangian | Callable[[Tensor], Tensor]
+"""What an updated state goes through: a Lagrangian, by name or itself, or a function, without an energy."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Association:
+    """How queries relate to the patterns once they rest.
+
+    ``p`` (..., L, S) sums to one, to zero where nothing is present. ``states`` (..., L, d): what was compared
+    with the patterns last. ``steps`` (..., L): updates so far, this one included. ``settled`` (..., L): the
+    state stopped because it moved no further than the tolerance.
+    """
+
+    p: Tensor
+    states: Tensor
+    steps: Tensor
+    settled: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Memory:
+    """Patterns and how they are read; ``bias`` is the mask where it is of numbers."""
+
+    patterns: Tensor
+    beta: float | Tensor
+    entropy: Entropy
+    mask: Tensor | None
+
+    def scores(self, q: Tensor) -> Tensor:
+        """beta X q + b, -inf where absent."""
+        s = self.sharpened(q) @ self.patterns.mT
+        if self.mask is None:
+            return s
+        return s.masked_fill(~self.mask, -torch.inf) if self.mask.dtype == torch.bool else s + self.mask
+
+    def sharpened(self, q: Tensor) -> Tensor:
+        return q * (self.beta[..., None] if isinstance(self.beta, Tensor) else self.beta)
+
+    def subset(self, scores: Tensor) -> Tensor | float:
+        """The mass of the argmax (..., L, 1)."""
+        if not isinstance(self.entropy, Subsets):
+            return 1.0
+        return (scores > -torch.inf).sum(dim=-1, keepdim=True).clamp(1, self.entropy.k)
+
+    def p(self, q: Tensor) -> Tensor:
+        scores = self.scores(q)
+        return self.entropy.argmax(scores) / self.subset(scores)
+
+    def read(self, q: Tensor, values: Tensor, dropout: float = 0.0) -> Tensor:
+        """The mean of the values under p; softmax without writing p down."""
+        if isinstance(self.entropy, Shannon):
+            mask = self.mask if self.mask is None or self.mask.dtype == torch.bool else self.mask.to(q.dtype)
+            return F.scaled_dot_product_attention(
+                self.sharpened(q), self.patterns, values, mask, dropout_p=dropout, scale=1.0
+            )
+        return F.dropout(self.p(q), dropout) @ values
+
+
+def retrieve(
+    queries: Tensor,
+    patterns: Tensor,
+    values: Tensor | None = None,
+    *,
+    beta: float | Tensor,
+    entropy: Entropy = SOFTMAX,
+    steps: int = 1,
+    tolerance: float = 1e-4,
+    mask: Tensor | None = None,
+    post: Post = "identity",
+    dropout: float = 0.0,
+) -> Tensor:
+    """What ``queries`` (..., L, d) recall from ``patterns`` (..., S, d) after at most ``steps`` updates.
+
+    The state itself, (..., L, d); given ``values`` (..., S, v), the last update reads these instead, without
+    ``post``, (..., L, v). Each query stops by itself once an update moves it no further than ``tolerance``.
+    ``beta`` is a number or one for each query, (..., L). ``dropout`` strikes entries of p in the last update.
+    With `Subsets` of k a recall is the mean of k patterns.
+
+    One step of softmax is `scaled_dot_product_attention` with scale beta.
+    """
+    memory = _memory(queries, patterns, beta, entropy, mask)
+    if values is not None and values.shape[-2] != patterns.shape[-2]:
+        raise ValueError(f"{values.shape[-2]} values for {patterns.shape[-2]} patterns; give one for each")
+    states, _, _ = _settle(memory, queries, steps, tolerance, post)
+    out = memory.read(states, patterns if values is None else values, dropout)
+    return _function(post)(out) if values is None else out
+
+
+def associate(
+    queries: Tensor,
+    patterns: Tensor,
+    *,
+    beta: float | Tensor,
+    entropy: Entropy = SOFTMAX,
+    steps: int = 1,
+    tolerance: float = 1e-4,
+    mask: Tensor | None = None,
+    post: Post = "identity",
+) -> Association:
+    """The probabilities of the last of ``steps`` updates; arguments as in `retrieve`."""
+    memory = _memory(queries, patterns, beta, entropy, mask)
+    states, count, settled = _settle(memory, queries, steps, tolerance, post)
+    return Association(memory.p(states), states, count, settled)
+
+
+def energy(
+    queries: Tensor,
+    patterns: Tensor,
+    *,
+    beta: float | Tensor,
+    entropy: Entropy = SOFTMAX,
+    mask: Tensor | None = None,
+    post: Post = "identity",
+) -> Tensor:
+    """E (..., L), which `retrieve` with the same arguments never raises; +inf outside the domain of L*.
+
+    "l2" is defined on unit queries, "layer_norm" on normalised ones. A ``post`` that is merely a function
+    has no energy: a ValueError.
+    """
+    if not isinstance(post, str) and not hasattr(post, "conjugate"):
+        raise ValueError("a post that is a plain function has no energy: give a Lagrangian or its name")
+    lagrangian = _lagrangian(post) if isinstance(post, str) else post
+    memory = _memory(queries, patterns, beta, entropy, mask)
+    scores = memory.scores(queries)
+    subset = memory.subset(scores)
+    k = subset.squeeze(-1) if isinstance(subset, Tensor) else subset
+    return lagrangian.conjugate(queries) - entropy.conjugate(scores) / (beta * k)
+
+
+def _settle(
+    memory: _Memory, queries: Tensor, steps: int, tolerance: float, post: Post
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The states before the last update, the number of updates with it, and whether they had come to rest."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1 (got {steps})")
+    activate = _function(post)
+    # As many states as the batches together, whichever of them is the larger.
+    states = queries + torch.zeros_like(memory.patterns[..., :1, :])
+    moving = torch.ones(states.shape[:-1], dtype=torch.bool, device=queries.device)
+    count = torch.ones_like(moving, dtype=torch.long)
+    for _ in range(steps - 1):
+        moved = activate(memory.read(states, memory.patterns))
+        moved = torch.where(moving[..., None], moved, states)
+        count = count + moving
+        # A state at rest did not move at all; NaN counts as rest, so that it is seen.
+        moving = torch.linalg.vector_norm((moved - states).detach(), dim=-1) > tolerance
+        states = moved
+        if not bool(moving.any()):
+            break
+    return states, count, ~moving
+
+
+def _memory(
+    queries: Tensor, patterns: Tensor, beta: float | Tensor, entropy: Entropy, mask: Tensor | None
+) -> _Memory:
+    if queries.dim() < 2 or patterns.dim() < 2 or queries.shape[-1] != patterns.shape[-1]:
+        raise ValueError(
+            f"queries (..., L, d) and patterns (..., S, d) must share d "
+            f"(got {tuple(queries.shape)} and {tuple(patterns.shape)})"
+        )
+    if patterns.shape[-2] == 0:
+        raise ValueError("there are no patterns to recall from: store at least one")
+    if not isinstance(beta, Tensor) and not beta > 0:
+        raise ValueError(f"beta must be positive (got {beta})")
+    return _Memory(patterns, beta, entropy, mask)
+
+
+def _function(post: Post) -> Callable[[Tensor], Tensor]:
+    if isinstance(post, str):
+        return _lagrangian(post).activation
+    return post if callable(post) else post.activation
+
+
+def _lagrangian(name: str) -> Lagrangian:
+    if name not in NAMED:
+        raise ValueError(f"post is one of {', '.join(NAMED)}, a Lagrangian or a function (got {name!r})")
+    return NAMED[name]
