@@ -56,9 +56,9 @@ def _reduce(scores: Tensor, scale: float, e: float) -> tuple[Tensor, Tensor, Ten
     if n <= LONG:
         return None
     whole = n - n % GROUP
-    groups, rest = scores[:, :whole].unflatten(-1, (-1, GROUP)).amax(dim=-1), scores[:, whole:]
+    groups, rest = scores[:, :whole].reshape(rows, -1, GROUP).amax(dim=-1), scores[:, whole:]
     few = min(FEW, groups.shape[1])
-    best = groups[:, : groups.shape[1] // few * few].unflatten(-1, (few, -1)).amax(dim=-1) * scale
+    best = groups[:, : groups.shape[1] // few * few].reshape(rows, few, -1).amax(dim=-1) * scale
     # tau of these, on the scale of the scores; inf where a row has no finite entry.
     tau = best.amax(dim=-1) - _solve(best, e).amax(dim=-1)
     floor = (tau / scale).nan_to_num(nan=torch.inf, neginf=torch.inf)[:, None]
@@ -67,9 +67,8 @@ def _reduce(scores: Tensor, scale: float, e: float) -> tuple[Tensor, Tensor, Ten
     row, group = (groups >= floor).nonzero(as_tuple=True)
     if len(row) * GROUP > n * rows // 8:
         return None
-    within, member = (scores[:, :whole].unflatten(-1, (-1, GROUP))[row, group] >= floor[row]).nonzero(
-        as_tuple=True
-    )
+    members = scores[:, :whole].reshape(rows, -1, GROUP)[row, group]
+    within, member = (members >= floor[row]).nonzero(as_tuple=True)
     row, column = row[within], group[within] * GROUP + member
     if whole < n:
         rest_row, rest_column = (rest >= floor).nonzero(as_tuple=True)

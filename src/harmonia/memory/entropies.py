@@ -58,7 +58,8 @@ class Shannon:
 
     def omega(self, p: Tensor, dim: int = -1) -> Tensor:
         """sum p log p."""
-        return torch.special.xlogy(p, p).sum(dim=dim)
+        total: Tensor = torch.special.xlogy(p, p).sum(dim=dim)
+        return total
 
 
 @dataclass(frozen=True, slots=True)

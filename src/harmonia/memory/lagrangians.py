@@ -69,7 +69,8 @@ class Sphere:
 
     def value(self, x: Tensor) -> Tensor:
         """|x|."""
-        return torch.linalg.vector_norm(x, dim=-1)
+        length: Tensor = torch.linalg.vector_norm(x, dim=-1)
+        return length
 
     def activation(self, x: Tensor) -> Tensor:
         """x / |x|; 0 at 0, and so is its gradient there."""
@@ -78,8 +79,9 @@ class Sphere:
         return torch.where(some, x * torch.where(some, square, 1.0).rsqrt(), 0.0)
 
     def conjugate(self, g: Tensor) -> Tensor:
-        """0 in the unit ball."""
-        return _within(torch.zeros_like(g[..., 0]), torch.linalg.vector_norm(g, dim=-1) <= 1 + TOLERANCE)
+        """0 in the unit ball, with a gradient of 0."""
+        square = (g**2).sum(dim=-1)
+        return _within(0.0 * square, square <= (1 + TOLERANCE) ** 2)
 
 
 @dataclass(frozen=True, slots=True)
