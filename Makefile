@@ -33,6 +33,8 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.recall $(ARGS)
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
+	$(BIN)/python -m benchmarks.memory $(ARGS)
+	$(BIN)/python -m benchmarks.kernel $(ARGS)
 
 # Pins every version that `make` installs. Run after a change of the dependencies.
 lock: $(VENV)/.dev

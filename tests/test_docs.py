@@ -46,13 +46,18 @@ def test_the_tree_is_the_tree() -> None:
 def test_the_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert example
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 2
     (tmp_path / "photos").mkdir()
     for seed in range(4):
         make_photo(tmp_path / "photos" / f"photo-{seed}.png", seed=seed)
     make_photo(tmp_path / "sketch.png", seed=2)
     monkeypatch.chdir(tmp_path)
-    exec(example[1], {})
+    exec(examples[0], {})
     assert "1 " in (shown := capsys.readouterr().out)
     assert shown.splitlines()[0].split()[2] == "photo-2"
+
+
+def test_the_heart_alone_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1], {})
+    assert capsys.readouterr().out.startswith("tensor([0, 1])")

@@ -22,7 +22,7 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def plain_frame(d: int) -> Frame:
-    return Frame(torch.zeros(d), torch.eye(d) / d)
+    return Frame(torch.zeros(d), torch.eye(d) / d, torch.zeros(d))
 
 
 @pytest.fixture

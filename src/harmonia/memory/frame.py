@@ -22,10 +22,16 @@ SAMPLE = 65_536
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Mean ``(d,)`` of raw codes, and second moment ``(d, d)`` of the centred unit codes."""
+    """Mean ``(d,)`` of raw codes, and second moment ``(d, d)`` of the centred unit codes.
+
+    ``rest`` (d,) is the mean that is left where codes are not centred: cosines are then told from chance by
+    it, cue by cue, and codes stay as they are. That is right where a zero means that nothing was seen,
+    since to take a mean away from nothing would make something of it.
+    """
 
     mean: Tensor
     moment: Tensor
+    rest: Tensor
 
     @classmethod
     def fit(cls, codes: Tensor, *, centre: bool = True) -> Frame:
@@ -33,13 +39,19 @@ class Frame:
         sample = codes[:: max(1, -(-codes.shape[0] // SAMPLE))]
         sample = sample if sample.dtype == torch.float64 else sample.float()
         mean = sample.sum(dim=0) / (sample.shape[0] + PRIOR_COUNT)
-        mean = mean if centre else torch.zeros_like(mean)
+        return cls.of(mean, sample, centre=centre)
+
+    @classmethod
+    def of(cls, mean: Tensor, sample: Tensor, *, centre: bool = True) -> Frame:
+        """The frame around a known mean, of raw codes ``(n, d)``."""
+        none = torch.zeros_like(mean)
+        mean, rest = (mean, none) if centre else (none, mean)
         centred = torch.nn.functional.normalize(sample - mean, dim=-1)
-        return cls(mean, centred.T @ centred / centred.shape[0])
+        return cls(mean, centred.T @ centred / centred.shape[0], rest)
 
     def to(self, device: torch.device) -> Frame:
         """The same frame on a device."""
-        return Frame(self.mean.to(device), self.moment.to(device))
+        return Frame(self.mean.to(device), self.moment.to(device), self.rest.to(device))
 
     def enter(self, codes: Tensor) -> Tensor:
         """Raw codes ``(..., d)`` to centred unit codes."""
@@ -62,5 +74,14 @@ class Frame:
         return torch.nn.functional.normalize(codes * scale[..., None] + self.mean, dim=-1)
 
     def spread(self, cue: Tensor) -> Tensor:
-        """Root mean square of the cosines between centred cues ``(..., d)`` and what is held."""
-        return ((cue @ self.moment) * cue).sum(dim=-1).clamp(min=1e-8).sqrt()
+        """Standard deviation of the cosines between cues ``(..., d)`` and what is held."""
+        square = ((cue @ self.moment) * cue).sum(dim=-1) - self.level(cue) ** 2
+        return square.clamp(min=1e-8).sqrt()
+
+    def chance(self) -> Tensor:
+        """Root mean square, over what is held, of ``spread``."""
+        return (self.moment - torch.outer(self.rest, self.rest)).square().sum().sqrt()
+
+    def level(self, cue: Tensor) -> Tensor:
+        """Mean of the cosines between cues ``(..., d)`` and what is held; 0 in a centred frame."""
+        return cue @ self.rest

@@ -20,7 +20,7 @@ probability that nothing matches.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from types import MappingProxyType
@@ -70,7 +70,9 @@ class HarmonicMemory:
     make up which record; without it row n of every matrix belongs to record n.
 
     ``frames`` and ``population`` serve a memory that holds only candidates out of many more records: the
-    frames of a fair sample, and how many records there are in all. ``precision`` and ``device`` say how and
+    frames of a fair sample, and how many records there are in all. ``centre`` takes the common mean out of
+    the codes, of all or of the keys it contains; leave it out where a zero in a cue means that nothing was
+    seen (see :class:`Frame`). ``precision`` and ``device`` say how and
     where codes are held (see :class:`Matrix`); codes may be memory-mapped. With a process ``group`` each
     rank gives its own records, and every recall is a collective call (see :class:`Shards`).
 
@@ -86,7 +88,7 @@ class HarmonicMemory:
         codes: Mapping[str, Tensor],
         layout: Layout | None = None,
         *,
-        centre: bool = True,
+        centre: bool | Container[str] = True,
         frames: Mapping[str, Frame] | None = None,
         population: int | None = None,
         precision: Precision = "float32",
@@ -103,11 +105,14 @@ class HarmonicMemory:
         if group is not None:
             lengths = {"": len(layout.slot), **{key: len(c) for key, c in codes.items()}}
             self.shards = Shards(group, layout.slots, lengths)
-        self.precision, self.centre, self.fixed = precision, centre, frames is not None
+        if precision == "int8" and self.device.type != "cpu":
+            raise ValueError(f"int8 codes are scanned on the CPU (got device {self.device}): use float16")
+        self.precision, self.fixed = precision, frames is not None
+        self.centre = centre if not isinstance(centre, bool) else _All(centre)
         self.population = population
         given = frames or {}
         # By name: fitting is a collective call where slots are spread over ranks.
-        self.frames = {k: (given.get(k) or self._fit(codes[k])).to(self.device) for k in sorted(codes)}
+        self.frames = {k: (given.get(k) or self._fit(k, codes[k])).to(self.device) for k in sorted(codes)}
         self.matrices = {k: Matrix(c, self.frames[k], precision) for k, c in codes.items()}
         self.trusts: dict[str, float] = {}
         self.couplings: dict[tuple[str, str], Tensor] = {}
@@ -159,23 +164,25 @@ class HarmonicMemory:
         if not cues:
             raise ValueError("recall needs at least one cue")
         view = self.view(tuple(sorted({cue.key for cue in cues} | set(free or {}))))
-        able = self.alive if allowed is None else self.alive & allowed.to(self.device)
-        seen = int(able[view.visible].sum())
+        able = self._able(allowed)
+        seen = len(view.visible) if able is None else int(able[view.visible].sum())
         seen = seen if self.shards is None else int(self.shards.sum(torch.tensor([seen])))
         if beta is None:
             critical = self.beta(self.population or seen)
             beta = critical if noise is None else self.beta_of_noise(cues, noise)
         channels = self.channels(cues, free or {}, beta)
         temperature = torch.full_like(channels[0].weight, beta)
-        mask = (self.bias + self.count.log() / beta).masked_fill(~able, -math.inf)
         field = Field(
             layout=self.layout, view=view, matrices=self.matrices, beta=temperature,
-            entropy=entropy(alpha), null=temperature, mask=mask if bool((mask != 0).any()) else None,
+            entropy=entropy(alpha), null=temperature, mask=self._mask(able, beta),
             k=min(max(k, DEEP), self.shards.total if self.shards else self.slots),
             tail_tolerance=tail_tolerance, couplings=self.couplings, shards=self.shards,
         )  # fmt: skip
         found = field.scan(queries_of(self.matrices, channels, [c.cue for c in channels]), field.k)
-        field = replace(field, null=self._null(found.scores, seen))
+        level = sum(
+            (self.frames[c.key].level(c.cue) * c.weight for c in channels), torch.zeros_like(temperature)
+        )
+        field = replace(field, null=self._null(found.scores - level[:, None], seen) + level)
         settled = settle(field, channels, steps=steps, found=found)
         for key, code in settled.codes.items():
             present = code.abs().sum(dim=-1, keepdim=True) > 0
@@ -202,13 +209,26 @@ class HarmonicMemory:
     def chance(self, key: str, codes: Tensor | None = None) -> Tensor:
         """Root mean square cosine that chance gives: of centred ``codes`` (Q, d), or of what is held."""
         frame = self.frames[key]
-        return frame.spread(codes) if codes is not None else frame.moment.square().sum().sqrt()[None]
+        return frame.spread(codes) if codes is not None else frame.chance()[None]
 
-    def _fit(self, codes: Tensor) -> Frame:
+    def _able(self, allowed: Tensor | None) -> Tensor | None:
+        """Which slots may answer; None for all."""
+        if allowed is not None:
+            return self.alive & allowed.to(self.device)
+        return None if bool(self.alive.all()) else self.alive
+
+    def _mask(self, able: Tensor | None, beta: float) -> Tensor | None:
+        """What is added to the scores; None for nothing."""
+        if able is None and not bool(self.bias.any()) and bool((self.count == 1).all()):
+            return None
+        mask = self.bias + self.count.log() / beta
+        return mask if able is None else mask.masked_fill(~able, -math.inf)
+
+    def _fit(self, key: str, codes: Tensor) -> Frame:
         codes = codes.to(self.device) if self.precision != "int8" else codes
         if self.shards is not None:
-            return self.shards.frame(codes, centre=self.centre)
-        return Frame.fit(codes, centre=self.centre)
+            return self.shards.frame(codes, centre=key in self.centre)
+        return Frame.fit(codes, centre=key in self.centre)
 
     def beta_of_noise(self, cues: Sequence[Given], noise: float) -> float:
         """The best beta of each cue by the capacity formula, taken along the weights of the cues."""
@@ -238,7 +258,7 @@ class HarmonicMemory:
             share = own / total
             weight = share / frame.spread(code)
             # A record without the modality scores what a record drawn at random would on log-average.
-            absent = torch.full_like(weight, 0.5 * beta * share**2 if share > 0 else 0.0)
+            absent = frame.level(code) * weight + (0.5 * beta * share**2 if share > 0 else 0.0)
             trust = torch.full_like(weight, cue.trust)
             channels.append(Channel(cue.key, code, weight, trust, absent))
         one = channels[0].weight
@@ -274,6 +294,16 @@ class HarmonicMemory:
             return torch.full_like(scores[:, 0], normal)
         level = scores[:, rank - 1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
         return level.clamp(min=1.0) * normal
+
+
+@dataclass(frozen=True, slots=True)
+class _All:
+    """Contains everything, or nothing."""
+
+    everything: bool
+
+    def __contains__(self, key: object) -> bool:
+        return self.everything
 
 
 def _normal_quantile(level: float) -> float:

@@ -7,6 +7,7 @@ process which holds all of them. Slot, moment and part numbers count through the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -64,9 +65,8 @@ class Shards:
         codes = codes if codes.dtype == torch.float64 else codes.float()
         count = self.sum(codes.new_tensor([float(len(codes))]))
         mean = self.sum(codes.sum(dim=0)) / (count + PRIOR_COUNT)
-        mean = mean if centre else torch.zeros_like(mean)
-        centred = torch.nn.functional.normalize(codes - mean, dim=-1)
-        return Frame(mean, self.sum(centred.T @ centred) / count)
+        own = Frame.of(mean, codes, centre=centre)
+        return replace(own, moment=self.sum(own.moment * len(codes)) / count)
 
     def _gather(self, value: Tensor) -> list[Tensor]:
         out = [torch.empty_like(value) for _ in range(dist.get_world_size(self.group))]
