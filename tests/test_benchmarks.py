@@ -56,3 +56,20 @@ def test_quick_recall_writes_its_rows() -> None:
         assert set(one) == COLUMNS
         assert 0 <= one["value"] <= 1, one
         assert (one["goal"] is None) == (one["holds"] is None)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
+@pytest.mark.parametrize("name", ["kernel", "memory"])
+def test_quick_runs_of_the_heart_write_their_rows(name: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
+        cwd=REPOSITORY, check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    written = json.loads((REPOSITORY / "build" / f"{name}.json").read_text(encoding="utf-8"))
+    assert written["command"] == f"python -m benchmarks.{name} --quick"
+    assert len(written["rows"]) > 10
+    for one in written["rows"]:
+        assert set(one) == COLUMNS
+        assert (one["goal"] is None) == (one["holds"] is None)
+    success = [r["value"] for r in written["rows"] if r["unit"] in ("success", "fraction")]
+    assert all(0 <= value <= 1 for value in success)
