@@ -26,7 +26,7 @@ the quadratic of curvature 1 + delta.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
@@ -38,8 +38,8 @@ from harmonia.memory.lagrangians import Identity, Power, Sphere
 
 Method = Literal["cccp", "euler"]
 
-# The adjoint iteration of the implicit gradient stops at this many units of rounding, or after so many steps.
-ADJOINT_ROUNDING, ADJOINT_STEPS = 16, 10_000
+# The adjoint iteration of the implicit gradient gives up after so many steps.
+ADJOINT_STEPS = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,8 @@ def descend(
 
     A missing modality starts at zero. A cue whose codes move by no more than ``tolerance`` rests and is left
     alone, so its answer does not depend on its batch. A tolerance of 0 takes all steps without looking at
-    any value, as `torch.func.vmap` and `torch.compile` need (give `Couplings` its spectrum then).
+    any value, as `torch.func.vmap` and `torch.compile` need (couplings have to be `measured` then, and with
+    the identity all eigenvalues of H below 1).
 
     ``step_size`` is Euler's eta; by default the least of CCCP's over the modalities, half the bound for the
     identity. One above its bound needs ``unsafe``, and the energy may then rise. ``momentum`` in [0, 1) adds
@@ -95,6 +96,8 @@ def descend(
         raise ValueError(f"momentum must be at least 0 and less than 1 (got {momentum})")
     if len(start) != len(energy.lagrangians):
         raise ValueError(f"{len(start)} codes for {len(energy.lagrangians)} Lagrangians; give one for each")
+    if energy.couplings is not None:
+        energy = replace(energy, couplings=energy.couplings.measured())
     _check_bounded(energy)
     rule = _rule(energy, method, step_size, unsafe)
     if not implicit:
@@ -172,7 +175,7 @@ def _where(condition: Tensor, yes: Codes, no: Codes) -> Codes:
 
 
 def _rule(energy: Energy, method: Method, step_size: float | None, unsafe: bool) -> _Rule:
-    delta = energy.curvature()
+    delta = tuple(d.detach() if isinstance(d, Tensor) else d for d in energy.curvature())
     safe: list[Scalar] = []
     for lagrangian, d in zip(energy.lagrangians, delta, strict=True):
         if isinstance(lagrangian, Sphere):
@@ -205,22 +208,23 @@ def _rule(energy: Energy, method: Method, step_size: float | None, unsafe: bool)
 
 
 def _check_bounded(energy: Energy) -> None:
-    """Where codes may be of any length, H must lie below mu + kappa, or the energy falls without end."""
+    """Where codes may be of any length, H must lie below mu + kappa, or the energy falls without end.
+
+    Of each modality the least kappa of all cues is taken, so that one matrix decides.
+    """
     couplings = energy.couplings
     if couplings is None:
         return
-    stiff = {m: energy.lagrangians[m].convexity for m in couplings.coupled}
+    stiff = {m: energy.lagrangians[m].convexity for m in couplings.sizes}
     free = [m for m in stiff if isinstance(energy.lagrangians[m], Identity | Power)]
     if not free or couplings.extremes()[1] < min(stiff[m] for m in free):
         return
     if energy.cue is not None:
         stiff = {m: stiff[m] - _greatest(-energy.cue.kappa[m]) for m in free}
-    free = [m for m in free if stiff[m] < float("inf")]
-    blocks = [couplings.matrix([m]) for m in free]
-    diagonal = torch.cat(
-        [block.new_full(block.shape[:1], stiff[m]) for m, block in zip(free, blocks, strict=True)]
-    )
-    if not is_positive_definite(torch.diag(diagonal) - couplings.matrix(free)):
+        free = [m for m in free if stiff[m] < float("inf")]
+    h = couplings.matrix(free)
+    diagonal = [h.new_full((couplings.sizes[m],), stiff[m]) for m in free]
+    if free and not is_positive_definite(torch.diag(torch.cat(diagonal)) - h):
         raise ValueError(
             "the energy has no lower bound: with the identity, all eigenvalues of H must be less than "
             "1 + kappa; scale the couplings down, trust the cue more, or use Sphere"
@@ -248,7 +252,7 @@ def _attached(step: Callable[[Codes], Codes], rest: Codes) -> Codes:
 
     def solve(w: Tensor) -> Tensor:
         z = w
-        stop = ADJOINT_ROUNDING * torch.finfo(w.dtype).eps
+        stop = torch.finfo(w.dtype).eps ** 0.75
         for _ in range(ADJOINT_STEPS):
             (back,) = torch.autograd.grad(again, inner, z, retain_graph=True)
             new = w + back

@@ -110,9 +110,10 @@ class Couplings:
     spectrum: tuple[float, float] | None = None
 
     @property
-    def coupled(self) -> tuple[int, ...]:
-        """The modalities that have a block."""
-        return tuple(sorted({m for pair in self.blocks for m in pair}))
+    def sizes(self) -> dict[int, int]:
+        """d_m of the modalities that have a block."""
+        sizes = {m: block.shape[i] for pair, block in self.blocks.items() for i, m in enumerate(pair)}
+        return dict(sorted(sizes.items()))
 
     def value(self, g: Codes) -> Tensor:
         """-1/2 g^T H g - a^T g, (...,)."""
@@ -138,8 +139,8 @@ class Couplings:
 
     def matrix(self, modalities: Sequence[int] | None = None) -> Tensor:
         """H (D, D) of some modalities, in their order; those that have a block by default."""
-        chosen = self.coupled if modalities is None else [m for m in modalities if m in self.coupled]
-        size = {k: block.shape[i] for pair, block in self.blocks.items() for i, k in enumerate(pair)}
+        size = self.sizes
+        chosen = list(size) if modalities is None else [m for m in modalities if m in size]
         start = {m: sum(size[k] for k in chosen[:i]) for i, m in enumerate(chosen)}
         some = next(iter(self.blocks.values()))
         total = sum(size[m] for m in chosen)
@@ -262,7 +263,7 @@ class Energy:
         delta_m = max(0, kappa_m - lambda_min(H)), and 0 where the code is clamped.
         """
         least = self.couplings.extremes()[0] if self.couplings is not None else 0.0
-        coupled = self.couplings.coupled if self.couplings is not None else ()
+        coupled = self.couplings.sizes if self.couplings is not None else {}
         out: list[Scalar] = []
         for m in range(len(self.lagrangians)):
             bend = -least if m in coupled else 0.0
