@@ -147,8 +147,9 @@ def smooth(
 
 
 def auroc(positive: torch.Tensor, negative: torch.Tensor) -> float:
-    """The share of pairs in the right order."""
-    return float((positive[:, None] > negative[None]).double().mean())
+    """The share of pairs in the right order; a tie counts half, so that an energy at its floor is chance."""
+    above, level = positive[:, None] > negative[None], positive[:, None] == negative[None]
+    return float((above.double() + 0.5 * level.double()).mean())
 
 
 def editing(codes: torch.Tensor, features: int, repeats: int) -> list[Row]:
@@ -200,6 +201,8 @@ def main() -> None:
     d += same
     smooth_drawn = [*kinds[:2], *same_drawn[1:]]
     rows = a + b + c + d + editing(clip, 4096, repeats)
+    # The picture after the results, which name the commit and whether anything differs from it.
+    report("kernel", rows, quick)
     if not quick:
         law = [("sqrt(N / 2Y), Y = 256", [16.0, 1000.0], [math.sqrt(16 / 512), math.sqrt(1000 / 512)])]
         panels = [
@@ -215,7 +218,6 @@ def main() -> None:
             ("Novelty: of a kind, of one", "features Y", "AUROC", smooth_drawn, False),
         ]
         draw(panels, REPOSITORY / "docs/kernels.png")
-    report("kernel", rows, quick)
 
 
 if __name__ == "__main__":
