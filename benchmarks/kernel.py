@@ -147,7 +147,7 @@ def smooth(
 
 
 def auroc(positive: torch.Tensor, negative: torch.Tensor) -> float:
-    """The share of pairs in the right order; a tie counts half, so that an energy at its floor is chance."""
+    """The share of pairs in the right order; ties count half, so an energy at its floor is chance."""
     above, level = positive[:, None] > negative[None], positive[:, None] == negative[None]
     return float((above.double() + 0.5 * level.double()).mean())
 
