@@ -23,9 +23,10 @@ attention, -(1/beta) log sum_n exp(beta <x_n, g>), plus 1.
 **Error.** Trigonometric features err in S by about |T| / sqrt(2 Y) wherever g is: sqrt(N / 2 Y) for codes
 whose kernels with each other are small. A held code stands out by 1, and a cue at cosine c sees it as
 exp(-beta (1 - c)), so sharp recall needs (N / 2 Y) exp(2 beta (1 - c)) to be small, and
-the gradient, in d numbers, errs by more than the sum: docs/kernels.md has what was measured. Positive features err in proportion to each
-kernel, by sqrt((cosh A - 1) / Y) of it with A = beta |x + g|^2: for beta of about 1 and less. The exact scan
-(`attend`) is the faster and smaller way to sharp recall; this is for the smooth energy of small beta.
+the gradient, in d numbers, errs by more than the sum: docs/kernels.md has what was measured. Positive
+features err in proportion to each kernel, by sqrt((cosh A - 1) / Y) of it with A = beta |x + g|^2: for beta
+of about 1 and less. The exact scan (`attend`) is the faster and smaller way to sharp recall; this is for the
+smooth energy of small beta.
 
 **Floor.** Where the estimate lies below the floor (trigonometric sums may be negative) the energy is flat and
 its gradient 0: nothing is known there.
