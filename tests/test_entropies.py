@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -68,6 +69,7 @@ def test_gradients_through_the_support(omega: Entropy) -> None:
     assert torch.autograd.gradcheck(omega.argmax, (scores,), eps=1e-7, atol=1e-5)
     assert torch.autograd.gradcheck(omega.conjugate, (scores,), eps=1e-7, atol=1e-5)
     assert torch.autograd.gradgradcheck(omega.conjugate, (scores,), eps=1e-7, atol=1e-4)
+    assert torch.autograd.gradgradcheck(omega.argmax, (scores,), eps=1e-7, atol=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0, 3.0])
@@ -142,6 +144,50 @@ def test_extreme_alphas_stay_finite(alpha: float, make: type[Tsallis] | type[Nor
     assert torch.allclose(near, torch.softmax(draw(4, 6, 50), -1), atol=1e-3)
 
 
+@pytest.mark.parametrize("alpha", [1.0001, 1.01, 1.2, 1.5, 2.0, 2.5, 3.0, 10.0])
+@pytest.mark.parametrize("make", [Tsallis, Norm])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_the_optimality_conditions_hold_to_rounding(
+    make: type[Tsallis] | type[Norm], alpha: float, kind: torch.dtype
+) -> None:
+    """On the support the slope of Omega is s - tau, off it s <= tau; tau is free of the numerics."""
+    r, scores = alpha - 1.0, draw(14, 200, 60, scale=1.0).to(kind)
+    p = make(alpha).argmax(scores).double()
+    if make is Tsallis:
+        slope = torch.expm1(r * p.log()) / r
+    else:
+        slope = (p / torch.linalg.vector_norm(p, ord=alpha, dim=-1, keepdim=True)) ** r
+    tau = torch.where(p > 0, scores.double() - slope, 0.0)
+    mean = tau.sum(-1, keepdim=True) / (p > 0).sum(-1, keepdim=True)
+    eps = 40 * torch.finfo(kind).eps
+    assert torch.allclose(p.sum(-1), torch.ones(200).double(), atol=eps)
+    # An error of p changes the slope by about p^(alpha - 2) as much.
+    allowed = eps * (1.0 + slope.masked_fill(p == 0, 0.0).abs() + p.clamp(min=1e-3) ** (alpha - 2.0))
+    assert (torch.where(p > 0, tau - mean, 0.0).abs() <= 2 * allowed.amax(-1, keepdim=True)).all()
+    # What would round to 0 is 0.
+    least = torch.finfo(kind).tiny ** r
+    below = mean + (least - 1.0) / r if make is Tsallis else mean + least
+    assert (torch.where(p == 0, scores - below, -1.0) <= 2 * allowed.amax(-1, keepdim=True)).all()
+
+
+def test_steep_gradients_stay_finite_in_single_precision() -> None:
+    for make in (Tsallis, Norm):
+        for alpha in (3.0, 10.0, 50.0):
+            scores = draw(15, 500, 20).float().requires_grad_()
+            p = make(alpha).argmax(scores)
+            (gradient,) = torch.autograd.grad((p * draw(16, 500, 20).float()).sum(), scores)
+            assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+def test_no_slot_at_all_and_no_row_at_all(omega: Entropy) -> None:
+    assert omega.argmax(torch.zeros(3, 0)).shape == (3, 0)
+    assert (omega.conjugate(torch.zeros(3, 0)) == -math.inf).all()
+    for n in (5, 5000):
+        assert omega.argmax(torch.zeros(0, n)).shape == (0, n)
+        assert omega.conjugate(torch.zeros(0, n)).shape == (0,)
+
+
 ADVERSARIAL = {
     "random": draw(5, 20, 300),
     "flat": draw(5, 20, 300, scale=1e-3),
@@ -177,11 +223,37 @@ def test_equal_to_the_entmax_package(name: str, monkeypatch: pytest.MonkeyPatch)
                 assert torch.allclose(one, other, atol=1e-5), (mine, (one - other).abs().max())
 
 
-@pytest.mark.parametrize("k", [1, 4])
-def test_subsets_equal_the_budget_of_the_entmax_package(k: int) -> None:
-    scores = ADVERSARIAL["random"]
-    wanted = peer.budget_bisect(scores, budget=k, n_iter=100)
-    assert torch.allclose(Subsets(k).argmax(scores), wanted, atol=1e-6)
+@pytest.mark.parametrize("name", [name for name in ADVERSARIAL if name != "huge"])
+@pytest.mark.parametrize("k", [1, 4, 299])
+def test_subsets_equal_the_budget_of_the_entmax_package(name: str, k: int) -> None:
+    x, y = ADVERSARIAL[name].clone().requires_grad_(), ADVERSARIAL[name].clone().requires_grad_()
+    p, wanted = Subsets(k).argmax(x), peer.budget_bisect(y, budget=k, n_iter=100)
+    assert torch.allclose(p, wanted, atol=1e-9)
+    assert torch.allclose(Subsets(k).argmax(x.float()).double(), wanted, atol=2e-6)
+    if name in ("random", "sorted"):
+        direction = draw(8, *x.shape)
+        (one,), (other,) = torch.autograd.grad(p, x, direction), torch.autograd.grad(wanted, y, direction)
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@given(seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_subsets_equal_a_slow_search(k: int, seed: int) -> None:
+    """Each row by itself, the threshold tried between every two of the points where the mass bends."""
+    scores = draw(seed, 4, 9).round(decimals=1)
+    scores[0, 3:] = -math.inf
+    p = Subsets(k).argmax(scores)
+    for row, mine in zip(scores.tolist(), p.tolist(), strict=True):
+        present = [s for s in row if s > -math.inf]
+        bends = sorted({b for s in present for b in (s, s - 1)})
+        wanted = [float(s > -math.inf) for s in row]
+        for low, high in pairwise(bends):
+            mass_low, mass_high = (sum(min(max(s - b, 0), 1) for s in present) for b in (low, high))
+            if len(present) > k and mass_low >= k > mass_high:
+                tau = low + (mass_low - k) / (mass_low - mass_high) * (high - low)
+                wanted = [min(max(s - tau, 0), 1) for s in row]
+        assert mine == pytest.approx(wanted, abs=1e-9)
 
 
 def test_losses_equal_those_of_the_entmax_package() -> None:
@@ -215,7 +287,17 @@ def test_fenchel_young_losses_are_zero_at_the_argmax_and_positive_elsewhere(
     assert (fenchel_young(omega, scores, other) >= -1e-9).all()
 
 
-@pytest.mark.parametrize("omega", [Tsallis(1.5), Tsallis(2.0), Tsallis(1.3), Norm(2.0), Norm(4.0)], ids=str)
+def test_losses_of_large_scores_lose_no_digits() -> None:
+    target = torch.nn.functional.one_hot(torch.arange(4), 8).float()
+    for omega in (Shannon(), Tsallis(1.5), Norm(2.0)):
+        scores = draw(13, 4, 8).float()
+        far = fenchel_young(omega, (scores * 64).round() / 64 + 8192, target)
+        assert torch.allclose(far, fenchel_young(omega, (scores * 64).round() / 64, target), atol=1e-5)
+        for kind in (torch.float16, torch.bfloat16):
+            assert torch.isfinite(fenchel_young(omega, 1e4 * scores.to(kind), target.to(kind))).all()
+
+
+@pytest.mark.parametrize("omega", [one for one in ALL if not isinstance(one, Shannon)], ids=str)
 @pytest.mark.parametrize("scale", [0.05, 1.0, 10.0])
 def test_long_rows_are_solved_as_short_ones(
     omega: Entropy, scale: float, monkeypatch: pytest.MonkeyPatch
@@ -224,9 +306,28 @@ def test_long_rows_are_solved_as_short_ones(
     scores[1, 5000:] = -math.inf
     scores[2] = -math.inf
     scores[3] = scores[3].sort().values
-    reduced = omega.argmax(scores)
+    x, y = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+    reduced, value = omega.argmax(x), omega.conjugate(x)
+    single = omega.argmax(scores.float())
     monkeypatch.setattr(entmax_module, "LONG", 10**9)
-    assert torch.allclose(reduced, omega.argmax(scores), atol=1e-9)
+    assert torch.allclose(reduced, omega.argmax(y), atol=1e-9)
+    assert torch.allclose(single, omega.argmax(scores.float()), atol=1e-6)
+    assert torch.allclose(value, omega.conjugate(y))
+    direction = draw(18, 5, 10_007)
+    (one,), (other,) = (
+        torch.autograd.grad(reduced, x, direction),
+        torch.autograd.grad(omega.argmax(y), y, direction),
+    )
+    assert torch.allclose(one, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("omega", ALL, ids=str)
+def test_not_a_number_is_not_hidden(omega: Entropy) -> None:
+    for n in (20, 5000):
+        scores = draw(17, 2, n)
+        scores[1, 7] = math.nan
+        p = omega.argmax(scores)
+        assert torch.isnan(p[1]).any() and torch.isfinite(p[0]).all()
 
 
 @pytest.mark.parametrize("omega", [Tsallis(1.5), Tsallis(2.0), Norm(2.0)], ids=str)
@@ -257,3 +358,11 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Subsets(0)
     assert isinstance(entropy(1.0), Shannon) and isinstance(entropy(1.5), Tsallis)
+
+
+@pytest.mark.parametrize("omega", [Tsallis(1.5), Norm(5.0), Subsets(3)], ids=str)
+def test_compiles_as_one_graph(omega: Entropy) -> None:
+    scores = draw(19, 3, 12)
+    torch.compiler.reset()
+    compiled = torch.compile(omega.conjugate, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(scores), omega.conjugate(scores))

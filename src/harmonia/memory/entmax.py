@@ -1,230 +1,253 @@
-"""The numerics of sparse argmaxes: thresholds, their gradients, and long rows.
+"""The numerics of alpha-entmax and alpha-normmax: plain tensors in and out, no gradients.
 
-Both alpha-entmax and normmax are  p proportional to (z - tau)_+^a  where tau solves  sum (z - tau)_+^e = 1:
+Both are p = u / sum(u) with ``u_i = [scale s_i - tau]_+ ^ (1 / (alpha - 1))`` and a threshold tau that makes
+the norm of u of some ``order`` one: order 1 is entmax (Peters, Niculae and Martins 2019), order alpha is
+normmax (Blondel, Martins and Niculae 2020). With z = scale (s - max s) and tau = t - 1 the entries
+``x = 1 + z - t`` lie in [0, 1], t = 0 is one-hot, and t solves |x|_q = 1 for q = order / (alpha - 1).
 
-* alpha-entmax: z = (alpha - 1) s, e = a = 1/(alpha - 1)   (Peters, Niculae and Martins 2019)
-* alpha-normmax: z = s, e = alpha/(alpha - 1), a = 1/(alpha - 1)   (Blondel, Martins and Niculae 2020)
-
-For e = 1 and e = 2 tau is exact, by sorting; else by bisection. tau >= max z - 1, so what lies further
-below the maximum has no mass. Long rows are reduced to what can have mass before anything is sorted.
+Adding slots only raises t, and so does lowering q. Hence the threshold of any few of the slots bounds that
+of all, and what lies below it has no mass: long rows are cut to a few candidates in one pass over them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Rows longer than this are reduced first.
-LONG = 4096
-# Entries whose maximum is looked at before each of them, and how many maxima bound the threshold.
-GROUP = 32
-FEW = 128
-# Below this width of the support, exponents are so large that single precision would not do.
-STEEP = 16.0
+CHUNK = 64
+"""Slots whose maximum stands for them while candidates are looked for."""
+FEW = 256
+"""About so many maxima of maxima bound the threshold: few enough not to be worth a second thread."""
+LONG = 2048
+"""Rows longer than this are cut to their candidates first."""
+SHORT = 128
+"""Rows up to this length are solved by sorting, where there is a formula."""
+STEPS = 64
+"""At most so many steps of Newton's method; fewer than ten are usual."""
+BLOCK = 1 << 17
+"""Entries that are solved together where nothing can be left out: few enough to stay in the cache."""
 
 
-def sparse(scores: Tensor, scale: float, e: float, a: float) -> Tensor:
-    """p (..., n), proportional to (z - tau)_+^a with z = scale * scores and sum (z - tau)_+^e = 1.
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The slots of each row that may have mass: ``scores`` (R, m), -inf where a row has fewer.
 
-    Entries of -inf get 0; so does a row without a finite entry.
+    Candidate ``scores.flatten()[cell]`` is entry ``place`` of the flattened rows (None: m = n, all are kept).
     """
-    rows = scores.reshape(-1, scores.shape[-1])
-    found = _reduce(rows, scale, e)
-    if found is None:
-        return _normalised(power(_solve(scores * scale, e), a))
-    row, column, place, width = found
-    short = rows.new_full((len(rows), width), -torch.inf)
-    short[row, place] = rows[row, column] * scale
-    out = torch.zeros_like(rows)
-    out[row, column] = _normalised(power(_solve(short, e), a))[row, place]
-    return out.reshape(scores.shape)
+
+    scores: Tensor
+    n: int
+    cell: Tensor | None = None
+    place: Tensor | None = None
+
+    def spread(self, p: Tensor) -> Tensor:
+        """The rows (R, n) whose candidates are ``p`` (R, m); all else is zero."""
+        if self.cell is None or self.place is None:
+            return p
+        out = p.new_zeros(p.shape[0], self.n)
+        out.view(-1)[self.place] = p.reshape(-1)[self.cell]
+        return out
 
 
-def _normalised(p: Tensor) -> Tensor:
-    return p / p.sum(dim=-1, keepdim=True).clamp(min=1e-30)
+def candidates(scores: Tensor, bound: Callable[[Tensor], Tensor]) -> Candidates:
+    """The slots of ``scores`` (R, n) that may have mass.
 
-
-def _reduce(scores: Tensor, scale: float, e: float) -> tuple[Tensor, Tensor, Tensor, int] | None:
-    """(row, column, place in its row, width) of the entries that can have mass; None if they are many.
-
-    The threshold of some of a row's entries is never above that of all: some of the group maxima give a
-    bound below which nothing has mass.
+    ``bound`` (R, c) -> (R, 1) takes some of the scores of each row; what is not above it has no mass.
     """
     rows, n = scores.shape
-    if n <= LONG:
-        return None
-    whole = n - n % GROUP
-    groups, rest = scores[:, :whole].reshape(rows, -1, GROUP).amax(dim=-1), scores[:, whole:]
-    few = min(FEW, groups.shape[1])
-    best = groups[:, : groups.shape[1] // few * few].reshape(rows, few, -1).amax(dim=-1) * scale
-    # tau of these, on the scale of the scores; inf where a row has no finite entry.
-    tau = best.amax(dim=-1) - _solve(best, e).amax(dim=-1)
-    floor = (tau / scale).nan_to_num(nan=torch.inf, neginf=torch.inf)[:, None]
-    # Rounding may have moved tau up.
-    floor = floor - 1e-5 * floor.abs() - 1e-6
-    row, group = (groups >= floor).nonzero(as_tuple=True)
-    if len(row) * GROUP > n * rows // 8:
-        return None
-    members = scores[:, :whole].reshape(rows, -1, GROUP)[row, group]
-    within, member = (members >= floor[row]).nonzero(as_tuple=True)
-    row, column = row[within], group[within] * GROUP + member
-    if whole < n:
-        rest_row, rest_column = (rest >= floor).nonzero(as_tuple=True)
-        row, column = torch.cat([row, rest_row]), torch.cat([column, rest_column + whole])
-        order = row.argsort(stable=True)
-        row, column = row[order], column[order]
-    count = torch.bincount(row, minlength=rows)
-    place = torch.arange(len(row), device=scores.device) - (count.cumsum(0) - count)[row]
-    return row, column, place, max(1, int(count.max()))
-
-
-def _solve(z: Tensor, e: float) -> Tensor:
-    """(z - tau)_+ for ``z`` (..., n) with tau such that sum (z - tau)_+^e = 1; 0 for entries of -inf."""
-    top = z.amax(dim=-1, keepdim=True)
-    some = top > -torch.inf
-    # What is absent, or lies 2 below the best, can have no mass; a finite number keeps sums finite.
-    shifted = (z - torch.where(some, top, 0.0)).clamp(min=-2.0)
-    tau = _exact(shifted, e) if e in (1.0, 2.0) else _bisect(shifted, e)
-    return torch.where(some, (shifted - tau[..., None]).clamp(min=0.0), 0.0)
-
-
-def _exact(z: Tensor, e: float) -> Tensor:
-    """By sorting; ``z`` has its maximum at 0."""
-    ordered = z.sort(dim=-1, descending=True).values
-    rank = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
-    if e == 1.0:
-        tau = (ordered.cumsum(dim=-1) - 1.0) / rank
+    if n <= LONG or rows == 0:
+        return Candidates(scores, n)
+    scores = scores.contiguous()
+    whole = n - n % CHUNK
+    chunks, rest = scores[:, :whole].view(rows, -1, CHUNK), scores[:, whole:]
+    maxima = chunks.amax(dim=-1)
+    size = max(1, maxima.shape[1] // FEW)
+    some = maxima[:, : maxima.shape[1] // size * size].reshape(rows, -1, size).amax(dim=-1)
+    floor = bound(some)
+    # "Not at most" instead of "above" keeps NaN, to be seen in the result.
+    chosen = ~(maxima <= floor)
+    if 4 * int(chosen.sum()) < maxima.numel():
+        row, chunk = chosen.nonzero(as_tuple=True)
+        found = chunks[row, chunk]
+        hit, offset = (~(found <= floor[row])).nonzero(as_tuple=True)
+        row, column, value = row[hit], chunk[hit] * CHUNK + offset, found[hit, offset]
     else:
-        mean = ordered.cumsum(dim=-1) / rank
-        # sum of (z - mean)^2 over the first entries
-        spread = (ordered**2).cumsum(dim=-1) - rank * mean**2
-        tau = mean - ((1.0 - spread).clamp(min=0.0) / rank).sqrt()
-    support = (tau <= ordered).sum(dim=-1, keepdim=True).clamp(min=1)
-    return tau.gather(-1, support - 1)[..., 0]
+        above = ~(scores[:, :whole] <= floor)
+        if 4 * int(above.sum()) > scores.numel():
+            return Candidates(scores, n)
+        row, column = above.nonzero(as_tuple=True)
+        value = scores[row, column]
+    count = torch.bincount(row, minlength=rows)
+    width = int(count.max())
+    position = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    # The last entries of a row fill no chunk and are always kept.
+    kept = torch.cat([scores.new_full((rows, width), -torch.inf), rest], dim=1)
+    cells = torch.arange(kept.numel(), device=row.device).view_as(kept)
+    places = torch.arange(rows, device=row.device)[:, None] * n + torch.arange(whole, n, device=row.device)
+    cell, place = cells[row, position], row * n + column
+    kept.view(-1)[cell] = value
+    return Candidates(
+        kept, n, torch.cat([cell, cells[:, width:].flatten()]), torch.cat([place, places.flatten()])
+    )
 
 
-def _bisect(z: Tensor, e: float) -> Tensor:
-    """The mass falls from >= 1 at tau = -1 to 0 at tau = 0; ``z`` has its maximum at 0."""
-    wide = z.double() if e > STEEP else z
-    low = torch.full(wide.shape[:-1], -1.0, dtype=wide.dtype, device=z.device)
-    width = 1.0
-    for _ in range(56 if wide.dtype == torch.float64 else 28):
-        width *= 0.5
-        middle = low + width
-        mass = ((wide - middle[..., None]).clamp(min=0.0) ** e).sum(dim=-1)
-        low = torch.where(mass >= 1.0, middle, low)
-    return low.to(z.dtype)
+def lower_bound(scores: Tensor, scale: float, q: float) -> Tensor:
+    """The score (R, 1) from which on downwards there is no mass, in ``scores`` (R, c) or more of the row."""
+    best = finite(scores.amax(dim=-1, keepdim=True))
+    t = threshold((scores - best) * scale, max(q, 1.0))
+    # Rounding may have raised it by a little.
+    slack = torch.finfo(scores.dtype).eps * (32.0 / scale + 4.0 * best.abs())
+    return best + (t - 1.0) / scale - slack
 
 
-def power(x: Tensor, exponent: float) -> Tensor:
-    """x^exponent where x > 0, else 0: also in the gradient, whatever the exponent."""
-    some = x > 0
-    return torch.where(some, torch.where(some, x, 1.0) ** exponent, 0.0)
+def weights(scores: Tensor, alpha: float, order: float, scale: float) -> Tensor:
+    """p for ``scores`` (R, m); zero where a score is -inf, and everywhere if all scores of a row are."""
+
+    def solve(block: Tensor) -> Tensor:
+        best = finite(block.amax(dim=-1, keepdim=True))
+        if alpha <= 2.0:
+            u = _wide((block - best) * scale, alpha, order)
+        else:
+            u = _steep(block, best, alpha, order, scale)
+        return u.div_(u.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(u.dtype).tiny))
+
+    return in_blocks(solve, scores)
 
 
-class Entmax(torch.autograd.Function):
-    """alpha-entmax over the last axis, differentiated through its support."""
-
-    @staticmethod
-    def forward(scores: Tensor, alpha: float) -> Tensor:
-        """``p`` (..., n)."""
-        a = 1.0 / (alpha - 1.0)
-        wide = scores.double() if a > STEEP else scores
-        return sparse(wide, alpha - 1.0, a, a).to(scores.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        """Keep p."""
-        ctx.alpha = inputs[1]
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
-        """J = diag(g) - g g^T / sum g with g = p^(2 - alpha) on the support."""
-        (p,) = ctx.saved_tensors
-        g = power(p, 2.0 - ctx.alpha)
-        v = grad[0] * g
-        total = g.sum(dim=-1, keepdim=True).clamp(min=1e-30)
-        return v - g * (v.sum(dim=-1, keepdim=True) / total), None
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, None], scores: Tensor, alpha: float) -> tuple[Tensor, int]:
-        """A further batch axis, in front."""
-        return Entmax.apply(scores.movedim(dims[0] or 0, 0), alpha), 0  # type: ignore[no-untyped-call]
+def in_blocks(solve: Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
+    """``solve(scores)`` row by row; on a CPU a few rows at a time where they would not fit into its cache."""
+    if scores.device.type != "cpu" or scores.numel() <= BLOCK:
+        return solve(scores)
+    step = max(1, BLOCK // scores.shape[1])
+    return torch.cat([solve(block) for block in torch.split(scores, step)])
 
 
-class Normmax(torch.autograd.Function):
-    """alpha-normmax over the last axis, differentiated through its support."""
-
-    @staticmethod
-    def forward(scores: Tensor, alpha: float) -> Tensor:
-        """``p`` (..., n)."""
-        return sparse(scores, 1.0, alpha / (alpha - 1.0), 1.0 / (alpha - 1.0))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        """Keep p."""
-        ctx.alpha = inputs[1]
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
-        """Implicit: with q = p / |p|, dq = h (ds - <p, ds>), h = q^(2 - alpha) / (alpha - 1)."""
-        (p,), alpha = ctx.saved_tensors, ctx.alpha
-        norm = power(power(p, alpha).sum(dim=-1, keepdim=True), 1.0 / alpha)
-        h = power(p, 2.0 - alpha) * power(norm, alpha - 1.0) / (alpha - 1.0)
-        v = (grad[0] - (grad[0] * p).sum(dim=-1, keepdim=True)) * h
-        return v - p * v.sum(dim=-1, keepdim=True), None
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, None], scores: Tensor, alpha: float) -> tuple[Tensor, int]:
-        """A further batch axis, in front."""
-        return Normmax.apply(scores.movedim(dims[0] or 0, 0), alpha), 0  # type: ignore[no-untyped-call]
+def finite(best: Tensor) -> Tensor:
+    """The maximum of each row, but zero for a row without any slot."""
+    return best.masked_fill(best == -torch.inf, 0.0)
 
 
-class CappedSimplex(torch.autograd.Function):
-    """Euclidean projection on {0 <= p <= 1, sum p = k} over the last axis."""
+def _wide(z: Tensor, alpha: float, order: float) -> Tensor:
+    """u for alpha <= 2, where an error of t is not magnified."""
+    exponent = 1.0 / (alpha - 1.0)
+    return _power(z, threshold(z, order * exponent), exponent)
 
-    @staticmethod
-    def forward(scores: Tensor, k: int) -> Tensor:
-        """``p`` (..., n); fewer than k finite entries: all of them 1."""
-        present = scores > -torch.inf
-        enough = present.sum(dim=-1, keepdim=True) > k
-        # Only differences of at most 1 around the k-th best decide; far entries are cut to keep sums finite.
-        kth = scores.topk(min(k, scores.shape[-1]), dim=-1).values[..., -1:]
-        s = (scores - torch.where(kth > -torch.inf, kth, 0.0)).clamp(-2.0 - k, 2.0 + k)
-        low, high = torch.full_like(kth, -1.0), torch.full_like(kth, 1.0)
-        low, high = low * (2.0 + k), high * (2.0 + k)
-        for _ in range(64 if s.dtype == torch.float64 else 36):
-            middle = 0.5 * (low + high)
-            heavy = (s - middle).clamp(0.0, 1.0).sum(dim=-1, keepdim=True) >= k
-            low, high = torch.where(heavy, middle, low), torch.where(heavy, high, middle)
-        p = (s - low).clamp(0.0, 1.0)
-        between = (p > 0) & (p < 1)
-        # Exact on the set that bisection has found.
-        count = between.sum(dim=-1, keepdim=True)
-        ones = (p >= 1).sum(dim=-1, keepdim=True)
-        tau = (torch.where(between, s, 0.0).sum(dim=-1, keepdim=True) + ones - k) / count.clamp(min=1)
-        p = torch.where(count > 0, (s - tau).clamp(0.0, 1.0), p)
-        return torch.where(enough, p, present.to(p.dtype)) * present
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        """Keep which entries lie strictly between 0 and 1."""
-        ctx.save_for_backward(output)
+def _power(z: Tensor, t: Tensor, exponent: float) -> Tensor:
+    """[1 + z - t]_+ ^ exponent, to full precision also where the exponent is large (alpha near 1)."""
+    below = (z - t).clamp_(min=-1.0)
+    if exponent == 0.0:
+        return (below > -1.0).to(z.dtype)
+    if exponent == 1.0:
+        return below.add_(1.0)
+    if exponent == 2.0:
+        return below.add_(1.0).square_()
+    return below.log1p_().mul_(exponent).exp_()
 
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
-        """The identity, centred, on the entries strictly between 0 and 1."""
-        (p,) = ctx.saved_tensors
-        between = ((p > 0) & (p < 1)).to(grad[0].dtype)
-        v = grad[0] * between
-        mean = v.sum(dim=-1, keepdim=True) / between.sum(dim=-1, keepdim=True).clamp(min=1.0)
-        return v - between * mean, None
 
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, None], scores: Tensor, k: int) -> tuple[Tensor, int]:
-        """A further batch axis, in front."""
-        return CappedSimplex.apply(scores.movedim(dims[0] or 0, 0), k), 0  # type: ignore[no-untyped-call]
+def threshold(z: Tensor, q: float) -> Tensor:
+    """The root t (R, 1) of |[1 + z - t]_+|_q = 1 for q >= 1 and rows ``z`` (R, m) whose maximum is 0."""
+    if q in (1.0, 2.0) and z.shape[1] <= SHORT:
+        t = _by_sorting(z, q)
+        # The running sums have rounded.
+        for _ in range(2):
+            t = _newton(z, t, q).clamp_(0.0, 1.0)
+        return t
+    t = torch.zeros_like(z[:, :1])
+    for _ in range(STEPS):
+        moved = torch.maximum(t, _newton(z, t, q))
+        if _all_rest(moved == t):
+            break
+        t = moved
+    return t
+
+
+def _by_sorting(z: Tensor, q: float) -> Tensor:
+    """The root if the k best are the support, for every k, of which the last that contains its k-th is right.
+
+    q = 1: Held, Wolfe and Crowder 1974; q = 2: Peters, Niculae and Martins 2019, algorithm 2.
+    """
+    x = z.sort(dim=-1, descending=True).values.clamp_(min=-1.0).add_(1.0)
+    rank = torch.arange(1, z.shape[1] + 1, dtype=z.dtype, device=z.device)
+    mean = x.cumsum(dim=-1) / rank
+    if q == 1.0:
+        t = mean - 1.0 / rank
+    else:
+        variance = (x * x).cumsum(dim=-1) / rank - mean * mean
+        t = mean - (1.0 / rank - variance).clamp_(min=0.0).sqrt_()
+    last = (t <= x).sum(dim=-1, keepdim=True).clamp(min=1) - 1
+    return t.gather(-1, last)
+
+
+def _newton(z: Tensor, t: Tensor, q: float) -> Tensor:
+    """A step of Newton's method on |x|_q = 1.
+
+    The norm is convex and falls with t, so from the left no step passes the root; it is nearly linear, so the
+    steps are few (one for equal entries, at any q). For q = 1 it is Michelot's method (1986).
+    """
+    slope = _power(z, t, q - 1.0)
+    x = slope if q == 2.0 else (z - t).clamp_(min=-1.0).add_(1.0)
+    tiny = torch.finfo(z.dtype).tiny
+    total = (slope * x if q > 1.0 else x).sum(dim=-1, keepdim=True).clamp_(min=tiny)
+    falling = slope.sum(dim=-1, keepdim=True).clamp_(min=tiny)
+    # (|x| - 1) / -(d|x|/dt), written with the sums of x^q and x^(q-1).
+    return t - torch.expm1(total.log() / -q) * total / falling
+
+
+def _all_rest(rests: Tensor) -> bool:
+    """Whether no row moves any more; a compiled graph cannot ask, and makes all the steps."""
+    return not torch.compiler.is_compiling() and bool(rests.all())
+
+
+def _steep(scores: Tensor, best: Tensor, alpha: float, order: float, scale: float) -> Tensor:
+    """u for alpha > 2, where u rises so steeply at the threshold that t would not be precise enough.
+
+    The unknown is v, the least u of the support: u_i = (d_i + v^r)^(1/r) with r = alpha - 1 and d_i the lead
+    over the last slot of the support. |u|_order is convex in v; Newton's method comes from above.
+    """
+    r = alpha - 1.0
+    lowest = best - 1.0 / scale
+    some = scores > lowest
+    raised = torch.maximum(scores, lowest)
+    size, last = _support(raised, scale, order / r)
+    inside = some & (raised >= last)
+    a = (raised - last).mul_(scale).clamp_(min=0.0).pow_(1.0 / r)
+    v = size.pow(-1.0 / order)
+    tiny = torch.finfo(v.dtype).tiny
+    for _ in range(STEPS):
+        u = _hypot(a, v, r).mul_(inside)
+        rise = torch.where(inside, (v / u) ** (r - 1.0) * u ** (order - 1.0), 0.0).sum(dim=-1, keepdim=True)
+        norm = (u**order).sum(dim=-1, keepdim=True) ** (1.0 / order)
+        moved = (v - (norm - 1.0) * norm ** (order - 1.0) / rise.clamp_(min=tiny)).clamp_(min=tiny)
+        moved = torch.minimum(v, moved)
+        if _all_rest(moved == v):
+            break
+        v = moved
+    return u
+
+
+def _hypot(a: Tensor, v: Tensor, r: float) -> Tensor:
+    """(a^r + v^r)^(1/r) without underflow, for v > 0."""
+    large, small = torch.maximum(a, v), torch.minimum(a, v)
+    return (small / large).pow_(r).log1p_().div_(r).exp_().mul_(large)
+
+
+def _support(scores: Tensor, scale: float, q: float) -> tuple[Tensor, Tensor]:
+    """How many slots have mass and the score of the last of them, both (R, 1), by binary search.
+
+    Slot k has mass iff the slots before it, measured from it, have not yet used up the norm.
+    """
+    ordered = scores.sort(dim=-1, descending=True).values
+    low = torch.zeros_like(scores[:, :1], dtype=torch.long)
+    high = torch.full_like(low, scores.shape[-1])
+    for _ in range(scores.shape[-1].bit_length()):
+        # low has mass, high has none; once they are neighbours nothing moves.
+        middle = (low + high) // 2
+        lead = (ordered - ordered.gather(-1, middle)).mul_(scale).clamp_(min=0.0)
+        has_mass = lead.pow_(q).sum(dim=-1, keepdim=True) < 1.0
+        low, high = torch.where(has_mass, middle, low), torch.where(has_mass, high, middle)
+    last = ordered.gather(-1, low)
+    return (ordered >= last).sum(dim=-1, keepdim=True).to(scores.dtype), last
