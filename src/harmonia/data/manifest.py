@@ -86,7 +86,7 @@ def read_manifest(path: str | Path, *, extract_to: str | Path | None = None) -> 
             try:
                 if isinstance(row, str):
                     raise ValueError(row)
-                found: Record | Problem = _record(row, manifest, folder)
+                found: Record | Problem = row_record(row, manifest, folder)
             except ValueError as error:
                 found = Problem(str(manifest), f"row {number}: {error}")
             yield found
@@ -106,7 +106,7 @@ def _reason(error: Exception) -> str:
     return why(error) if isinstance(error, OSError) else str(error).partition("\n")[0]
 
 
-def _record(row: Row, manifest: Path, extract_to: Path | None) -> Record:
+def row_record(row: Row, manifest: Path, extract_to: Path | None) -> Record:
     """The record of one row; a ValueError says what is wrong with it."""
     parts: list[Part] = []
     facts: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def _record(row: Row, manifest: Path, extract_to: Path | None) -> Record:
     if not parts:
         raise ValueError("it has no part: every column of parts is empty")
     facts.setdefault("path", str(manifest))
-    return Record("", tuple(parts), facts | _metadata(row))
+    return Record("", tuple(parts), facts | row_metadata(row))
 
 
 def _items(row: Row) -> Iterator[tuple[str, str, Any]]:
@@ -201,7 +201,7 @@ def _embedded(content: bytes, column: str, holds: str, name: str | None, extract
         ) from error
 
 
-def _metadata(row: Row) -> dict[str, Any]:
+def row_metadata(row: Row) -> dict[str, Any]:
     """The columns that are no parts, as plain values."""
     metadata = {}
     for column, value in row.items():
@@ -209,13 +209,13 @@ def _metadata(row: Row) -> dict[str, Any]:
             continue
         if column == "tags" and isinstance(value, str):
             value = [tag.strip() for tag in value.split(",") if tag.strip()]
-        plain = _plain(value)
+        plain = plain_value(value)
         if plain is not None and plain != "":
             metadata[column] = plain
     return metadata
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A value that JSON can hold, None where there is none."""
     match value:
         case bool() | int() | str():
@@ -227,7 +227,7 @@ def _plain(value: Any) -> Any:
         case timedelta():
             return value.total_seconds()
         case list() | tuple():
-            return [plain for item in value if (plain := _plain(item)) is not None]
+            return [plain for item in value if (plain := plain_value(item)) is not None]
         case dict():
-            return json.dumps({str(k): _plain(v) for k, v in value.items()}, ensure_ascii=False)
+            return json.dumps({str(k): plain_value(v) for k, v in value.items()}, ensure_ascii=False)
     return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harmonia.modalities.limits import Limits, Source, caption_of, fail, wrong_kind
 
 # Playlists and concat scripts would make FFmpeg open other files and addresses: not in this list.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mp3,aac,ogg,flac,wav,aiff,caf,amr"
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mp3,aac,ogg,flac,wav,aiff,caf,amr"
 _RATES = range(100, 1_000_001)
 
 

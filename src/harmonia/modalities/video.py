@@ -19,7 +19,7 @@ from harmonia.modalities.film import Film, Frame, opened_film
 from harmonia.modalities.limits import LIMITS, Limits, Source, fail, replacing
 from harmonia.types import Signal
 
-SUFFIXES: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp")
+SUFFIXES: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mpg", ".mpeg")
 
 SHORTEST = 1.0
 """Seconds: no window is shorter, unless the whole video is."""

@@ -1,0 +1,128 @@
+"""Records as arrays: what a training loop draws its batches from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harmonia.types import HarmoniaError
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""Inputs (n, ...) -> inputs of the same shape, drawn from the generator."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Views:
+    """Parts of one modality. ``inputs`` (n, ...) as a tower prepares them; ``record`` (n,) int64 says which
+    record each belongs to: several rows of one record are several parts, a record without a row lacks the
+    modality."""
+
+    inputs: Tensor
+    record: Tensor
+
+    def to(self, device: torch.device | str) -> Views:
+        """The same on another device."""
+        return Views(self.inputs.to(device, non_blocking=True), self.record.to(device, non_blocking=True))
+
+
+Batch = dict[str, Views]
+
+
+class Pairs:
+    """Records whose parts are arrays; a batch holds some parts of each of its records.
+
+    Args:
+        parts: the parts by modality, ``record`` counted from 0 to ``records`` - 1. Records may have any
+            number of parts of a modality, also none.
+        records: how many there are; by default as many as the parts name.
+        augment: what is done to the inputs of a modality in a batch.
+        per_record: how many parts of one modality a batch takes of each record, at random without
+            repetition; a number, or one for each modality.
+        drop: the probability with which a modality of a record is left out of a batch, so that missing
+            parts are normal. No record loses all of them.
+
+    `batch` is a pure function of the indices and the generator, which makes training resume exactly.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Views],
+        *,
+        records: int | None = None,
+        augment: Mapping[str, Augment] | None = None,
+        per_record: int | Mapping[str, int] = 1,
+        drop: float = 0.0,
+    ) -> None:
+        if not parts or any(len(view.record) != len(view.inputs) for view in parts.values()):
+            raise HarmoniaError("give the parts of one modality at least, and a record for each of them")
+        if not 0.0 <= drop < 1.0:
+            raise HarmoniaError(f"drop must be at least 0 and less than 1 (got {drop})")
+        most = max(int(view.record.max()) + 1 if len(view.record) else 0 for view in parts.values())
+        self._records = most if records is None else records
+        if self._records < most or not self._records:
+            raise HarmoniaError(
+                f"the parts name {most} records, but there are {self._records}: check the ids"
+            )
+        self.parts = {name: _grouped(view) for name, view in parts.items()}
+        self._count = {
+            name: torch.bincount(view.record, minlength=self._records) for name, view in self.parts.items()
+        }
+        self._start = {name: count.cumsum(0) - count for name, count in self._count.items()}
+        self._augment = dict(augment or {})
+        self._take = {name: per_record if isinstance(per_record, int) else per_record[name] for name in parts}
+        self._drop = drop
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return self._records
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Parts of the records ``indices`` (B,), which become records 0 to B - 1 of the batch."""
+        kept = self._kept(indices, generator)
+        found: Batch = {}
+        for i, name in enumerate(self.parts):
+            rows, record = self._rows(name, indices, kept[:, i], generator)
+            if not len(rows):
+                continue
+            inputs = self.parts[name].inputs[rows]
+            if name in self._augment:
+                inputs = self._augment[name](inputs, generator)
+            found[name] = Views(inputs, record)
+        return found
+
+    def _kept(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Which modalities each record keeps, bool (B, M); one of those it has, at least."""
+        has = torch.stack([self._count[name][indices] > 0 for name in self.parts], dim=1)
+        if not self._drop:
+            return has
+        luck = torch.rand(has.shape, generator=generator).masked_fill(~has, -1.0)
+        kept = luck >= self._drop
+        kept[torch.arange(len(indices)), luck.argmax(dim=1)] = True
+        return kept & has
+
+    def _rows(
+        self, name: str, indices: Tensor, kept: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of the parts drawn, and the record of the batch each belongs to."""
+        count = self._count[name][indices] * kept
+        most = int(count.max())
+        if not most:
+            return indices[:0], indices[:0]
+        luck = torch.rand(len(indices), most, generator=generator)
+        luck = luck.masked_fill(torch.arange(most) >= count[:, None], 2.0)
+        chosen = luck.argsort(dim=1)[:, : self._take[name]]
+        there = chosen < count[:, None]
+        rows = (self._start[name][indices][:, None] + chosen)[there]
+        record = torch.arange(len(indices))[:, None].expand_as(chosen)[there]
+        return rows, record
+
+
+def _grouped(view: Views) -> Views:
+    """The same parts, those of one record beside each other."""
+    order = view.record.argsort(stable=True)
+    if bool((order[1:] > order[:-1]).all()):
+        return view
+    return Views(view.inputs[order], view.record[order])

@@ -1,0 +1,8 @@
+"""Training: the one loop for every model of the project, its checkpoints, its start on many processes."""
+
+from harmonia.training.checkpoint import load_weights
+from harmonia.training.config import TrainConfig
+from harmonia.training.data import Indexed, Stream
+from harmonia.training.loop import Result, Stopped, Trainable, fit
+
+__all__ = ["Indexed", "Result", "Stopped", "Stream", "TrainConfig", "Trainable", "fit", "load_weights"]

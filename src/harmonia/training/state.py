@@ -1,0 +1,123 @@
+"""Everything of a run that changes from step to step, and how it is kept and brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harmonia.training import checkpoint
+from harmonia.training.distributed import World
+from harmonia.training.optim import Average
+from harmonia.types import HarmoniaError
+
+
+@dataclass
+class Progress:
+    """Where a run stands, besides its tensors. It goes into state.json as it is."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    """Evaluations since the best one."""
+    finished: bool = False
+    window: dict[str, list[float]] = field(default_factory=dict)
+    """Losses since the last line of the log, by group."""
+
+    def judge(self, value: float, lower_is_better: bool) -> None:
+        """Note an evaluation's value; one that is not a number is never the best."""
+        sign = -1 if lower_is_better else 1
+        if value == value and (self.best is None or sign * value > sign * self.best):
+            self.best, self.best_step, self.stale = value, self.step, 0
+        else:
+            self.stale += 1
+
+
+class Keeper:
+    """Writes the state of a run into its folder and brings it back.
+
+    ``identity`` is what a run has to have in common with the one it goes on from: its settings and data.
+    ``saved`` is the step of the last checkpoint, None before the first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        world: World,
+        identity: Mapping[str, Any],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        average: Average | None,
+    ) -> None:
+        self.folder, self.world, self.identity = folder, world, identity
+        self.model, self.optimizer, self.scaler, self.average = model, optimizer, scaler, average
+        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.saved: int | None = None
+
+    def resume(self) -> Progress:
+        """The state of the folder's last whole checkpoint; that of a new run if there is none."""
+        found = checkpoint.latest(self.folder) if self.world.main else None
+        found = self.world.agreed(found)
+        if found is None:
+            return Progress()
+        _same(found.state["identity"], self.identity, self.folder)
+        checkpoint.give(self.model, found, average=False)
+        checkpoint.give_moments(self.optimizer, self.names, found.tensors(checkpoint.OPTIMIZER))
+        if self.average:
+            checkpoint.copy(found.tensors(checkpoint.AVERAGE), self.average.values)
+        if found.state["scaler"]:
+            self.scaler.load_state_dict(found.state["scaler"])
+        progress = Progress(**{part.name: found.state[part.name] for part in fields(Progress)})
+        if self.world.main:
+            checkpoint.clean(self.folder, progress.step)
+        self.world.wait()
+        self.saved = progress.step
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Write the checkpoint of this step; HarmoniaError, and none written, if a weight is not finite."""
+        tensors = {
+            checkpoint.WEIGHTS: checkpoint.gathered(checkpoint.weights(self.model)),
+            checkpoint.OPTIMIZER: checkpoint.gathered(checkpoint.moments(self.optimizer, self.names)),
+        }
+        if self.average:
+            tensors[checkpoint.AVERAGE] = checkpoint.gathered(self.average.values)
+        for name, value in tensors[checkpoint.WEIGHTS].items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise self.diverged(f"the weight {name} is not finite after step {progress.step}")
+        if self.world.main:
+            state = vars(progress) | {"scaler": self.scaler.state_dict(), "identity": self.identity}
+            checkpoint.save(self.folder, progress.step, tensors, state)
+        self.world.wait()
+        self.saved = progress.step
+
+    def diverged(self, what: str) -> HarmoniaError:
+        """The error of a run whose numbers are no longer finite."""
+        kept = "there is no checkpoint yet" if self.saved is None else f"step {self.saved} is kept"
+        return HarmoniaError(f"{what} ({kept}): try a lower lr, a longer warmup or clip in another folder")
+
+    def finish(self) -> None:
+        """Give the model the weights of the best evaluation (the last ones without any), averaged if kept."""
+        best = checkpoint.best(self.folder) if self.world.main else None
+        checkpoint.give(self.model, self.world.agreed(best), average=True)
+
+
+def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """HarmoniaError unless a run goes on with the settings and the data it began with."""
+    for name in sorted(before["config"].keys() | now["config"].keys()):
+        old, new = before["config"].get(name), now["config"].get(name)
+        if old != new:
+            raise HarmoniaError(
+                f"the run in {folder} has {name} = {old}, not {new}: use the same settings or another folder"
+            )
+    if before["data"] != now["data"]:
+        raise HarmoniaError(
+            f"the run in {folder} began on other data ({before['data']}, now {now['data']}): "
+            "use the same data or another folder"
+        )
