@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from harmonia.encoders.base import Encoder, unit
 from harmonia.encoders.describe_audio import AudioDescriptor
@@ -50,7 +51,14 @@ def load(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tupl
 
 
 def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:
-    try:  # imported here, since torch and transformers take seconds and descriptors need neither
+    from harmonia.encoders import trained  # torch takes a second, and descriptors do without
+    from harmonia.encoders.frames import with_video
+    from harmonia.encoders.tower import place
+
+    folder = Path(model).expanduser()
+    if trained.is_model(folder):
+        return with_video(trained.load_trained(folder, place(device)))
+    try:
         from harmonia.encoders.pretrained import load_pretrained
 
         return load_pretrained(model, device)

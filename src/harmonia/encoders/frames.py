@@ -14,6 +14,13 @@ from harmonia.types import Signal
 FRAMES = 8
 
 
+def with_video(encoders: Sequence[Encoder]) -> tuple[Encoder, ...]:
+    """The encoders of a model; one that has a picture tower and none for video encodes video by frames."""
+    if any(encoder.modality == "video" for encoder in encoders):
+        return tuple(encoders)
+    return (*encoders, *(FrameMean(encoder) for encoder in encoders if encoder.modality == "image"))
+
+
 class FrameMean:
     """The mean of the image codes of 8 evenly spread frames, in the image encoder's space.
 

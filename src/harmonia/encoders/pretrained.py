@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from harmonia.encoders.base import Encoder
-from harmonia.encoders.frames import FrameMean
+from harmonia.encoders.frames import with_video
+from harmonia.encoders.tower import place
 from harmonia.encoders.towers import MODEL_TYPES, load_towers
 from harmonia.types import HarmoniaError
 
@@ -37,11 +38,11 @@ def load_pretrained(model: str, device: str = "auto") -> tuple[Encoder, ...]:
         HarmoniaError: the model cannot be found, read, or is of another kind.
     """
     logging.disable_progress_bar()  # loading takes a second, on every command
-    place = _device(device)
-    folder = _folder(model)
+    where = place(device)
+    folder = locate(model)
     identity = digest(folder)
     try:
-        towers = _towers(model, folder, identity, place)
+        towers = _towers(model, folder, identity, where)
     except ModuleNotFoundError:
         raise  # named by the caller, with the extra that holds it
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
@@ -49,8 +50,7 @@ def load_pretrained(model: str, device: str = "auto") -> tuple[Encoder, ...]:
         raise HarmoniaError(
             f"cannot load the model {model!r} ({reason}): download its files again"
         ) from error
-    videos = [FrameMean(tower) for tower in towers if tower.modality == "image"]
-    return (*towers, *videos)
+    return with_video(towers)
 
 
 def digest(folder: Path) -> str:
@@ -80,7 +80,7 @@ def _towers(model: str, folder: Path, identity: str, device: torch.device) -> tu
     return load_towers(folder, kind, f"{kind}-{identity}", device)
 
 
-def _folder(model: str) -> Path:
+def locate(model: str) -> Path:
     """The local folder of a model, downloaded when the argument is a hub name."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
@@ -102,14 +102,3 @@ def _folder(model: str) -> Path:
             "opened, so convert it with transformers' save_pretrained first"
         )
     return folder
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HarmoniaError(f"there is no device {name!r} here: use auto or cpu") from error
-    return device

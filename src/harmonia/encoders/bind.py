@@ -1,0 +1,89 @@
+"""Six modalities in one space with pictures as the hub, in the manner of ImageBind.
+
+Only pairs with a picture are trained on; two modalities that never met are then near where they go with
+the same pictures. A video needs no tower of its own: it is the mean of its frames' codes
+(``frames.FrameMean``).
+Reference: ImageBind, Girdhar et al. 2023. It trains with InfoNCE on each pair and keeps the towers of
+image and text frozen, from CLIP: here ``BackboneConfig`` and ``adapt.freeze``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tokenizers import Tokenizer
+
+from harmonia.encoders.clip import VideoConfig, VideoTower
+from harmonia.encoders.grid import ImageConfig, ImageTower
+from harmonia.encoders.sequence import MotionConfig, MotionTower, TextConfig, TextTower
+from harmonia.encoders.tower import Tower, TowerConfig
+from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.types import HarmoniaError
+
+HUB = "image"
+
+
+def six(size: str = "tiny", dim: int = 256, resolution: int = 64) -> dict[str, TowerConfig]:
+    """Configurations of towers for image, text, audio, depth, thermal and motion (IMU).
+
+    Replace one to start from a pretrained model, or add one for another modality:
+
+        configs = six(dim=512) | {"image": BackboneConfig(model="facebook/dinov2-small", dim=512)}
+        towers = build(configs, tokenizer)
+    """
+    return {
+        "image": ImageConfig(size=size, dim=dim, resolution=resolution),
+        "text": TextConfig(size=size, dim=dim),
+        "audio": AudioConfig(size=size, dim=dim),
+        "depth": ImageConfig(size=size, dim=dim, resolution=resolution, channels=1, modality="depth"),
+        "thermal": ImageConfig(size=size, dim=dim, resolution=resolution, channels=1, modality="thermal"),
+        "motion": MotionConfig(size=size, dim=dim),
+    }
+
+
+def build(configs: Mapping[str, TowerConfig], tokenizer: Tokenizer | None = None) -> dict[str, Tower]:
+    """The towers of these configurations, by modality; a text tower of our own needs the tokenizer.
+
+    Raises:
+        HarmoniaError: a tower is of another modality than its key, or the widths of codes differ.
+    """
+    towers = {modality: tower(config, tokenizer) for modality, config in configs.items()}
+    for modality, made in towers.items():
+        if made.modality != modality:
+            raise HarmoniaError(f"the configuration for {modality} is of a tower of {made.modality}")
+    widths = {modality: made.dim for modality, made in towers.items()}
+    if len(set(widths.values())) > 1:
+        raise HarmoniaError(f"towers of one space need one dim, not {widths}")
+    return towers
+
+
+def tower(config: TowerConfig, tokenizer: Tokenizer | None = None) -> Tower:
+    """The tower that a configuration describes, with random weights unless they are pretrained."""
+    match config:
+        case TextConfig():
+            if tokenizer is None:
+                raise HarmoniaError("a text tower needs a tokenizer: train one with harmonia.encoders.bpe")
+            return TextTower(config, tokenizer)
+        case ImageConfig():
+            return ImageTower(config)
+        case AudioConfig():
+            return AudioTower(config)
+        case MotionConfig():
+            return MotionTower(config)
+        case VideoConfig():
+            return VideoTower(config)
+    try:  # imported here, since transformers takes seconds and is not always installed
+        from harmonia.encoders.backbones import Backbone, BackboneConfig
+    except ModuleNotFoundError as error:
+        raise HarmoniaError(
+            f"a pretrained tower needs the package {error.name}: pip install 'harmonia[pretrained]'"
+        ) from error
+    if isinstance(config, BackboneConfig):
+        return Backbone(config)
+    raise HarmoniaError(f"{type(config).__name__} describes no tower")
+
+
+def pairs(modalities: Iterable[str], hub: str = HUB) -> list[tuple[str, str]]:
+    """The pairs to train on: the hub with each of the others."""
+    others = [modality for modality in modalities if modality != hub]
+    return [(hub, modality) for modality in others]
