@@ -9,8 +9,9 @@ one modality is clamped, and the state descends the energy of ``harmonia.memory`
 with the couplings W_mn between the modalities (the identity at first, or for good) in H, and what the cue
 says through them, a_m = W_mc c, in a. The state starts at what the couplings say. The loss is InfoNCE or
 InfoLOOB on the energies of the slots, -s_n, so it is bounded (a loss that lowers the energy of the right
-record alone is not). Slots are asked with one modality each, so that missing parts are normal: a caption learns
-from the other captions of its record as well as from its picture, and a record with one modality counts too.
+record alone is not). Slots are asked with one modality each, so that missing parts are normal: a
+caption learns from the other captions of its record as well as from its picture, and a record with one
+modality counts too.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ class Harmonic(nn.Module):
         start: int,
         beta: Tensor | float,
     ) -> Tensor | None:
-        """The loss of cues of modality ``name`` against slots of the modalities ``asked``, if there is one."""
+        """The loss of cues of modality ``name`` against slots of the modalities ``asked``, if any."""
         there = torch.stack([present[m] for m in asked]).any(dim=0)
         target = cue.record + start
         if not len(cue.record) or not bool(there[target].any()) or int(there.sum()) < 2:

@@ -33,8 +33,8 @@ class AlignmentConfig:
 
     ``pairs``: the modalities compared with each other, by default all that there are; a hub is
     ``(("image", "text"), ("image", "audio"))``. ``scale``: the inverse temperature at the start, learned
-    unless ``fixed`` (for CLOOB and InfoLOOB, whose own has no bound). ``beta``: inverse temperature of CLOOB's
-    retrieval. ``alpha``: entropy of HFY (Tsallis). ``within``: weight of a second comparison, between the
+    unless ``fixed`` (for CLOOB and InfoLOOB, whose own has no bound). ``beta``: inverse temperature of
+    CLOOB's retrieval. ``alpha``: entropy of HFY (Tsallis). ``within``: weight of a second comparison, between the
     parts of one modality of one record; the CMHN's cues for their own modality. ``chunk``: rows of scores
     computed at a time.
 

@@ -1,0 +1,106 @@
+"""How far a figure may be trusted: a bootstrap interval, and whether two systems differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from harmonia.types import HarmoniaError
+
+Values = Tensor | Sequence[float] | NDArray[Any]
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean, and the interval that holds the true one with probability ``level``."""
+
+    mean: float
+    low: float
+    high: float
+    level: float
+
+
+def bootstrap(
+    values: Values, seed: int = 0, *, groups: Values | None = None, level: float = 0.95, draws: int = 2000
+) -> Interval:
+    """The percentile interval of the mean of ``values`` (n,), one for each query; NaN is left out.
+
+    Queries that belong together (the five captions of one photo) are not independent: name the record of each
+    in ``groups`` (n,), and whole records are drawn (cluster bootstrap; Efron and Tibshirani 1993). Too narrow
+    for less than some twenty values: of three seeds quote all three.
+    """
+    if not 0 < level < 1 or draws < 1:
+        raise HarmoniaError(f"a bootstrap needs 0 < level < 1 and draws >= 1, got {level} and {draws}")
+    sums, counts = _by_group(_array(values), groups)
+    mean = float(sums.sum() / counts.sum())
+    if len(sums) == 1:
+        raise HarmoniaError("an interval needs two values, or two groups of them, at least")
+    found = stats.bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=draws,
+        batch=BATCH,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high), level)
+
+
+def paired_test(
+    a: Values, b: Values, seed: int = 0, *, groups: Values | None = None, draws: int = 9999
+) -> float:
+    """Two-sided p-value of a and b (n,), values of the same queries, having one mean: sign-flip permutation
+    test.
+
+    Under the hypothesis a and b could be swapped for any query, or for any of the ``groups`` as a whole.
+    Drawn at random, the test includes what was observed, so p is at least 1 / (draws + 1) (Phipson and Smyth
+    2010). Queries that are NaN in either are left out.
+
+    scipy.stats.permutation_test does the same forty times slower, as it may not know that signs suffice.
+    """
+    first, second = _array(a), _array(b)
+    if len(first) != len(second):
+        raise HarmoniaError(f"a pair needs the same queries in both, got {len(first)} and {len(second)}")
+    if draws < 1:
+        raise HarmoniaError(f"a test needs one draw at least, got {draws}")
+    difference, _ = _by_group(first - second, groups)
+    rng = np.random.default_rng(seed)
+    # Rounding must not make a draw that equals the observed one look smaller.
+    observed = abs(difference.sum()) - 1e-12 * np.abs(difference).sum()
+    extreme = 1
+    for start in range(0, draws, BATCH):
+        signs = rng.integers(0, 2, (min(BATCH, draws - start), len(difference))) * 2 - 1
+        extreme += int((np.abs(signs @ difference) >= observed).sum())
+    return extreme / (draws + 1)
+
+
+def _array(values: Values) -> NDArray[np.float64]:
+    out = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    if out.ndim != 1:
+        raise HarmoniaError(f"give one value for each query, got an array of shape {out.shape}")
+    return out
+
+
+def _by_group(
+    values: NDArray[np.float64], groups: Values | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and number of the values of each group, without those that are NaN."""
+    names = np.arange(len(values)) if groups is None else _array(groups)
+    if len(names) != len(values):
+        raise HarmoniaError(f"{len(values)} values need as many groups, got {len(names)}")
+    there = ~np.isnan(values)
+    if not there.any():
+        raise HarmoniaError("there is no value: all queries were left out")
+    _, group = np.unique(names[there], return_inverse=True)
+    sums: NDArray[np.float64] = np.bincount(group, weights=values[there]).astype(np.float64)
+    return sums, np.bincount(group).astype(np.float64)

@@ -1,0 +1,315 @@
+"""The whole product under mteb's harness: remember is its ``index``, recall (or retrieve) its ``search``.
+
+mteb (https://github.com/embeddings-benchmark/mteb) loads the task, asks, and computes the metrics.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from harmonia.memory import HarmonicMemory
+from harmonia.model import Model
+from harmonia.store import CodeTable, LanceStore, Store
+from harmonia.tasks.cues import read_cues
+from harmonia.tasks.recall import recall
+from harmonia.tasks.remember import remember
+from harmonia.tasks.retrieve import retrieve
+from harmonia.types import MODALITIES, Code, Cue, HarmoniaError
+
+Search = Literal["recall", "retrieve"]
+Contents = dict[str, str | bytes]
+
+# ``content`` is the digest of a document's content, by which its record is known again.
+SCHEMA = pa.schema(
+    {"content": pa.string(), "text": pa.string()}
+    | {modality: pa.binary() for modality in MODALITIES if modality != "text"}
+)
+
+
+class MemorySearch:
+    """mteb's ``SearchProtocol`` over a real store in a temporary folder.
+
+    A document is a record, its modalities the record's parts; equal documents are one record and are
+    found together. A query is one recall, a cue for each of its modalities. A query that nothing in the
+    store can be compared with gets no document, which mteb scores as a miss.
+
+    Args:
+        models: encoders, as :func:`harmonia.encoders.load` takes them.
+        search: "recall" (settle, then search) or "retrieve" (plain nearest neighbours).
+        device: where pretrained models run.
+
+    Raises:
+        HarmoniaError: mteb is not installed, a model cannot be loaded, the search is unknown.
+
+    Example:
+        ``evaluate(MemorySearch(["descriptors"]), tasks)``
+    """
+
+    def __init__(
+        self, models: Sequence[str] = ("descriptors",), search: Search = "recall", device: str = "auto"
+    ) -> None:
+        if search not in ("recall", "retrieve"):
+            raise HarmoniaError(f"no search is called {search!r}: use recall or retrieve")
+        load_mteb()
+        self.model = Model.load(models, device)
+        self.kind = search
+        self._held: _Held | None = None
+
+    @property
+    def mteb_model_meta(self) -> Any:
+        """What mteb calls this model: ``harmonia/recall-descriptors``."""
+        return model_meta(self.model, self.kind)
+
+    def index(
+        self,
+        corpus: Any,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        encode_kwargs: Mapping[str, Any],
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember the corpus; HarmoniaError if a document cannot be read.
+
+        A document in which every column is empty is not remembered and so never found.
+        """
+        batches = _batches(corpus, task_metadata, "document", num_proc, encode_kwargs)
+        self._held = _Held.remember(self.model, batches)
+
+    def search(
+        self,
+        queries: Any,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        top_k: int,
+        encode_kwargs: Mapping[str, Any],
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Scores of the ``top_k`` documents for every query, by their ids.
+
+        ``top_ranked`` restricts a query to some documents (reranking). The store is thrown away afterwards,
+        as mteb's own wrappers do. HarmoniaError where nothing was indexed.
+        """
+        held, self._held = self._held, None
+        if held is None:
+            raise HarmoniaError("nothing is indexed: call index() before each search()")
+        with held.folder:
+            batches = _batches(queries, task_metadata, "query", num_proc, encode_kwargs)
+            results = {}
+            for name, given in (row for batch in batches for row in batch):
+                only = None if top_ranked is None else set(top_ranked.get(name, ()))
+                results[name] = held.answer(self.model, self.kind, given, top_k, only)
+            return results
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """A remembered corpus; ``documents`` are the ids of the documents that each record stands for."""
+
+    folder: tempfile.TemporaryDirectory[str]
+    store: Store
+    table: CodeTable
+    memory: HarmonicMemory | None
+    documents: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def remember(cls, model: Model, batches: Iterator[list[tuple[str, Contents]]]) -> _Held:
+        """Write the documents as a manifest, and remember that."""
+        folder = tempfile.TemporaryDirectory(prefix="harmonia-mteb-")
+        manifest, root = Path(folder.name, "corpus.parquet"), Path(folder.name, "memory")
+        names = _write(manifest, batches)
+        store = LanceStore.create(root, model.infos())
+        report = remember(store, root, model, [manifest])
+        if report.problems:
+            first = report.problems[0]
+            raise HarmoniaError(
+                f"{len(report.problems)} documents cannot be remembered; the first: {first.reason}"
+            )
+        table = store.codes()
+        held = {record: names[facts["content"]] for record, facts in store.metadata().items()}
+        return cls(folder, store, table, model.memory(table), held)
+
+    def answer(
+        self, model: Model, search: Search, given: Contents, k: int, only: set[str] | None
+    ) -> dict[str, float]:
+        """The best documents and their scores, best first."""
+        cues = self._comparable(model, read_cues(model, given, (), {}, float("inf"))) if given else []
+        allowed = None if only is None else self._allowed(only)
+        if not cues or self.memory is None or (allowed is not None and not allowed.any()):
+            return {}
+        found: list[tuple[str, float]]
+        if search == "recall":
+            mask = None if allowed is None else torch.from_numpy(allowed)
+            answer = recall(model, self.memory, self.table, self.store.records, cues, k=k, allowed=mask)
+            found = [(r.record.id, r.score) for r in answer.records]
+        else:
+            near = retrieve(model, self.table, self.store.records, cues, k=k, allowed=allowed)
+            found = [(n.record.id, n.similarity) for n in near]
+        scored = [(name, score) for record, score in found for name in self.documents[record]]
+        if only is not None:
+            # A record may stand for a document that was not among these.
+            scored = [(name, score) for name, score in scored if name in only]
+        return dict(scored[:k])
+
+    def _comparable(self, model: Model, cues: Sequence[Cue]) -> list[Cue]:
+        """The cues whose space holds any code."""
+        spaces = {e.space for e in model.encoders if len(self.table.encoders[e.name].record)}
+        return [cue for cue in cues if isinstance(cue.content, Code) and cue.content.space in spaces]
+
+    def _allowed(self, only: set[str]) -> NDArray[np.bool_]:
+        return np.array([not only.isdisjoint(self.documents[record]) for record in self.table.record_ids])
+
+
+def evaluate(model: Any, tasks: Sequence[Any]) -> Any:
+    """mteb's ``ModelResult`` of a model on tasks: quiet, nothing kept outside of temporary folders.
+
+    ``model`` is a :class:`MemorySearch` or anything else that mteb evaluates.
+    """
+    mteb = load_mteb()
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return mteb.evaluate(model, tasks, co2_tracker=False, cache=None, show_progress_bar=False)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def load_mteb() -> Any:
+    """The package mteb; HarmoniaError where it is not installed.
+
+    On import it makes a folder for results, by default in the user's home. Unless MTEB_CACHE says where,
+    it gets a temporary one here.
+    """
+    if "MTEB_CACHE" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="harmonia-mteb-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["MTEB_CACHE"] = folder
+    try:
+        import mteb
+    except ModuleNotFoundError as error:
+        raise HarmoniaError(
+            f"evaluation by mteb needs the package {error.name}: pip install 'harmonia[eval]'"
+        ) from error
+    return mteb
+
+
+def model_meta(model: Model, how: str) -> Any:
+    """mteb's description of a model of ours that searches in some way."""
+    load_mteb()
+    from mteb.models import ModelMeta
+
+    encoders = "+".join(Path(name).name for name in model.names)
+    held = {encoder.modality for encoder in model.encoders}
+    return ModelMeta.create_empty(
+        {
+            "name": f"harmonia/{how}-{encoders}",
+            "revision": version("harmonia"),
+            "modalities": [modality for modality in MODALITIES if modality in held],
+        }
+    )
+
+
+def undecoded(dataset: Any) -> Any:
+    """A dataset whose media columns give the files' bytes: Harmonia decodes them itself."""
+    from datasets import Audio, Image, Video
+
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Audio | Image | Video):
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
+
+
+def contents(batch: Mapping[str, Sequence[Any]]) -> list[Contents]:
+    """What each row of one of mteb's batches gives, by modality; empty columns are left out."""
+    held = [modality for modality in MODALITIES if modality in batch]
+    rows = range(len(next(iter(batch.values()))))
+    read = [{modality: _content(modality, batch[modality][i]) for modality in held} for i in rows]
+    return [{modality: content for modality, content in row.items() if content} for row in read]
+
+
+def _content(modality: str, item: Any) -> str | bytes:
+    """The words of a text (none where it is blank), or the bytes of a media file."""
+    match item:
+        case None:
+            return b""
+        case str() if modality == "text":
+            return item if item.strip() else ""
+        case bytes() | {"bytes": bytes()}:
+            return item if isinstance(item, bytes) else bytes(item["bytes"])
+        case {"path": str(path)}:
+            try:
+                return Path(path).read_bytes()
+            except OSError as error:
+                raise HarmoniaError(f"cannot read {path}: {error.strerror}") from error
+    raise HarmoniaError(
+        f"a column {modality} of the task holds a {type(item).__name__}, not an encoded file: "
+        f"cast it to datasets.{modality.capitalize()}"
+    )
+
+
+def _batches(
+    dataset: Any, task_metadata: Any, side: str, num_proc: int | None, encode_kwargs: Mapping[str, Any]
+) -> Iterator[list[tuple[str, Contents]]]:
+    """Ids and contents by batches, read as mteb's own wrappers do (titles, instructions, dialogues)."""
+    from mteb._create_dataloaders import create_dataloader
+    from mteb.types import PromptType
+
+    loader = create_dataloader(
+        undecoded(dataset),
+        task_metadata=task_metadata,
+        prompt_type=PromptType[side],
+        num_proc=num_proc,
+        **encode_kwargs,
+    )
+    for batch in loader:
+        yield list(zip(batch["id"], contents(batch), strict=True))
+
+
+def _write(manifest: Path, batches: Iterator[list[tuple[str, Contents]]]) -> dict[str, list[str]]:
+    """Write each different content once; returns the ids of the documents that have it, by its digest."""
+    names: dict[str, list[str]] = {}
+    with pq.ParquetWriter(manifest, SCHEMA) as writer:
+        for batch in batches:
+            fresh = []
+            for name, given in batch:
+                key = _digest(given)
+                if given and key not in names:
+                    fresh.append({"content": key, **given})
+                names.setdefault(key, []).append(name)
+            writer.write_table(pa.Table.from_pylist(fresh, schema=SCHEMA))
+    return names
+
+
+def _digest(given: Contents) -> str:
+    digest = hashlib.sha256()
+    for modality, content in given.items():
+        data = content.encode() if isinstance(content, str) else content
+        digest.update(f"{modality} {len(data)} ".encode() + data)
+    return digest.hexdigest()
