@@ -59,8 +59,8 @@ def test_quick_recall_writes_its_rows() -> None:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
-@pytest.mark.parametrize("name", ["kernel", "memory"])
-def test_quick_runs_of_the_heart_write_their_rows(name: str) -> None:
+@pytest.mark.parametrize("name", ["kernel", "memory", "alignment"])
+def test_quick_runs_write_their_rows(name: str) -> None:
     subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
         cwd=REPOSITORY, check=True, capture_output=True, timeout=600,

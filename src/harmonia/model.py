@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harmonia.encoders import load
+from harmonia.encoders import Across, load
 from harmonia.encoders.base import Encoder
 from harmonia.memory import Frame, Given, HarmonicMemory, Layout
 from harmonia.store import Codes, CodeTable, EncoderInfo
@@ -19,6 +19,8 @@ from harmonia.store.files import write_atomically
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 
 FILE_NAME = "model.json"
+DEFAULT = ("descriptors", "mini")
+"""The models of a new memory: what matches within a modality, and what bridges them."""
 # Only these have windows on a clock; the pieces of a text are alternatives.
 TIMED = ("audio", "video")
 
@@ -32,7 +34,7 @@ class Model:
 
     @classmethod
     def load(cls, names: Sequence[str] = ("descriptors",), device: str = "auto") -> Model:
-        """Load encoders by name: "descriptors", a hub name or a local folder."""
+        """Load encoders by name: "descriptors", "mini", a hub name or a local folder."""
         return cls(tuple(names), load(names, device=device))
 
     @classmethod
@@ -77,7 +79,7 @@ class Model:
 
         ``frames`` and ``population`` are given where the snapshot holds only candidates.
         """
-        filled = {e.name: table.encoders[e.name] for e in self.encoders}
+        filled = {e.name: self._held(e, table) for e in self.encoders}
         filled = {name: codes for name, codes in filled.items() if len(codes.record)}
         if not filled:
             return None
@@ -87,20 +89,44 @@ class Model:
         return HarmonicMemory(codes, layout, frames=frames, population=population)
 
     def given(self, memory: HarmonicMemory, cue: Cue) -> list[Given]:
-        """What a cue says to each matrix of the memory: to all that share a space with its codes."""
+        """What a cue says to each matrix of the memory: to all that share a space with its codes.
+
+        A cue whose code holds vectors ``(Q, d)`` stands for Q cues.
+        """
         codes = [cue.content] if isinstance(cue.content, Code) else self.encode([cue.content])[0]
         pairs = [
             (encoder.name, code)
             for code in codes
             for encoder in self.encoders
-            if encoder.space == code.space and memory.matrices.get(encoder.name) is not None
+            if self.answers(encoder, code) and memory.matrices.get(encoder.name) is not None
         ]
         # Several views of one cue are one piece of evidence, not several.
         weight = cue.weight / max(len(pairs), 1) ** 0.5
         return [
-            Given(name, torch.from_numpy(code.vector)[None], weight, cue.trust, self._origin(memory, code))
+            Given(
+                name,
+                torch.from_numpy(np.atleast_2d(code.vector)),
+                weight,
+                cue.trust,
+                self._origin(memory, code),
+            )
             for name, code in pairs
         ]
+
+    def answers(self, encoder: Encoder, code: Code) -> bool:
+        """Whether what an encoder made is compared with a cue's code."""
+        own = isinstance(encoder, Across) and encoder.modality == code.modality
+        return encoder.space == code.space and not own
+
+    def _held(self, encoder: Encoder, table: CodeTable) -> Codes:
+        """The codes of an encoder; of one that bridges modalities only those of records without words,
+        since a record is better found by its own words than by what it looks or sounds like."""
+        found = table.encoders[encoder.name]
+        if not isinstance(encoder, Across):
+            return found
+        said = [table.encoders[e.name].record for e in self.encoders if e.modality == "text"]
+        keep = ~np.isin(found.record, np.concatenate(said))
+        return Codes(*(getattr(found, field.name)[keep] for field in fields(found)))
 
     def _origin(self, memory: HarmonicMemory, code: Code) -> str | None:
         """The matrix that holds codes of the cue's own modality and space, if any does."""

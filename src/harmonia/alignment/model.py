@@ -32,11 +32,11 @@ class AlignmentConfig:
     """What the towers are trained for.
 
     ``pairs``: the modalities compared with each other, by default all that there are; a hub is
-    ``(("image", "text"), ("image", "audio"))``. ``scale``: the inverse temperature at the start, learned
-    unless ``fixed`` (for CLOOB and InfoLOOB, whose own has no bound). ``beta``: inverse temperature of
-    CLOOB's retrieval. ``alpha``: entropy of HFY (Tsallis). ``within``: weight of a second comparison, between the
-    parts of one modality of one record; the CMHN's cues for their own modality. ``chunk``: rows of scores
-    computed at a time.
+    ``(("image", "text"), ("image", "audio"))``. ``scale``: the inverse temperature at the start, which learns
+    unless ``fixed`` (for CLOOB and InfoLOOB, whose own has no bound). ``beta``: that of CLOOB's retrieval.
+    ``alpha``: entropy of HFY (Tsallis). ``within``: weight of a second comparison, between the parts of one
+    modality of one record; the CMHN's cues for their own modality. ``chunk``: rows of scores computed at a
+    time.
 
     The rest is the CMHN's. ``whole``: weight of slots with all modalities, besides those with one. ``steps``
     of descent before the energies are compared. ``loob``: InfoLOOB instead of InfoNCE. ``couplings``: learn

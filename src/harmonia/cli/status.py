@@ -8,6 +8,11 @@ import click
 
 from harmonia.cli.common import json_option, memory_option, open_memory, print_json
 
+ADVICE = (
+    "These encoders know few things by name. To find photos by what they show, remember them anew with a\n"
+    "pretrained model: harmonia remember FOLDER --into NEW --model openai/clip-vit-base-patch32"
+)
+
 
 @click.command("status")
 @memory_option
@@ -24,3 +29,5 @@ def command(memory: Path | None, as_json: bool) -> None:
         elif isinstance(value, list | tuple):
             value = ", ".join(str(item["name"] if isinstance(item, dict) else item) for item in value)
         click.echo(f"{key + ':':12s} {value}")
+    if not set(status["models"]) - {"descriptors", "mini"}:
+        click.echo(ADVICE)

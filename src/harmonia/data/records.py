@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harmonia.modalities import modality_of
-from harmonia.types import Part, Record
+from harmonia.modalities import MODALITIES, modality_of
+from harmonia.types import HarmoniaError, Part, Record, Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,12 @@ def why(error: OSError) -> str:
 def is_writable_text(text: str) -> bool:
     """Whether a string can be written as UTF-8: file names and JSON may hold lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def signal_of(part: Part) -> Signal:
+    """The signal of a dataset's part: its text, or its file read whole."""
+    if part.text is not None:
+        return Signal("text", part.text)
+    if part.path is None:
+        raise HarmoniaError(f"a part of modality {part.modality} has neither text nor file")
+    return MODALITIES[part.modality].read(part.path)

@@ -1,10 +1,11 @@
-"""Signals in, codes out: hand-made descriptors, and adapters to pretrained models."""
+"""Signals in, codes out: hand-made descriptors, the shipped model, and adapters to pretrained models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from harmonia.encoders.across import Across
 from harmonia.encoders.base import Encoder, unit
 from harmonia.encoders.describe_audio import AudioDescriptor
 from harmonia.encoders.describe_image import ImageDescriptor
@@ -13,6 +14,8 @@ from harmonia.encoders.describe_video import VideoDescriptor
 from harmonia.types import HarmoniaError
 
 __all__ = [
+    "MINI",
+    "Across",
     "AudioDescriptor",
     "Encoder",
     "ImageDescriptor",
@@ -22,14 +25,18 @@ __all__ = [
     "unit",
 ]
 
+MINI = Path(__file__).parent / "mini"
+"""The folder of the shipped model."""
+
 
 def load(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tuple[Encoder, ...]:
     """Encoders for every modality, in the order of ``models``; no two have the same name.
 
     Args:
-        models: "descriptors", names on the Hugging Face hub, or folders of pretrained models. A
-            modality that none of them covers gets its descriptor. Two models with a text tower
-            both keep it: a text then has a code in each space.
+        models: "descriptors", "mini" (the shipped model), names on the Hugging Face hub, or folders of
+            trained models. A modality that none of them covers gets its descriptor. Two models with a text
+            tower both keep it: a text then has a code in each space. Beside other models, mini only
+            compares modalities with each other (see :class:`Across`).
         device: where pretrained models run: "auto" (a GPU if there is one), "cpu", "cuda", ...
 
     Raises:
@@ -43,11 +50,24 @@ def load(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tupl
     )
     chosen: dict[str, Encoder] = {}
     for model in models:
-        found = descriptors if model == "descriptors" else _pretrained(model, device)
+        if model == "descriptors":
+            found = descriptors
+        elif model == "mini":
+            found = _mini(device, alone=len(models) == 1)
+        else:
+            found = _pretrained(model, device)
         chosen |= {encoder.name: encoder for encoder in found}
-    covered = {encoder.modality for encoder in chosen.values()}
+    covered = {encoder.modality for encoder in chosen.values() if not isinstance(encoder, Across)}
     chosen |= {encoder.name: encoder for encoder in descriptors if encoder.modality not in covered}
     return tuple(chosen.values())
+
+
+def _mini(device: str, alone: bool) -> tuple[Encoder, ...]:
+    from harmonia.encoders.tower import place
+    from harmonia.encoders.trained import load_trained
+
+    found = load_trained(MINI, place(device))
+    return found if alone else tuple(Across(encoder) for encoder in found)
 
 
 def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:

@@ -44,7 +44,7 @@ def modality_gap(x: Tensor, y: Tensor, *, seed: int = 0) -> Gap:
     check_pair(x, y)
     if min(len(x), len(y)) < 4:
         raise HarmoniaError(f"a modality gap needs 4 codes of each, got {len(x)} and {len(y)}")
-    x, y = unit(x), unit(y)
+    x, y = unit(x), unit(y).to(x.device)
     distance = float((x.mean(dim=0) - y.mean(dim=0)).norm())
     generator = torch.Generator().manual_seed(seed)
     halves = [rows[torch.randperm(len(rows), generator=generator).to(rows.device)] for rows in (x, y)]
@@ -122,7 +122,7 @@ def alignment(x: Tensor, y: Tensor, x_record: Tensor, y_record: Tensor) -> float
     check_pair(x, y)
     check_labels(x_record, x, "x_record")
     check_labels(y_record, y, "y_record")
-    x, y = unit(x), unit(y)
+    x, y = unit(x), unit(y).to(x.device)
     known, record = torch.unique(torch.cat([x_record, y_record.to(x_record.device)]), return_inverse=True)
     sums, counts = [], []
     for rows, own in ((x, record[: len(x)]), (y, record[len(x) :])):

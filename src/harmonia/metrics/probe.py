@@ -87,7 +87,7 @@ def logistic_regression(
     """
     check_labels(labels, x, "labels")
     classes = classes or int(labels.max()) + 1
-    x = x.detach().double()
+    x, labels = x.detach().double(), labels.to(x.device)
     zero = Linear(x.new_zeros(classes, x.shape[1]), x.new_zeros(classes), l2)
     weight, bias = (
         p.detach().clone().requires_grad_() for p in ((start or zero).weight, (start or zero).bias)

@@ -50,7 +50,7 @@ def propose(
         codes = [cue.content] if isinstance(cue.content, Code) else model.encode([cue.content])[0]
         for code in codes if cue.weight > 0 else []:
             for encoder in model.encoders:
-                if encoder.space == code.space:
+                if model.answers(encoder, code):
                     ids.update(store.nearest(encoder.name, code.vector, PROPOSED, where=where)[0])
     table = store.codes(ids)
     return table, model.memory(table, frames, population=store.status()["records"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 
 from harmonia.memory import Frame, HarmonicMemory
-from harmonia.model import Model
+from harmonia.model import DEFAULT, Model
 from harmonia.store import CodeTable, LanceStore, Store
 from harmonia.tasks import forget as forgetting
 from harmonia.tasks.candidates import fits, propose, sample_frames
 from harmonia.tasks.cues import Media, read_cues
+from harmonia.tasks.learned import Learned
 from harmonia.tasks.recall import recall
 from harmonia.tasks.remember import Report, remember
 from harmonia.tasks.retrieve import Metric, retrieve
@@ -44,6 +46,7 @@ class Collection:
         self._model: Model | None = None
         self._store: Store | None = None
         self._bound: tuple[CodeTable, HarmonicMemory | None] | None = None
+        self._learned: tuple[tuple[int, int] | None, Learned] = (None, Learned())
 
     @property
     def exists(self) -> bool:
@@ -59,7 +62,7 @@ class Collection:
             elif self.exists:
                 self._model = Model.saved(self.root, self._device)
             else:
-                self._model = Model.load(device=self._device)
+                self._model = Model.load(DEFAULT, self._device)
         return self._model
 
     @property
@@ -124,7 +127,7 @@ class Collection:
         allowed = self._allowed(table, where, given if leave_out_cues else {})
         return recall(
             self.model, memory, table, self.store.records, cues, k=k, steps=steps, alpha=alpha, beta=beta,
-            noise=noise, allowed=None if allowed is None else torch.from_numpy(allowed),
+            noise=noise, allowed=None if allowed is None else torch.from_numpy(allowed), learned=self.learned,
         )  # fmt: skip
 
     def retrieve(
@@ -180,8 +183,36 @@ class Collection:
         version = self.store.version()[:2]
         if self._bound is None or self._bound[0].version != version:
             table = self.store.codes()
-            self._bound = table, self.model.memory(table)
+            self._bound = self._taught(table, self.model.memory(table))
         return self._bound
+
+    @property
+    def learned(self) -> Learned:
+        """What ``harmonia learn`` found for this memory; nothing if other encoders made it."""
+        stamp = Learned.stamp(self.root)
+        if stamp != self._learned[0]:
+            learned = Learned.load(self.root)
+            names = tuple(encoder.name for encoder in self.store.encoders)
+            if stamp is not None and learned.encoders != names:
+                warnings.warn(
+                    f"what was learned in {self.root} is for other encoders and is not used: "
+                    "run `harmonia learn` again, or `harmonia learn --forget`",
+                    stacklevel=2,
+                )
+                learned = Learned()
+            self._learned = stamp, learned
+            if self._bound is not None:
+                self._taught(*self._bound)
+        return self._learned[1]
+
+    def _taught(
+        self, table: CodeTable, memory: HarmonicMemory | None
+    ) -> tuple[CodeTable, HarmonicMemory | None]:
+        """A memory with the constants that were learned for it."""
+        learned = self.learned
+        if memory is not None:
+            learned.apply(memory, table.record_ids)
+        return table, memory
 
     def _for(self, cues: Sequence[Cue], where: str | None) -> tuple[CodeTable, HarmonicMemory | None]:
         """All of the memory if it fits into RAM, else the candidates for these cues."""
@@ -193,7 +224,12 @@ class Collection:
         self._agree()
         if self._frames is None or self._frames[0] != version:
             self._frames = version, sample_frames(self.store, self.model)
-        return propose(self.store, self.model, self._frames[1], cues, where)
+        return self._taught(*propose(self.store, self.model, self._frames[1], cues, where))
+
+    def agreed(self) -> Model:
+        """The encoders; HarmoniaError if others made the memory."""
+        self._agree()
+        return self.model
 
     def _agree(self) -> None:
         if self.store.encoders != self.model.infos():

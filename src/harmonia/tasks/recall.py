@@ -9,6 +9,7 @@ import torch
 from harmonia.memory import Given, HarmonicMemory, Settled
 from harmonia.model import Model
 from harmonia.store import CodeTable
+from harmonia.tasks.learned import Learned
 from harmonia.types import Certificate, Code, Cue, HarmoniaError, Match, Part, Recalled, Recollection, Record
 
 Fetch = Callable[[Sequence[str]], Sequence[Record]]
@@ -27,24 +28,29 @@ def recall(
     alpha: float = 1.0,
     beta: float | None = None,
     noise: float | None = None,
+    learned: Learned | None = None,
 ) -> Recollection:
     """Settle the cues together and return the ``k`` most probable records with their evidence.
 
     ``allowed`` (records,) bool restricts the records; ``alpha``, ``beta``, ``noise`` and ``steps`` are those
     of :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
+    ``learned`` are the constants that the memory was given (see :func:`harmonia.tasks.learn.learn`).
     """
     if k < 1:
         raise HarmoniaError(f"the number of records must be at least 1 (got {k})")
+    learned = learned or Learned()
     given: list[Given] = []
     names: list[str] = []
     for cue in cues:
-        channels = model.given(memory, cue)
+        channels = learned.given(model, memory, cue)
         given += channels
         names += [cue.name] * len(channels)
     if not given:
         what = " or ".join(sorted({cue.name for cue in cues}))
         held = " and ".join(sorted({e.modality for e in model.encoders if e.name in memory.matrices}))
         raise HarmoniaError(f"nothing remembered can be compared with a cue of {what}: only {held} is held")
+    if beta is None and noise is None:
+        beta = learned.beta(memory, given)
     settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=beta, noise=noise, allowed=allowed)
     slots = [slot for slot in settled.slots[0, :k].tolist() if slot >= 0]
     records = fetch([table.record_ids[slot] for slot in slots])

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harmonia.encoders import Across
 from harmonia.model import Model
 from harmonia.store import CodeTable
 from harmonia.tasks.recall import Fetch
@@ -58,7 +59,8 @@ def similarities(
         for code in codes:
             for encoder in model.encoders:
                 held = table.encoders[encoder.name]
-                if encoder.space != code.space or not len(held.record):
+                # cosines of a bridge between modalities are of another size than those within one
+                if encoder.space != code.space or isinstance(encoder, Across) or not len(held.record):
                     continue
                 score = held.codes @ code.vector
                 if metric == "euclidean":

@@ -1,0 +1,65 @@
+"""harmonia train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command("train")
+@click.argument("recipe", required=False)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the recipe's dataset (default: found under HARMONIA_DATA).",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run (default: runs/RECIPE). A run that was stopped goes on from there.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
+@click.option("--batch", type=click.IntRange(2), help="Records in one step.")
+@click.option("--size", type=click.Choice(["tiny", "small", "base", "large"]), help="Of all towers.")
+@click.option("--seed", type=int, help="Of weights, order and augmentation.")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Any other setting.")
+def command(
+    recipe: str | None,
+    data: Path | None,
+    out: Path | None,
+    steps: int | None,
+    batch: int | None,
+    size: str | None,
+    seed: int | None,
+    device: str | None,
+    changes: Sequence[str],
+) -> None:
+    """Train encoders by a recipe; without RECIPE, list the recipes.
+
+    The trained model is OUT/model: use it with `harmonia remember FOLDER --model OUT/model`.
+    """
+    from harmonia.recipes import RECIPES, prepare
+    from harmonia.recipes import recipe as function_of
+
+    if recipe is None:
+        for name in RECIPES:
+            summary = (function_of(name).__doc__ or "").strip().splitlines()[0]
+            click.echo(f"{name:14s} {summary}")
+        return
+    common = {"steps": steps, "batch": batch, "size": size, "seed": seed, "device": device}
+    settings = {name: str(value) for name, value in common.items() if value is not None}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set takes NAME=VALUE, such as steps=100 (got {change!r})")
+        settings[name] = value
+    folder = out or Path("runs") / recipe
+    run = prepare(recipe, data, settings)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    outcome = run.train(folder)
+    for measure, figure in outcome.figures.items():
+        click.echo(f"{measure + ':':24s} {figure:.4g}")
+    click.echo(f"{outcome.result.step} steps; the model is {outcome.model}")

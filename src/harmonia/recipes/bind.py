@@ -1,0 +1,340 @@
+"""Sounds find words by the way of pictures: a hub over modalities, most pairs of which never meet.
+
+ImageBind (Girdhar et al. 2023) trains every modality with pictures only, and two modalities that never met
+are then near where they go with the same pictures. Here there are two sets of records. In the one, pictures
+meet words: emoji with their names and keywords, handwritten digits (MNIST) with number words. In the other,
+sounds meet pictures: recordings (ESC-10) with emoji of what is heard, spoken digits (FSDD) with other
+handwritten ones. No record has a sound and a word; what is scored is which word a new sound is nearest to.
+
+A record is a concept with all that is known of it, so that a step never holds a seven against another seven,
+and a step is of one set, so that it never holds a seven that was heard against one that was named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from harmonia.alignment import Alignment, AlignmentConfig
+from harmonia.alignment.model import Objective
+from harmonia.data.augment import augment_images, mask_spectrograms
+from harmonia.data.emoji import emoji
+from harmonia.data.esc50 import esc10
+from harmonia.data.fsdd import DIGITS, fsdd
+from harmonia.data.mnist import mnist_arrays
+from harmonia.data.pairs import Augment, Batch, Pairs, Views
+from harmonia.data.records import signal_of
+from harmonia.encoders.bind import pairs
+from harmonia.encoders.bpe import train_tokenizer
+from harmonia.encoders.grid import ImageConfig, ImageTower
+from harmonia.encoders.sequence import TextConfig, TextTower
+from harmonia.encoders.tower import Tower
+from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.memory import retrieve
+from harmonia.recipes.run import Run
+from harmonia.training import TrainConfig
+from harmonia.types import HarmoniaError, Record, Signal
+
+HEARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "dog bark": (("1F436", "1F429"), ("dog", "puppy")),
+    "rain": (("1F327",), ("rain", "raining")),
+    "sea waves": (("1F30A",), ("wave", "waves", "ocean")),
+    "baby cry": (("1F476", "1F622"), ("baby",)),
+    "clock tick": (("1F570",), ("clock",)),
+    "person sneeze": (("1F927",), ("sneeze", "sneezing")),
+    "helicopter": (("1F681",), ("helicopter",)),
+    "chainsaw": (("1FA9A",), ("chainsaw", "saw")),
+    "rooster": (("1F413",), ("rooster",)),
+    "fire crackling": (("1F525",), ("fire",)),
+}
+"""For each class of ESC-10, the emoji (hexcodes) of what is heard, and words for it."""
+
+ALIASES = {
+    "dog": "dog bark",
+    "crying baby": "baby cry",
+    "sneezing": "person sneeze",
+    "crackling fire": "fire crackling",
+}
+"""Names that ESC-50 has for classes of ESC-10."""
+
+CONCEPTS = len(DIGITS) + len(HEARD)
+"""Concepts that are heard: the ten digits, then the classes of ``HEARD``."""
+
+CARD = """# bind
+
+Image, text and audio towers of one space. Sounds and words have never met: both met pictures only.
+
+* Recipe: `harmonia train bind` (objective `{objective}`, {steps} steps, seed {seed}).
+* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
+* Data and licence: Noto Emoji (Apache 2.0) with names and keywords of Unicode CLDR (Unicode licence), MNIST
+  (CC BY-SA 3.0), ESC-10 (CC BY 3.0), the Free Spoken Digit Dataset (CC BY-SA 4.0).
+* Limits: it has heard ten kinds of sounds and the ten English digits of a few speakers, and reads words one
+  by one. Of photos it knows nothing.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``pictures``, ``texts``, ``sounds``: how many of a concept one step takes. One of ``others`` of the
+    emoji that stand for no sound is learned too. ``resolution`` in pixels."""
+
+    objective: Objective = "cmhn"
+    size: str = "tiny"
+    resolution: int = 32
+    seconds: float = 5.0
+    mels: int = 64
+    vocabulary: int = 2048
+    length: int = 12
+    dim: int = 128
+    others: int = 5
+    pictures: int = 8
+    texts: int = 4
+    sounds: int = 4
+    steps: int = 300
+    batch: int = 64
+    lr: float = 2e-3
+    seed: int = 0
+    device: str = "auto"
+
+
+SETTINGS = Settings()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A test of a hearing: sounds that were held out, and words for each of the concepts they may be."""
+
+    audio: Views
+    text: Views
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """The two sets as towers take them, records being concepts.
+
+    ``words`` are texts of the concepts of ``heard``, for tests: training does not see them with the sounds.
+    """
+
+    tokenizer: Tokenizer
+    named: dict[str, Views]
+    heard: dict[str, Views]
+    words: Views
+    held: dict[str, Held]
+
+
+class Sets(Pairs):
+    """Records of several sets; a batch is of one set, drawn at random, as ImageBind's are.
+
+    Of the set it takes as many records as it is given indices, or all if it has fewer, a record being drawn
+    with a chance in proportion to the square root of its number of parts: a digit with hundreds of
+    pictures is in nearly every batch, an emoji in some.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[Mapping[str, Views]],
+        *,
+        augment: Mapping[str, Augment] | None = None,
+        per_record: Mapping[str, int],
+    ) -> None:
+        merged: dict[str, list[Views]] = {}
+        self._sets, first = [], 0
+        for one in sets:
+            count = 1 + max(int(view.record.max()) for view in one.values())
+            for name, view in one.items():
+                merged.setdefault(name, []).append(Views(view.inputs, view.record + first))
+            self._sets.append(torch.arange(first, first + count))
+            first += count
+        parts = {name: joined(views) for name, views in merged.items()}
+        super().__init__(parts, records=first, augment=augment, per_record=per_record)
+        self._chance = torch.stack(list(self._count.values())).sum(dim=0).float().sqrt()
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Parts of records of one set; of ``indices`` only the number counts."""
+        records = self._sets[int(torch.randint(len(self._sets), (), generator=generator))]
+        chance = self._chance[records]
+        count = min(len(indices), int((chance > 0).sum()))
+        return super().batch(records[torch.multinomial(chance, count, generator=generator)], generator)
+
+
+def bind(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+    """ImageBind-style hub: sounds find words, which they never met, by the way of pictures."""
+    material = load(data, settings)
+    return bound(
+        "bind", [material.named, material.heard], pairs(("image", "text", "audio")), material, settings
+    )
+
+
+def bound(
+    name: str,
+    sets: Sequence[Mapping[str, Views]],
+    compared: Iterable[tuple[str, str]],
+    material: Material,
+    settings: Settings,
+) -> Run:
+    """The run on any sets of records, with any pairs of modalities compared."""
+    s = settings
+    torch.manual_seed(s.seed)
+    alignment = AlignmentConfig(objective=s.objective, pairs=tuple(compared))
+    model = Alignment(towers(s, material.tokenizer), alignment)
+    dataset = Sets(
+        sets,
+        augment={"image": augment_images, "audio": vary},
+        per_record={"image": s.pictures, "text": s.texts, "audio": s.sounds},
+    )
+    config = TrainConfig(
+        steps=s.steps,
+        batch=min(s.batch, len(dataset)),
+        lr=s.lr,
+        warmup=min(20, s.steps),
+        clip=None,
+        seed=s.seed,
+        device=s.device,
+        save_every=max(100, s.steps // 4),
+        log_every=20,
+    )
+    card = CARD.format(objective=s.objective, steps=s.steps, seed=s.seed)
+    return Run(name, model, dataset, config, partial(score, material=material), "accuracy", card)
+
+
+def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
+    """Small towers: pictures of a few dozen pixels, single words, a few seconds of sound."""
+    s = settings
+    image = ImageConfig(size=s.size, dim=s.dim, resolution=s.resolution, kind="residual")
+    text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=s.length, blocks=0)
+    audio = AudioConfig(size=s.size, dim=s.dim, seconds=s.seconds, mels=s.mels, kind="residual")
+    return {"image": ImageTower(image), "text": TextTower(text, tokenizer), "audio": AudioTower(audio)}
+
+
+@cache
+def load(data: Path | None, settings: Settings) -> Material:
+    """The four datasets, ``data`` being the folder that has a folder for each of them."""
+    emojis = _emojis(data and data / "emoji", settings.others)
+    texts = [[str(r.metadata["name"]), *map(str, r.metadata["tags"])] for r in emojis]
+    tokenizer = train_tokenizer([*DIGITS, *chain.from_iterable(texts)], settings.vocabulary)
+    own = towers(settings, tokenizer)
+    drawn = own["image"].prepare([signal_of(r.parts[0]) for r in emojis])
+    digits = _digits(data and data / "mnist", own["image"])
+    first = len(DIGITS)
+    named = {
+        "image": joined([_every_other(digits, 0), Views(drawn, torch.arange(len(drawn)) + first)]),
+        "text": _texts(own["text"], [[word] for word in DIGITS] + texts),
+    }
+    place = {str(r.metadata["hexcode"]): i for i, r in enumerate(emojis)}
+    shown = [
+        (place[code], first + i)
+        for i, (codes, _) in enumerate(HEARD.values())
+        for code in codes
+        if code in place
+    ]
+    if not shown:
+        raise HarmoniaError("no emoji of these stands for a sound of ESC-10: load the whole set of pictures")
+    which, concept = torch.tensor(shown).T
+    sounds = {split: _sounds(data, split, own["audio"]) for split in ("train", "test")}
+    heard = {
+        "image": joined([_every_other(digits, 1), Views(drawn[which], concept)]),
+        "audio": sounds["train"],
+    }
+    words = _texts(own["text"], [[word] for word in DIGITS] + [list(said) for _, said in HEARD.values()])
+    held = {
+        "digits": Held(_only(sounds["test"], 0, first), _only(words, 0, first)),
+        "sounds": Held(_only(sounds["test"], first, CONCEPTS), _only(words, first, CONCEPTS)),
+    }
+    return Material(tokenizer, named, heard, words, held)
+
+
+def _emojis(folder: Path | None, others: int) -> list[Record]:
+    """The pictures that stand for sounds, and one of ``others`` of the rest."""
+    standing = {code for codes, _ in HEARD.values() for code in codes}
+    found = [r for r in emoji(folder, languages=["en"]) if isinstance(r, Record)]
+    return [r for i, r in enumerate(found) if r.metadata["hexcode"] in standing or i % others == 0]
+
+
+def _digits(folder: Path | None, tower: Tower) -> Views:
+    """Handwritten digits, which are white on black as MNIST has them."""
+    pictures, labels = mnist_arrays(folder)
+    return Views(tower.prepare([Signal("image", picture) for picture in pictures]), torch.from_numpy(labels))
+
+
+def _sounds(data: Path | None, split: str, tower: Tower) -> Views:
+    """Recordings of FSDD and ESC-10 with their concepts: ten digits, then the classes of ``HEARD``."""
+    classes = list(HEARD)
+    signals, concepts = [], []
+    for one in chain(fsdd(data and data / "fsdd", split), esc10(data and data / "esc10", split)):
+        if not isinstance(one, Record):
+            continue
+        label = one.metadata.get("label")
+        if label is None:
+            concepts.append(int(one.metadata["digit"]))
+        else:
+            concepts.append(len(DIGITS) + classes.index(ALIASES.get(label, label)))
+        signals.append(signal_of(one.parts[0]))
+    return Views(tower.prepare(signals), torch.tensor(concepts))
+
+
+def _texts(tower: Tower, texts: Sequence[Sequence[str]]) -> Views:
+    """Texts of concepts numbered from 0."""
+    rows = tower.prepare([Signal("text", text) for some in texts for text in some])
+    return Views(rows, torch.arange(len(texts)).repeat_interleave(torch.tensor([len(t) for t in texts])))
+
+
+def _every_other(view: Views, start: int) -> Views:
+    """Every second row: other handwritten digits are named than are heard."""
+    return Views(view.inputs[start::2], view.record[start::2])
+
+
+def _only(view: Views, low: int, high: int) -> Views:
+    """The rows of the concepts from ``low`` to below ``high``, numbered from 0."""
+    kept = (view.record >= low) & (view.record < high)
+    return Views(view.inputs[kept], view.record[kept] - low)
+
+
+def joined(views: Sequence[Views]) -> Views:
+    """The rows of all, one after the other."""
+    return Views(torch.cat([view.inputs for view in views]), torch.cat([view.record for view in views]))
+
+
+def vary(mels: Tensor, generator: torch.Generator) -> Tensor:
+    """Log-mel spectrograms (n, mels, frames) turned in time by a random number of frames, and masked."""
+    frames = mels.shape[2]
+    shift = torch.randint(frames, (len(mels), 1), generator=generator)
+    place = (torch.arange(frames) + shift) % frames
+    turned = mels.gather(2, place[:, None].expand_as(mels))
+    return mask_spectrograms(turned, generator)
+
+
+def score(model: nn.Module, material: Material) -> dict[str, float]:
+    """The share of held-out sounds that find their own word, by test, and the mean of the tests.
+
+    "recalled": each sound takes one step of descent in a memory of the pictures that have been named, at
+    the inverse temperature that the towers have learned, before it is held against the words.
+    """
+    assert isinstance(model, Alignment)
+    named = model.codes("image", material.named["image"].inputs)
+    beta = float(model.scale.detach())
+    figures = {}
+    for name, test in material.held.items():
+        words, sounds = concepts(model, test.text), model.codes("audio", test.audio.inputs)
+        recalled = F.normalize(retrieve(sounds, named, beta=beta), dim=-1)
+        figures[name] = _right(sounds @ words.T, test)
+        figures[f"{name} recalled"] = _right(recalled @ words.T, test)
+    return figures | {"accuracy": sum(figures[name] for name in material.held) / len(material.held)}
+
+
+def concepts(model: Alignment, texts: Views) -> Tensor:
+    """The mean code of the texts of each concept, (concepts, dim), of unit length."""
+    codes = model.codes("text", texts.inputs)
+    total = codes.new_zeros(int(texts.record.max()) + 1, codes.shape[1])
+    return F.normalize(total.index_add(0, texts.record, codes), dim=-1)
+
+
+def _right(scores: Tensor, test: Held) -> float:
+    return float((scores.argmax(dim=1) == test.audio.record).float().mean())

@@ -1,0 +1,267 @@
+"""Classes with pictures, sounds and words in many languages: digits (MNIST, FSDD), everyday sounds (ESC-10,
+emoji).
+
+A record is a class, with every picture, sound and name that it has; a batch draws some of each. So two
+pictures of a seven never stand in one batch as if they were of different things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from harmonia.alignment import Alignment, AlignmentConfig
+from harmonia.data.datasets import reader
+from harmonia.data.mnist import mnist_arrays
+from harmonia.data.pairs import Pairs, Views
+from harmonia.data.public import Records
+from harmonia.data.records import signal_of
+from harmonia.encoders.bpe import train_tokenizer
+from harmonia.encoders.grid import ImageConfig, ImageTower
+from harmonia.encoders.sequence import TextConfig, TextTower
+from harmonia.encoders.tower import Tower
+from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.recipes.run import Run
+from harmonia.recipes.views import vary_digits, vary_pictures, vary_sounds, vary_words
+from harmonia.training import TrainConfig
+from harmonia.types import HarmoniaError, Record, Signal
+
+NUMBERS: dict[str, str] = {
+    "bn": "শূন্য এক দুই তিন চার পাঁচ ছয় সাত আট নয়",
+    "da": "nul en to tre fire fem seks syv otte ni",
+    "de": "null eins zwei drei vier fünf sechs sieben acht neun",
+    "en": "zero one two three four five six seven eight nine",
+    "es": "cero uno dos tres cuatro cinco seis siete ocho nueve",
+    "et": "null üks kaks kolm neli viis kuus seitse kaheksa üheksa",
+    "fi": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän",
+    "fr": "zéro un deux trois quatre cinq six sept huit neuf",
+    "hi": "शून्य एक दो तीन चार पाँच छह सात आठ नौ",
+    "hu": "nulla egy kettő három négy öt hat hét nyolc kilenc",
+    "it": "zero uno due tre quattro cinque sei sette otto nove",
+    "ja": "ゼロ 一 二 三 四 五 六 七 八 九",
+    "ko": "영 일 이 삼 사 오 육 칠 팔 구",
+    "lt": "nulis vienas du trys keturi penki šeši septyni aštuoni devyni",
+    "ms": "sifar satu dua tiga empat lima enam tujuh lapan sembilan",
+    "nb": "null en to tre fire fem seks sju åtte ni",
+    "nl": "nul een twee drie vier vijf zes zeven acht negen",
+    "pl": "zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć",
+    "pt": "zero um dois três quatro cinco seis sete oito nove",
+    "ru": "ноль один два три четыре пять шесть семь восемь девять",
+    "sv": "noll ett två tre fyra fem sex sju åtta nio",
+    "th": "ศูนย์ หนึ่ง สอง สาม สี่ ห้า หก เจ็ด แปด เก้า",
+    "uk": "нуль один два три чотири п'ять шість сім вісім дев'ять",
+    "vi": "không một hai ba bốn năm sáu bảy tám chín",
+    "zh": "零 一 二 三 四 五 六 七 八 九",
+}
+"""The words for 0 to 9 by language."""
+
+SOUNDS: dict[str, tuple[str, ...]] = {
+    "dog": ("1F436", "1F429"),
+    "rooster": ("1F413",),
+    "rain": ("1F327",),
+    "sea waves": ("1F30A",),
+    "crackling fire": ("1F525",),
+    "crying baby": ("1F476", "1F622"),
+    "sneezing": ("1F927",),
+    "clock tick": ("1F570",),
+    "helicopter": ("1F681",),
+    "chainsaw": ("1FA9A",),
+}
+"""The classes of ESC-10 and the emoji (hexcodes) that show the same."""
+
+ALIASES = {
+    "dog bark": "dog",
+    "fire crackling": "crackling fire",
+    "baby cry": "crying baby",
+    "person sneeze": "sneezing",
+}
+"""Names of ESC-10's classes before ESC-50 renamed them."""
+
+HELD_OUT = 8
+"""Nothing is trained on the last of this many parts of MNIST's training file (1,000 of 8,000 pictures)."""
+MODALITIES = ("image", "audio", "text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What both recipes share; a step takes ``parts`` pictures, sounds and words of each of the classes."""
+
+    size: str = "tiny"
+    kind: str = "residual"
+    resolution: int = 32
+    seconds: float = 2.0
+    vocabulary: int = 1024
+    dim: int = 128
+    parts: int = 6
+    steps: int = 600
+    lr: float = 2e-3
+    seed: int = 0
+    device: str = "auto"
+
+
+DIGITS = Settings()
+EVERYDAY = Settings(resolution=64, seconds=5.0, vocabulary=2048, parts=4, steps=400)
+
+CARD = """# {name}
+
+Image, text and audio towers of one space, trained from scratch with the objective `cmhn` on {data}.
+
+* Recipe: `harmonia train {name}` ({steps} steps, seed {seed}).
+* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
+* Data and licence: {licence}.
+* Limits: it knows ten classes.
+"""
+
+
+def digits(data: Path | None = None, settings: Settings = DIGITS) -> Run:
+    """Written and spoken digits, number words in 25 languages; ``data`` has the folders mnist and fsdd."""
+    return _run(
+        "digits", settings, digit_signals(data), digit_signals(data, dev=True),
+        "MNIST, the Free Spoken Digit Dataset and number words in 25 languages",
+        "MNIST is CC BY-SA 3.0, FSDD CC BY-SA 4.0",
+    )  # fmt: skip
+
+
+def sounds(data: Path | None = None, settings: Settings = EVERYDAY) -> Run:
+    """Field recordings, emoji, their names in 28 languages; ``data`` has the folders esc10 and emoji."""
+    return _run(
+        "sounds", settings, sound_signals(data), sound_signals(data, dev=True), "ESC-10 and emoji",
+        "ESC-10 is CC BY 3.0, Noto Emoji Apache 2.0, the names of Unicode CLDR",
+    )  # fmt: skip
+
+
+Labelled = dict[str, tuple[list[Signal], list[int]]]
+"""By modality the signals, and the class of each."""
+
+
+def digit_signals(data: Path | None = None, *, dev: bool = False) -> Labelled:
+    """Training data, or with ``dev`` what is held out: MNIST's last 1,000 pictures and FSDD's test takes."""
+    pictures, labels = mnist_arrays(of(data, "mnist"))
+    start = len(labels) - len(labels) // HELD_OUT
+    part = slice(start, None) if dev else slice(None, start)
+    found: Labelled = {
+        "image": ([_grey(one) for one in pictures[part]], labels[part].tolist()),
+        "audio": ([], []),
+        "text": ([], []),
+    }
+    for record in good(reader("fsdd")(of(data, "fsdd"), split="test" if dev else "train")):
+        add(found, record, "audio", record.metadata["digit"])
+    for words in (*NUMBERS.values(), "0 1 2 3 4 5 6 7 8 9"):
+        for number, word in enumerate(words.split()):
+            found["text"][0].append(Signal("text", word))
+            found["text"][1].append(number)
+    return found
+
+
+def sound_signals(data: Path | None = None, *, dev: bool = False, free: bool = False) -> Labelled:
+    """Training clips, or with ``dev`` those of the last fold; pictures and words are the same in both.
+
+    ``free`` leaves out the clips whose licence is not CC0 or CC BY.
+    """
+    number = {name: i for i, name in enumerate(SOUNDS)}
+    found: Labelled = {name: ([], []) for name in MODALITIES}
+    for record in good(reader("esc10")(of(data, "esc10"), split="test" if dev else "train")):
+        if free and record.metadata.get("license") not in ("CC0", "CC-BY"):
+            continue
+        label = record.metadata["label"]
+        add(found, record, "audio", number[ALIASES.get(label, label)])
+    shown = {code: number[name] for name, codes in SOUNDS.items() for code in codes}
+    for record in good(reader("emoji")(of(data, "emoji"), keywords=True)):
+        if record.metadata["hexcode"] in shown:
+            for modality in ("image", "text"):
+                add(found, record, modality, shown[record.metadata["hexcode"]])
+    for name, label in number.items():
+        found["text"][0].append(Signal("text", name))
+        found["text"][1].append(label)
+    return found
+
+
+def prepare(labelled: Labelled, towers: Mapping[str, Tower]) -> dict[str, Views]:
+    """Signals as the towers take them, with their classes as records; modalities without any are left out."""
+    return {
+        name: Views(towers[name].prepare(signals), torch.tensor(labels))
+        for name, (signals, labels) in labelled.items()
+        if signals and name in towers
+    }
+
+
+def of(data: Path | None, name: str) -> Path | None:
+    """The folder of one dataset in a folder of several."""
+    return None if data is None else data / name
+
+
+def good(records: Records) -> Iterable[Record]:
+    """The records that could be read; a HarmoniaError if none could."""
+    some = False
+    for record in records:
+        if isinstance(record, Record):
+            some = True
+            yield record
+    if not some:
+        raise HarmoniaError("the data hold no record that can be read: check the folder")
+
+
+def add(found: Labelled, record: Record, modality: str, label: int) -> None:
+    """Put the parts of one modality of a record under a class."""
+    for part in record.parts:
+        if part.modality == modality:
+            found[modality][0].append(signal_of(part))
+            found[modality][1].append(label)
+
+
+def hit_rate(queries: Views, gallery: Views, k: int = 1) -> float:
+    """Of codes of unit length: how often one of the ``k`` nearest of ``gallery`` is of the query's record."""
+    nearest = (queries.inputs @ gallery.inputs.mT).topk(k, dim=1).indices
+    return float((gallery.record[nearest] == queries.record[:, None]).any(dim=1).float().mean())
+
+
+def means(views: Views) -> Views:
+    """One code for each record, the mean of its codes: a class as all the words for it say it."""
+    records, row = torch.unique(views.record, return_inverse=True)
+    total = torch.zeros(len(records), views.inputs.shape[1]).index_add(0, row, views.inputs)
+    return Views(nn.functional.normalize(total, dim=-1), records)
+
+
+def _grey(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Signal:
+    return Signal("image", np.repeat(picture[..., None], 3, axis=-1))
+
+
+def _run(name: str, s: Settings, train: Labelled, held: Labelled, data: str, licence: str) -> Run:
+    towers = _towers(s, [one.text for one in train["text"][0]])
+    torch.manual_seed(s.seed)
+    pictures = vary_digits if name == "digits" else vary_pictures
+    pairs = Pairs(
+        prepare(train, towers),
+        per_record=s.parts,
+        augment={"image": pictures, "audio": vary_sounds, "text": vary_words},
+    )
+    config = TrainConfig(
+        steps=s.steps, batch=len(pairs), lr=s.lr, warmup=min(30, s.steps), seed=s.seed, device=s.device,
+        save_every=max(100, s.steps // 4), log_every=20,
+    )  # fmt: skip
+    card = CARD.format(name=name, data=data, steps=s.steps, seed=s.seed, licence=licence)
+    model = Alignment(towers, AlignmentConfig(objective="cmhn", within=1.0))
+    return Run(name, model, pairs, config, partial(score, held=prepare(held, towers)), "mean", card)
+
+
+def _towers(s: Settings, words: Sequence[str]) -> dict[str, Tower]:
+    torch.manual_seed(s.seed)
+    tokenizer = train_tokenizer(words, s.vocabulary)
+    text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=32, blocks=0)
+    image = ImageConfig(size=s.size, dim=s.dim, kind=s.kind, resolution=s.resolution)
+    audio = AudioConfig(size=s.size, dim=s.dim, kind=s.kind, seconds=s.seconds)
+    return {"image": ImageTower(image), "audio": AudioTower(audio), "text": TextTower(text, tokenizer)}
+
+
+def score(model: nn.Module, held: Mapping[str, Views]) -> dict[str, float]:
+    """Between any two modalities: how often the nearest class is the right one, and the mean of all."""
+    assert isinstance(model, Alignment)
+    codes = {name: Views(model.codes(name, view.inputs), view.record) for name, view in held.items()}
+    found = {f"{a} to {b}": hit_rate(codes[a], means(codes[b])) for a in codes for b in codes if a != b}
+    return found | {"mean": sum(found.values()) / len(found)}
