@@ -183,6 +183,13 @@ def rows_of(table: Table) -> list[Row]:
                 goal = (">=", 1.12) if measure == "recall@1" else None
                 what = f"{mine}, {asked}: mean {measure} of both ways"
                 found.append(row(what, value, "fraction", best, peers[best], goal))
+                equal = "CLIP, two captions, also compared with each other"
+                equal += " with recall" if mine.endswith("recall") else ""
+                peer = mean(table[equal, variance], measure) if (equal, variance) in table else None
+                if peer is not None:
+                    found.append(
+                        row(f"{what}, beside CLIP with the same parts", value, "fraction", equal, peer)
+                    )
     return found
 
 

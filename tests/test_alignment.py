@@ -239,18 +239,37 @@ def test_training_makes_any_part_find_the_whole():
     assert before < 0.2 and recall() > 0.6
 
 
-def _rank(rank: int, file: str, out: str) -> None:
+def uneven() -> Batch:
+    """The last record has no text, those before one caption, the first half two: ranks differ."""
+    data = batch({"image": 1, "text": 2})
+    kept = [i for i in range(2 * RECORDS) if i < RECORDS or (i % 2 == 0 and i < 2 * RECORDS - 2)]
+    text = data["text"]
+    return data | {"text": Views(text.inputs[kept], text.record[kept])}
+
+
+def alone() -> Batch:
+    """One rank has no text at all."""
+    data = batch({"image": 2, "text": 2})
+    text = data["text"]
+    return data | {"text": Views(text.inputs[:RECORDS], text.record[:RECORDS])}
+
+
+BATCHES = {"even": lambda: batch({"image": 1, "text": 2}), "uneven": uneven, "one without text": alone}
+
+
+def _rank(rank: int, file: str, out: str, kind: str) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     net = model(AlignmentConfig(objective="cmhn", within=1.0, steps=1))
-    data, half = batch({"image": 1, "text": 2}), RECORDS // 2
+    data, half = BATCHES[kind](), RECORDS // 2
     own = {}
     for name, view in data.items():
         mine = (view.record // half) == rank
-        own[name] = Views(view.inputs[mine], view.record[mine] - rank * half)
+        if bool(mine.any()):
+            own[name] = Views(view.inputs[mine], view.record[mine] - rank * half)
     loss = net.losses(own)["alignment"]
     loss.backward()
-    grads = torch.cat([p.grad.flatten() for p in net.parameters()])
+    grads = gradients(net)
     for tensor in (loss.detach(), grads):
         dist.all_reduce(tensor)
         tensor /= 2
@@ -259,14 +278,20 @@ def _rank(rank: int, file: str, out: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path):
-    mp.spawn(_rank, args=(str(tmp_path / "store"), str(tmp_path / "out.pt")), nprocs=2)
+def gradients(net: nn.Module) -> Tensor:
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+    return torch.cat([grad.flatten() for grad in found])
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path, kind: str):
+    mp.spawn(_rank, args=(str(tmp_path / "store"), str(tmp_path / "out.pt"), kind), nprocs=2)
     loss, grads = torch.load(tmp_path / "out.pt")
     net = model(AlignmentConfig(objective="cmhn", within=1.0, steps=1))
-    whole = net.losses(batch({"image": 1, "text": 2}))["alignment"]
+    whole = net.losses(BATCHES[kind]())["alignment"]
     whole.backward()
     assert torch.allclose(loss, whole.detach())
-    assert torch.allclose(grads, torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.allclose(grads, gradients(net))
 
 
 def test_bad_settings_are_refused_in_one_line():

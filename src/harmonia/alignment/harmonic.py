@@ -26,7 +26,7 @@ from harmonia.data.pairs import Batch, Views
 from harmonia.memory import Couplings, Cue, Energy, Slots, descend, entropy
 from harmonia.memory.lagrangians import Sphere
 from harmonia.objectives import energy_loob, energy_nce, gather, offset
-from harmonia.objectives.gather import world
+from harmonia.objectives.gather import sum_over_ranks, world
 from harmonia.types import HarmoniaError
 
 State = dict[str, Tensor]
@@ -67,20 +67,26 @@ class Harmonic(nn.Module):
             self.bias.update({name: nn.Parameter(torch.zeros(dim)) for name in self.names})
 
     def forward(self, codes: Batch, beta: Tensor | float) -> Tensor:
-        """The loss of a batch of codes: of each modality the mean over its cues, each pair counting once."""
-        size = size_of(codes)
+        """The loss of a batch of codes, each pair of modalities counting once.
+
+        Of each modality it is the mean over the rounds (the first parts of all records, the second, ...) of
+        the mean over the cues of a round. Ranks may hold different parts; the loss is that of all together.
+        """
+        one = next(iter(codes.values()))
+        size = _most(size_of(codes), one.record.device)
         terms = []
         for name in self.names:
-            view = codes.get(name) or _nothing(self.dim, next(iter(codes.values())))
+            view = codes.get(name) or _nothing(self.dim, one)
             rounds = list(_rounds(view.record))
-            for number in range(_most(len(rounds), view.record.device)):
+            most = _most(len(rounds), view.record.device)
+            for number in range(most):
                 rows = rounds[number] if number < len(rounds) else view.record[:0]
                 cue = Views(view.inputs[rows], view.record[rows])
                 slots, present = self._slots(codes, size, name, cue)
                 for asked, weight in self._asked(name):
                     told = self._told(name, cue, slots, present, asked, offset(size), beta)
                     if told is not None:
-                        terms.append(weight / len(rounds) * told)
+                        terms.append(weight / most * told)
         if not terms:
             raise HarmoniaError("no record of this batch has two parts: there is nothing to align")
         return torch.stack(terms).sum()
@@ -176,8 +182,9 @@ class Harmonic(nn.Module):
     def _slots(self, codes: Batch, size: int, name: str, cue: Views) -> tuple[State, dict[str, Tensor]]:
         """Of each modality the means (N, d) of the records' parts without the cues, and which there are."""
         slots, present = {}, {}
+        zero = 0.0 * next(iter(codes.values())).inputs.sum()
         for m in self.names:
-            total, count = cue.inputs.new_zeros(size, self.dim), cue.inputs.new_zeros(size)
+            total, count = zero.expand(size, self.dim), cue.inputs.new_zeros(size)
             if m in codes:
                 total = total.index_add(0, codes[m].record, codes[m].inputs)
                 count = count.index_add(0, codes[m].record, torch.ones_like(codes[m].inputs[:, 0]))
@@ -203,12 +210,17 @@ class Harmonic(nn.Module):
         """The loss of cues of modality ``name`` against slots of the modalities ``asked``, if any."""
         there = torch.stack([present[m] for m in asked]).any(dim=0)
         target = cue.record + start
-        if not len(cue.record) or not bool(there[target].any()) or int(there.sum()) < 2:
+        valid = there[target].sum()
+        everywhere = sum_over_ranks(valid)
+        if not everywhere or int(there.sum()) < 2:
             return None
+        if not valid:
+            return 0.0 * torch.stack([slots[m].sum() for m in asked]).sum()
         kept, has = {m: slots[m] for m in asked}, {m: present[m] for m in asked}
         state = self.settle({name: cue.inputs}, kept, has, beta, self.steps)
         energies = -self.scores(state, kept, has)
-        return self.nce(energies, target, beta, mask=there.expand(len(cue.record), -1))
+        loss = self.nce(energies, target, beta, mask=there.expand(len(cue.record), -1))
+        return valid * world() / everywhere * loss
 
 
 def size_of(codes: Batch) -> int:

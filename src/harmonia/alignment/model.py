@@ -103,7 +103,9 @@ class Alignment(nn.Module):
     @property
     def scale(self) -> Tensor:
         """The inverse temperature, the precision of a match."""
-        return self.log_scale.exp().clamp(max=GREATEST_SCALE)
+        # bounded in value, not in gradient: at the bound it can still come down
+        kept = self.log_scale.clamp(max=math.log(GREATEST_SCALE))
+        return (self.log_scale + (kept - self.log_scale).detach()).exp()
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """All that learns, one optimizer group."""
@@ -119,9 +121,12 @@ class Alignment(nn.Module):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch; a HarmoniaError if no two parts of it belong together."""
         codes = self(batch)
-        if self.config.objective == "cmhn":
-            return {"alignment": self.harmonic(codes, self.scale)}
-        return {"alignment": self._pairwise(codes)}
+        if self.config.objective != "cmhn":
+            return {"alignment": self._pairwise(codes)}
+        # a difference of energies does not survive half precision
+        with torch.autocast(self.log_scale.device.type, enabled=False):
+            whole = {name: Views(_widened(view.inputs), view.record) for name, view in codes.items()}
+            return {"alignment": self.harmonic(whole, self.scale)}
 
     @torch.no_grad()
     def codes(self, name: str, inputs: Tensor, block: int = 256) -> Tensor:
@@ -181,3 +186,7 @@ def first_and_second(record: Tensor) -> tuple[Tensor, Tensor]:
     start[1:] = ~again
     first = (start[:-1] & again).nonzero()[:, 0]
     return first, first + 1
+
+
+def _widened(codes: Tensor) -> Tensor:
+    return codes.float() if codes.dtype in (torch.float16, torch.bfloat16) else codes

@@ -60,6 +60,13 @@ class Pairs:
             raise HarmoniaError("give the parts of one modality at least, and a record for each of them")
         if not 0.0 <= drop < 1.0:
             raise HarmoniaError(f"drop must be at least 0 and less than 1 (got {drop})")
+        if any(len(view.record) and int(view.record.min()) < 0 for view in parts.values()):
+            raise HarmoniaError("records are counted from 0: a part names a negative one")
+        take = {
+            name: per_record if isinstance(per_record, int) else per_record.get(name, 0) for name in parts
+        }
+        if short := [name for name, number in take.items() if number < 1]:
+            raise HarmoniaError(f"a batch takes at least 1 part of a record: raise it for {', '.join(short)}")
         most = max(int(view.record.max()) + 1 if len(view.record) else 0 for view in parts.values())
         self._records = most if records is None else records
         if self._records < most or not self._records:
@@ -72,7 +79,7 @@ class Pairs:
         }
         self._start = {name: count.cumsum(0) - count for name, count in self._count.items()}
         self._augment = dict(augment or {})
-        self._take = {name: per_record if isinstance(per_record, int) else per_record[name] for name in parts}
+        self._take = take
         self._drop = drop
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ from harmonia.encoders.tower import Tower
 from harmonia.metrics import cross_modal
 from harmonia.recipes.run import Run, prepared
 from harmonia.training import TrainConfig
-from harmonia.types import Record
+from harmonia.types import HarmoniaError, Record
 
 CARD = """# {name}
 
@@ -35,10 +35,14 @@ Image and text towers of one space, trained from scratch with the objective `{ob
 
 * Recipe: `harmonia train {name}` ({steps} steps of {batch} photos, seed {seed}).
 * Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
-* Data and licence: Flickr8k is for non-commercial research and its photos belong to their authors; this
-  model is for research too.
-* Limits: it has seen {photos} photos of people and dogs; names, numbers and order of words mean little to it.
+* Data and licence: {licence}
+* Limits: it has seen {photos} photos; names, numbers and the order of words mean little to it.
 """
+
+
+LICENCES = {
+    "flickr8k": "Flickr8k is for non-commercial research, its photos are their authors'; so is this model.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,8 @@ def image_text(
 ) -> Run:
     """The run that all recipes of this file are, for any objective."""
     s = settings
+    if s.batch < 2:
+        raise HarmoniaError("batch must be at least 2: a pair is told from others")
     photos = load(data, s)
     torch.manual_seed(s.seed)
     model = Alignment(towers(s, photos.tokenizer), alignment)
@@ -130,6 +136,7 @@ def image_text(
         name=name,
         objective=alignment.objective,
         data=s.dataset,
+        licence=LICENCES.get(s.dataset, f"the model may be used as the licence of {s.dataset} allows."),
         steps=s.steps,
         batch=s.batch,
         seed=s.seed,

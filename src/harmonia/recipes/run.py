@@ -82,18 +82,21 @@ def prepared(records: Iterable[Record | Problem], towers: Mapping[str, Tower]) -
     for record in records:
         if isinstance(record, Problem):
             continue
-        for part in record.parts:
-            if part.modality in towers:
-                waiting[part.modality].append(signal_of(part))
-                ids[part.modality].append(number)
+        try:
+            signals = [(p.modality, signal_of(p)) for p in record.parts if p.modality in towers]
+        except HarmoniaError:
+            continue
+        for name, signal in signals:
+            waiting[name].append(signal)
+            ids[name].append(number)
         number += 1
-        for name, signals in waiting.items():
-            if len(signals) >= BLOCK:
-                done[name].append(towers[name].prepare(signals))
-                signals.clear()
-    for name, signals in waiting.items():
-        if signals:
-            done[name].append(towers[name].prepare(signals))
+        for name, ready in waiting.items():
+            if len(ready) >= BLOCK:
+                done[name].append(towers[name].prepare(ready))
+                ready.clear()
+    for name, ready in waiting.items():
+        if ready:
+            done[name].append(towers[name].prepare(ready))
     if not any(done.values()):
         raise HarmoniaError(f"the data hold nothing that has a part of {', '.join(towers)}")
     return {name: Views(torch.cat(rows), torch.tensor(ids[name])) for name, rows in done.items() if rows}

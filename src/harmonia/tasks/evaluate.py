@@ -77,8 +77,10 @@ def _records(dataset: str, data: Path | None, split: str, limit: int | None) -> 
     for number, record in enumerate(records):
         if limit is not None and number >= limit:
             break
-        label = record.metadata.get("label", ("record", number))
-        own = classes.setdefault(label, len(classes))
+        label = record.metadata.get("label")
+        # true or false is an answer, not a class
+        named = isinstance(label, str | int) and not isinstance(label, bool)
+        own = classes.setdefault(label if named else ("record", number), len(classes))
         parts += [(own, part) for part in record.parts]
     if not parts:
         raise HarmoniaError(f"{dataset} has no record in split {split}")

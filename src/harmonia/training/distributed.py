@@ -90,6 +90,8 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         if device.type == "cuda":
+            if not torch.cuda.is_available():
+                raise RuntimeError("this PyTorch sees no CUDA")
             # One process of torchrun, one GPU of its machine.
             if device.index is None:
                 device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -149,7 +149,11 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "float16")
         self.average = optim.Average(model, config.ema) if config.ema else None
         self.parallel = Parallel(model, self.groups, world, compile=config.compile)
-        identity = {"config": config.identity(), "data": data.digest(dataset, config.seed)}
+        identity = {
+            "config": config.identity(),
+            "data": data.digest(dataset, config.seed),
+            "model": str(getattr(model, "config", "")),
+        }
         self.keeper = Keeper(folder, world, identity, model, self.optimizer, self.scaler, self.average)
         self.at = self.keeper.resume()
         self.log = Log(folder, start=self.at.step, steps=config.steps, batch=config.batch, main=world.main)

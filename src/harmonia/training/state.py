@@ -116,6 +116,11 @@ def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> No
             raise HarmoniaError(
                 f"the run in {folder} has {name} = {old}, not {new}: use the same settings or another folder"
             )
+    if before.get("model", now["model"]) != now["model"]:
+        raise HarmoniaError(
+            f"the run in {folder} trains another model ({before['model']}): "
+            "use the same settings or another folder"
+        )
     if before["data"] != now["data"]:
         raise HarmoniaError(
             f"the run in {folder} began on other data ({before['data']}, now {now['data']}): "
