@@ -1,9 +1,9 @@
 """What the training loop costs, and that it goes on exactly: against bare PyTorch, same towers and data.
 
 The towers and photos are those of `harmonia.recipes.image_text`. The loop and a bare one run in turns of 40
-steps each, in one process, so that other load meets both; while the bare one runs, the loop makes its next two
-batches ahead. Losses are compared in processes of their own, for their peak memory. "Killed" is SIGKILL at a
-random moment of the run, ten times.
+steps each, in one process, so that other load meets both; while the bare one runs, the loop makes its next
+two batches ahead. Losses are compared in processes of their own, for their peak memory. "Killed" is SIGKILL
+at a random moment of the run, ten times.
 """
 
 from __future__ import annotations

@@ -138,8 +138,10 @@ def test_an_unrelated_cue_abstains(memory: Collection) -> None:
 
 def test_a_cue_that_nothing_can_be_compared_with(memory: Collection, tmp_path: Path) -> None:
     film = make_video(tmp_path / "film.mp4", sound=False)
+    bare = harmonia.open(tmp_path / "bare", models=["descriptors"])
+    bare.remember(make_photo(tmp_path / "photo.png"))
     with pytest.raises(HarmoniaError, match="nothing remembered can be compared with a cue of video"):
-        memory.recall(video=film)
+        bare.recall(video=film)
     with pytest.raises(HarmoniaError, match="nothing to recall by"):
         memory.recall()
     with pytest.raises(HarmoniaError, match="empty"):

@@ -23,8 +23,8 @@ __all__ = ["Code", "Cue", "HarmoniaError", "Recollection", "Record", "Signal", "
 def open(root: str | Path, models: Sequence[str] | None = None, device: str = "auto") -> Collection:
     """Open the memory in a folder; the first ``remember`` makes it.
 
-    ``models`` chooses the encoders of a new memory: "descriptors" (the default, no training and no
-    network), or names or folders of pretrained models (CLIP, SigLIP, CLAP, sentence-transformers).
+    ``models`` chooses the encoders of a new memory: "descriptors" and "mini" (the default, no network),
+    or names or folders of pretrained models (CLIP, SigLIP, CLAP, sentence-transformers).
     """
     from harmonia.tasks.collection import Collection
 

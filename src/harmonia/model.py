@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ class Model:
 
         ``frames`` and ``population`` are given where the snapshot holds only candidates.
         """
-        filled = {e.name: self._held(e, table) for e in self.encoders}
+        filled = {e.name: table.encoders[e.name] for e in self.encoders}
         filled = {name: codes for name, codes in filled.items() if len(codes.record)}
         if not filled:
             return None
@@ -88,17 +88,20 @@ class Model:
         codes = {name: torch.from_numpy(found.codes) for name, found in filled.items()}
         return HarmonicMemory(codes, layout, frames=frames, population=population)
 
-    def given(self, memory: HarmonicMemory, cue: Cue) -> list[Given]:
+    def given(self, memory: HarmonicMemory, cue: Cue, *, bridge: bool = False) -> list[Given]:
         """What a cue says to each matrix of the memory: to all that share a space with its codes.
 
-        A cue whose code holds vectors ``(Q, d)`` stands for Q cues.
+        A cue whose code holds vectors ``(Q, d)`` stands for Q cues. With ``bridge`` only the encoders that
+        bridge modalities are asked (:class:`Across`), else only the others.
         """
         codes = [cue.content] if isinstance(cue.content, Code) else self.encode([cue.content])[0]
         pairs = [
             (encoder.name, code)
             for code in codes
             for encoder in self.encoders
-            if self.answers(encoder, code) and memory.matrices.get(encoder.name) is not None
+            if isinstance(encoder, Across) == bridge
+            and self.answers(encoder, code)
+            and memory.matrices.get(encoder.name) is not None
         ]
         # Several views of one cue are one piece of evidence, not several.
         weight = cue.weight / max(len(pairs), 1) ** 0.5
@@ -117,16 +120,6 @@ class Model:
         """Whether what an encoder made is compared with a cue's code."""
         own = isinstance(encoder, Across) and encoder.modality == code.modality
         return encoder.space == code.space and not own
-
-    def _held(self, encoder: Encoder, table: CodeTable) -> Codes:
-        """The codes of an encoder; of one that bridges modalities only those of records without words,
-        since a record is better found by its own words than by what it looks or sounds like."""
-        found = table.encoders[encoder.name]
-        if not isinstance(encoder, Across):
-            return found
-        said = [table.encoders[e.name].record for e in self.encoders if e.modality == "text"]
-        keep = ~np.isin(found.record, np.concatenate(said))
-        return Codes(*(getattr(found, field.name)[keep] for field in fields(found)))
 
     def _origin(self, memory: HarmonicMemory, code: Code) -> str | None:
         """The matrix that holds codes of the cue's own modality and space, if any does."""

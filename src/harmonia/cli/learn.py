@@ -30,7 +30,7 @@ def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None
     if forget:
         from harmonia.tasks.learned import Learned
 
-        forgotten = Learned.forget(collection.store.root)
+        forgotten = Learned.forget(collection.root)
         if as_json:
             print_json({"forgotten": forgotten})
         else:

@@ -27,7 +27,7 @@ SHOWN = 20
     "models",
     multiple=True,
     metavar="NAME",
-    help="Encoders of a new memory: descriptors (default), or a pretrained model's hub name or folder.",
+    help="Encoders of a new memory (default: descriptors mini); or a pretrained model's hub name or folder.",
 )
 @click.option("--copy", is_flag=True, help="Keep copies of the media inside the memory.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that decode (default: cores + 1).")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from harmonia.memory import Frame, Given, HarmonicMemory
 from harmonia.model import Model
-from harmonia.store.files import write_atomically
+from harmonia.store.files import TEMPORARY, write_atomically
 from harmonia.types import Code, Cue, HarmoniaError
 
 FILE_NAME = "learned.json"
@@ -64,7 +65,8 @@ class Learned:
 
     ``precision[key]``: how far, in units of chance, the right record rises over the others by a cue for the
     matrix ``key``. If ``weighed`` cues count in proportion to it, if ``sharp`` it gives beta. ``bias`` is by
-    record id; a record without one has 0. ``encoders``, ``version`` and ``records`` say what it was learned on.
+    record id; a record without one has 0. ``encoders``, ``version`` and ``records`` say what all of it was
+    learned on.
     """
 
     encoders: tuple[str, ...] = ()
@@ -83,30 +85,41 @@ class Learned:
         bias = [self.bias.get(record_id, 0.0) for record_id in record_ids] if self.bias else []
         memory.bias = memory.bias.new_tensor(bias) if bias else torch.zeros_like(memory.bias)
 
-    def given(self, model: Model, memory: HarmonicMemory, cue: Cue) -> list[Given]:
-        """What a cue says to each matrix (see :meth:`harmonia.model.Model.given`), couplings included.
+    def given(self, model: Model, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:
+        """What each cue says to each matrix (see :meth:`harmonia.model.Model.given`), couplings included.
 
-        A coupling makes of the cue one more cue, the code that it foretells in the other modality, clamped
-        and with a weight by its own precision: what follows, certificate and abstention, is as for any cue.
-        A cue against a record foretells nothing, and neither does any where an index proposed the records.
+        A coupling makes of a cue one more cue, the code that it foretells in another modality, clamped and
+        with a weight by its own precision: what follows, certificate and abstention, is as for any cue. What
+        is given need not be foretold; a cue against a record foretells nothing, and neither does any where an
+        index proposed the records.
         """
-        given = model.given(memory, cue)
-        if self.weighed and all(g.key in self.precision for g in given):
-            # Their precisions say how far each view counts.
-            given = [replace(g, weight=cue.weight) for g in given]
-        if not self.couplings or cue.weight <= 0 or memory.population is not None:
-            return given
-        codes = [cue.content] if isinstance(cue.content, Code) else model.encode([cue.content])[0]
-        foretold = [
-            Foretold(
-                c.to, c.foretell(vectors), cue.weight * self._share(memory, c), cue.trust, None, c.precision
-            )
-            for code in codes
-            for vectors in [torch.from_numpy(code.vector).reshape(-1, code.vector.shape[-1])]
-            for c in self._of(model, code)
-            if c.to in memory.matrices
-        ]
-        return given + foretold
+        said = []
+        for cue in cues:
+            given = model.given(memory, cue)
+            if self.weighed and all(g.key in self.precision for g in given):
+                # Their precisions say how far each view counts.
+                given = [replace(g, weight=cue.weight) for g in given]
+            said.append(given)
+        asked = {g.key for given in said for g in given}
+        for cue, given in zip(cues, said, strict=True):
+            if self.couplings and cue.weight > 0 and memory.population is None:
+                given += self._foretold(model, memory, cue, asked)
+        return said
+
+    def _foretold(self, model: Model, memory: HarmonicMemory, cue: Cue, asked: Container[str]) -> list[Given]:
+        """What the couplings make of a cue for the matrices that are not asked by any."""
+        found: list[Given] = []
+        # Where no trust was learned, a cue counts by the critical beta.
+        unit = self._most() or memory.beta(memory.held)
+        for code in [cue.content] if isinstance(cue.content, Code) else model.encode([cue.content])[0]:
+            made_by = {e.name for e in model.encoders if (e.modality, e.space) == (code.modality, code.space)}
+            vectors = torch.from_numpy(np.atleast_2d(code.vector))
+            for c in self.couplings:
+                if c.of in made_by and c.to in memory.matrices and c.to not in asked:
+                    share = c.precision / unit / memory.trusts.get(c.to, 1.0)
+                    codes = c.foretell(vectors)
+                    found.append(Foretold(c.to, codes, cue.weight * share, cue.trust, None, c.precision))
+        return found
 
     def beta(self, memory: HarmonicMemory, given: Sequence[Given]) -> float | None:
         """The beta for these cues, in units of chance; None where it was not learned for all of them.
@@ -124,17 +137,6 @@ class Learned:
     def _most(self) -> float:
         """The greatest precision, whose trust is 1; 0 if none is weighed."""
         return max(self.precision.values(), default=0.0) if self.weighed else 0.0
-
-    def _of(self, model: Model, code: Code) -> list[Coupling]:
-        """The couplings from the encoder that made a code."""
-        names = {e.name for e in model.encoders if (e.modality, e.space) == (code.modality, code.space)}
-        return [c for c in self.couplings if c.of in names]
-
-    def _share(self, memory: HarmonicMemory, coupling: Coupling) -> float:
-        """The weight that makes a foretold code count by its own precision, among the others'."""
-        # Where no trust was learned, a cue counts by the critical beta.
-        unit = self._most() or memory.beta(memory.held)
-        return coupling.precision / unit / memory.trusts.get(coupling.to, 1.0)
 
     def save(self, folder: Path) -> None:
         """Write it beside a store, atomically."""
@@ -156,11 +158,12 @@ class Learned:
             "couplings": [{"of": c.of, "to": c.to, "precision": c.precision} for c in self.couplings],
             "tensors": name,
         }
+        temporary = folder / f"{TEMPORARY}{name}"
         try:
-            temporary = folder / f".tmp-{name}"
             temporary.write_bytes(data)
             temporary.replace(folder / name)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             raise HarmoniaError(f"cannot write {folder / name}: {error.strerror or error}") from error
         write_atomically(folder / FILE_NAME, json.dumps(found, indent=1))
         _clear(folder, keep=name)
@@ -220,8 +223,11 @@ class Learned:
         """Delete what was learned; whether there was anything."""
         path = folder / FILE_NAME
         there = path.exists()
-        path.unlink(missing_ok=True)
-        _clear(folder)
+        try:
+            path.unlink(missing_ok=True)
+            _clear(folder)
+        except OSError as error:
+            raise HarmoniaError(f"cannot delete {path}: {error.strerror or error}") from error
         return there
 
 

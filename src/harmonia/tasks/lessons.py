@@ -12,6 +12,7 @@ are three kinds of lesson:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from harmonia.encoders import Across
 from harmonia.encoders.base import Encoder
-from harmonia.memory import Given, HarmonicMemory
+from harmonia.memory import Given, HarmonicMemory, Settled
 from harmonia.model import Model
 from harmonia.store import Codes, CodeTable
 from harmonia.tasks.learned import Learned
@@ -35,29 +36,44 @@ FEWEST_CUES, MOST_CUES = 10, 1000
 # What a right record is given at least, so that one surprise does not decide a mean logarithm.
 LEAST_P = 1e-4
 
+FIGURES = ("first", "reciprocal", "p")
+
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """How well Q cues were answered, all ``(Q,)``: whether the right record came ``first``, its ``reciprocal``
-    rank (0: not found) and its probability ``p``."""
+    """How well Q cues were answered, all ``(Q,)``.
+
+    Whether the right record came ``first``, its ``reciprocal`` rank (0: not found), its probability ``p``.
+    ``guess`` says that nothing could answer.
+    """
 
     first: NDArray[np.float64]
     reciprocal: NDArray[np.float64]
     p: NDArray[np.float64]
+    guess: bool = False
 
     @classmethod
     def guessed(cls, cues: int, records: int) -> Answers:
         """What a guess among so many records is right by, in the mean."""
         looked_at = min(LOOKED_AT, records)
         reciprocal = sum(1.0 / rank for rank in range(1, looked_at + 1)) / records
-        return cls(*(np.full(cues, value) for value in (1.0 / records, reciprocal, 1.0 / records)))
+        first, found, p = (np.full(cues, value) for value in (1.0 / records, reciprocal, 1.0 / records))
+        return cls(first, found, p, guess=True)
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
         """The answers to several groups of cues, one after the other."""
-        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        first, reciprocal, p = (np.concatenate([getattr(part, name) for part in parts]) for name in FIGURES)
+        return cls(first, reciprocal, p)
+
+    def where(self, chosen: NDArray[np.bool_], other: Answers) -> Answers:
+        """These answers where ``chosen`` (Q,), else the others."""
+        first, reciprocal, p = (
+            np.where(chosen, getattr(self, name), getattr(other, name)) for name in FIGURES
+        )
+        return Answers(first, reciprocal, p)
 
     @property
     def log_p(self) -> NDArray[np.float64]:
@@ -102,29 +118,44 @@ class Lesson:
         wanted = piece_keys(self.record[rows], self.parts[encoder.modality][rows])
         return codes.codes[np.searchsorted(piece_keys(codes.record, codes.part), wanted)]
 
-    def given(self, memory: HarmonicMemory, learned: Learned, rows: Index) -> list[Given]:
-        """What some of the cues say to each matrix."""
-        given = []
-        for encoder in self.model.encoders:
-            if encoder.modality in self.parts:
-                code = Code(encoder.modality, self.codes(encoder, rows), encoder.space)
-                given += learned.given(self.model, memory, Cue(encoder.modality, code))
-        return given
+    def given(
+        self, memory: HarmonicMemory, learned: Learned, rows: Index, *, bridge: bool = False
+    ) -> list[Given]:
+        """What some of the cues say to each matrix; with ``bridge`` to those that bridge modalities."""
+        cues = [
+            Cue(encoder.modality, Code(encoder.modality, self.codes(encoder, rows), encoder.space))
+            for encoder in self.model.encoders
+            if encoder.modality in self.parts
+        ]
+        if bridge:
+            return [g for cue in cues for g in self.model.given(memory, cue, bridge=True)]
+        return [g for given in learned.given(self.model, memory, cues) for g in given]
 
     def ask(self, memory: HarmonicMemory | None, learned: Learned, rows: Index) -> Answers:
-        """Recall by some of the cues with these constants; where nothing can answer, by a guess."""
-        records = len(self.table.record_ids)
+        """Recall by some of the cues with these constants; where nothing can answer, by a guess.
+
+        As in :func:`harmonia.tasks.recall.recall`, what bridges modalities answers where the rest abstains.
+        """
+        found = Answers.guessed(len(rows), len(self.table.record_ids))
         if memory is None:
-            return Answers.guessed(len(rows), records)
+            return found
         learned.apply(memory, self.table.record_ids)
-        given = self.given(memory, learned, rows)
-        if not given:
-            return Answers.guessed(len(rows), records)
-        settled = memory.recall(given, k=LOOKED_AT, steps=0, beta=learned.beta(memory, given))
-        right = settled.slots[:, :LOOKED_AT] == torch.from_numpy(self.record[rows])[:, None]
+        asked = np.ones(len(rows), dtype=bool)
+        for bridge in (False, True):
+            given = self.given(memory, learned, rows, bridge=bridge)
+            if given:
+                beta = None if bridge else learned.beta(memory, given)
+                settled = narrowed(memory, given).recall(given, k=LOOKED_AT, steps=0, beta=beta)
+                known = (settled.p[:, 0] > settled.nothing).numpy()
+                found = self._answers(settled, rows).where(asked & (known | found.guess), found)
+                asked = asked & ~known
+        return found
+
+    def _answers(self, settled: Settled, rows: Index) -> Answers:
+        right = settled.slots[:, :LOOKED_AT] == self.slots(rows)[:, None]
         reciprocal = (right / torch.arange(1, right.shape[1] + 1)).sum(dim=1)
         p = (settled.p[:, :LOOKED_AT] * right).sum(dim=1)
-        return Answers(*(x.double().numpy() for x in (right[:, 0], reciprocal, p)))
+        return Answers(right[:, 0].double().numpy(), reciprocal.double().numpy(), p.double().numpy())
 
     def slots(self, rows: Index) -> Tensor:
         """The slots that some of the cues mean."""
@@ -133,11 +164,11 @@ class Lesson:
 
 def lessons(model: Model, table: CodeTable, rng: np.random.Generator) -> list[Lesson]:
     """Every kind of lesson for which there are enough records; each record gives one cue to a kind."""
-    held = {m: found for m in MODALITIES if len((found := _pieces(model, table, m))[0])}
+    held = {m: pieces for m in MODALITIES if len((pieces := _pieces(model, table, m))[0])}
     # One draw per record, whatever the modality: the picture and the sound of one moment go together.
     draw = rng.random(len(table.record_ids))
     several = {m: _choose(*pieces, draw, least=2) for m, pieces in held.items()}
-    found = []
+    found: list[Lesson] = []
     for modalities in [(m,) for m in several] + list(combinations(several, 2)):
         records = several[modalities[0]][0]
         for modality in modalities[1:]:
@@ -171,6 +202,16 @@ def restricted(model: Model, table: CodeTable, keep: NDArray[np.bool_]) -> CodeT
     return replace(
         table, encoders={name: rows_of(codes, keep[codes.record]) for name, codes in encoders.items()}
     )
+
+
+def narrowed(memory: HarmonicMemory, given: Sequence[Given]) -> HarmonicMemory:
+    """The same memory with only the matrices that the cues ask: what is not asked is not read out either."""
+    keys = tuple(sorted({g.key for g in given}))
+    narrow = copy(memory)
+    narrow.layout = memory.view(keys)
+    narrow.matrices = {key: memory.matrices[key] for key in keys}
+    narrow._views = {}
+    return narrow
 
 
 def rows_of(codes: Codes, keep: NDArray[np.bool_]) -> Codes:

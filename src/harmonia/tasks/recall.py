@@ -35,23 +35,54 @@ def recall(
     ``allowed`` (records,) bool restricts the records; ``alpha``, ``beta``, ``noise`` and ``steps`` are those
     of :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
     ``learned`` are the constants that the memory was given (see :func:`harmonia.tasks.learn.learn`).
+
+    Where the encoders of each modality find nothing, those that bridge modalities are asked
+    (:class:`harmonia.encoders.Across`); what they say counts if it is more than chance, or if nothing else
+    can be compared with the cues.
     """
     if k < 1:
         raise HarmoniaError(f"the number of records must be at least 1 (got {k})")
     learned = learned or Learned()
-    given: list[Given] = []
-    names: list[str] = []
-    for cue in cues:
-        channels = learned.given(model, memory, cue)
-        given += channels
-        names += [cue.name] * len(channels)
-    if not given:
+    found = None
+    for bridge in (False, True):
+        given: list[Given] = []
+        names: list[str] = []
+        if bridge:
+            said = [model.given(memory, cue, bridge=True) for cue in cues]
+        else:
+            said = learned.given(model, memory, cues)
+        for cue, channels in zip(cues, said, strict=True):
+            given += channels
+            names += [cue.name] * len(channels)
+        if not given:
+            continue
+        own = beta
+        if beta is None and noise is None and not bridge:
+            own = learned.beta(memory, given)
+        settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=own, noise=noise, allowed=allowed)
+        answer = _recollection(model, memory, table, fetch, given, names, settled, k)
+        if found is None or not answer.abstained:
+            found = answer
+        if not found.abstained:
+            break
+    if found is None:
         what = " or ".join(sorted({cue.name for cue in cues}))
         held = " and ".join(sorted({e.modality for e in model.encoders if e.name in memory.matrices}))
         raise HarmoniaError(f"nothing remembered can be compared with a cue of {what}: only {held} is held")
-    if beta is None and noise is None:
-        beta = learned.beta(memory, given)
-    settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=beta, noise=noise, allowed=allowed)
+    return found
+
+
+def _recollection(
+    model: Model,
+    memory: HarmonicMemory,
+    table: CodeTable,
+    fetch: Fetch,
+    given: Sequence[Given],
+    names: Sequence[str],
+    settled: Settled,
+    k: int,
+) -> Recollection:
+    """The records of a settling, with their evidence."""
     slots = [slot for slot in settled.slots[0, :k].tolist() if slot >= 0]
     records = fetch([table.record_ids[slot] for slot in slots])
     evidence = _Evidence(model, memory, table, given, names, settled)
