@@ -82,7 +82,7 @@ def remembering(data: Path, count: int, repeats: int) -> list[Row]:
                 begun = time.perf_counter()
                 bare_loop(model, paths, threads)
                 speeds.append(count / (time.perf_counter() - begun))
-            collection = harmonia.open(Path(name) / f"memory-{turn}")
+            collection = harmonia.open(Path(name) / f"memory-{turn}", ("descriptors",))
             assert collection.model.names == model.names
             begun = time.perf_counter()
             report = collection.remember(Path(name) / "files")
@@ -184,7 +184,7 @@ def first_answer(data: Path, count: int, repeats: int) -> list[Row]:
                 caption = table["captions"][int(path.stem)][0].as_py()
                 path.with_suffix(".txt").write_text(caption, encoding="utf-8")
         root = Path(name) / "memory"
-        collection = harmonia.open(root)
+        collection = harmonia.open(root, ("descriptors",))
         collection.remember(Path(name) / "files")
         disk = collection.status()["table_bytes"] / count
         photo = str(Path(name) / "files" / "00000.jpg")

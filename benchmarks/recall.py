@@ -84,7 +84,7 @@ def remembered(media: Sequence[bytes], captions: Sequence[Sequence[str]], work: 
     for number, (picture, texts) in enumerate(zip(media, captions, strict=True)):
         (folder / f"{number:05d}.jpg").write_bytes(picture)
         lines.append(json.dumps({"image": f"{number:05d}.jpg", "captions": texts[1:]}))
-    collection = harmonia.open(work / "memory")
+    collection = harmonia.open(work / "memory", ("descriptors",))
     manifest = folder / "records.jsonl"
     manifest.write_text("\n".join(lines), encoding="utf-8")
     report = collection.remember(manifest)

@@ -208,7 +208,7 @@ def main() -> None:
         root = Path(folder)
         rows = throughput(*((2, 3) if quick else (40, 6)))
         rows += losses(512 if quick else 8192)
-        rows += killed(*((1, 12) if quick else (10, 100)), root)
+        rows += killed(*((1, 12) if quick else (10, 400)), root)
         rows += scaling(12 if quick else 60, root)
     report("training", rows, quick)
 

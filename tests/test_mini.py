@@ -19,15 +19,18 @@ from harmonia.data.datasets import reader
 from harmonia.data.pairs import Views
 from harmonia.encoders import MINI, Across, load
 from harmonia.encoders.base import Encoder
-from harmonia.modalities import MODALITIES, image
+from harmonia.modalities import MODALITIES, audio, image
 from harmonia.model import DEFAULT, Model
-from harmonia.recipes.trimodal import NUMBERS, digit_signals, hit_rate, means, sound_signals
+from harmonia.recipes.trimodal import ALIASES, NUMBERS, SOUNDS, digit_signals, hit_rate, means
 from harmonia.types import HarmoniaError, Record, Signal
 
 DATA = Path(os.environ.get("HARMONIA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(
     not (DATA / "emoji").is_dir(), reason=f"no folder of real data at {DATA}: set HARMONIA_DATA"
 )
+
+
+WANTED = {"rose": "1F339", "guitar": "1F3B8", "rooster": "1F413", "cactus": "1F335"}
 
 
 @pytest.fixture(scope="module")
@@ -105,42 +108,46 @@ def test_another_process_gives_the_same_codes(mini: dict[str, Encoder]) -> None:
 def test_number_words_of_many_languages_agree(mini: dict[str, Encoder]) -> None:
     english = codes(mini["text"], *words("en"))
     others = codes(mini["text"], *words("de", "fr", "es", "it", "pl", "ru", "fi", "ja", "hi", "vi"))
-    assert hit_rate(others, english) > 0.7  # chance is 0.1
+    assert hit_rate(others, english) > 0.95  # chance is 0.1
 
 
 @needs_data
 def test_digits_that_it_has_not_seen_are_found_across_modalities(mini: dict[str, Encoder]) -> None:
     held = digit_signals(DATA, dev=True)
-    pictures = codes(mini["image"], held["image"][0][:200], held["image"][1][:200])
-    spoken = codes(mini["audio"], *held["audio"])
+    pictures = codes(mini["image"], held["image"][0][:100], held["image"][1][:100])
+    spoken = codes(mini["audio"], held["audio"][0][::3], held["audio"][1][::3])
     said = means(codes(mini["text"], *held["text"]))
-    assert hit_rate(pictures, said) > 0.8  # chance is 0.1 in all of these
-    assert hit_rate(spoken, said) > 0.8
-    assert hit_rate(spoken, pictures) > 0.7
+    assert hit_rate(pictures, said) > 0.9  # chance is 0.1 in all of these
+    assert hit_rate(spoken, said) > 0.9
+    assert hit_rate(spoken, pictures) > 0.9
 
 
 @needs_data
 def test_sounds_that_it_has_not_heard_are_found_by_words(mini: dict[str, Encoder]) -> None:
-    held = sound_signals(DATA, dev=True, free=True)
-    clips = codes(mini["audio"], *held["audio"])
-    assert hit_rate(clips, means(codes(mini["text"], *held["text"]))) > 0.6  # chance is 0.1
+    held = [r for r in reader("esc10")(DATA / "esc10", split="test") if isinstance(r, Record)][::2]
+    names = list(SOUNDS)
+    kinds = [names.index(ALIASES.get(r.metadata["label"], r.metadata["label"])) for r in held]
+    clips = codes(mini["audio"], [audio.read(r.parts[0].path or "") for r in held], kinds)
+    said = codes(mini["text"], [Signal("text", name) for name in names], list(range(10)))
+    assert hit_rate(clips, said) > 0.6  # chance is 0.1
 
 
 @needs_data
 def test_words_find_an_emoji_among_all(mini: dict[str, Encoder]) -> None:
+    """Most of these names it has learned; chance is 0.005."""
     records = [r for r in reader("emoji")(DATA / "emoji", languages=["de"]) if isinstance(r, Record)][::8]
     names = [Signal("text", record.parts[1].text or "") for record in records]
     pictures = [image.read(record.parts[0].path or "") for record in records]
     each = list(range(len(records)))
-    assert hit_rate(codes(mini["text"], names, each), codes(mini["image"], pictures, each), 10) > 0.6
+    assert hit_rate(codes(mini["text"], names, each), codes(mini["image"], pictures, each)) > 0.6
 
 
 def test_beside_other_models_it_only_bridges_modalities() -> None:
     beside = [e for e in load(DEFAULT) if isinstance(e, Across)]
     assert sorted(e.modality for e in beside) == ["audio", "image", "text", "video"]
     assert not any(isinstance(e, Across) for e in load(("mini",)))
-    with pytest.raises(HarmoniaError, match="no model 'minni'"):
-        load(("descriptors", "minni"))
+    names = [e.name for e in load(("mini", "descriptors"))]
+    assert sum(name.startswith("descriptor") for name in names) == 4
 
 
 def test_records_with_words_are_recalled_as_by_the_descriptors_alone(tmp_path: Path) -> None:
@@ -176,19 +183,46 @@ def test_a_store_of_descriptors_keeps_them(tmp_path: Path) -> None:
     assert Model.saved(tmp_path / "new").names == DEFAULT
 
 
-@needs_data
-def test_words_find_pictures_and_sounds_that_have_none(tmp_path: Path) -> None:
+@pytest.fixture
+def wordless(tmp_path: Path) -> Path:
+    """Four emoji, photos and tones, without any words."""
     media = tmp_path / "media"
     media.mkdir()
-    wanted = {"rose": "1F339", "guitar": "1F3B8", "rooster": "1F413", "cactus": "1F335"}
     for record in reader("emoji")(DATA / "emoji"):
-        if isinstance(record, Record) and record.metadata["hexcode"] in wanted.values():
+        if isinstance(record, Record) and record.metadata["hexcode"] in WANTED.values():
             path = Path(record.parts[0].path or "")
             (media / f"{record.metadata['hexcode']}{path.suffix}").write_bytes(path.read_bytes())
     for i in range(4):
         make_photo(media / f"photo{i}.png", seed=i)
         make_tone(media / f"tone{i}.wav", hz=200.0 * (i + 1))
+    return media
+
+
+@needs_data
+def test_words_find_pictures_that_have_none(wordless: Path, tmp_path: Path) -> None:
     collection = harmonia.open(tmp_path / "m")
-    collection.remember(media)
-    names = [collection.recall(text=word).records[0].record.metadata["name"] for word in wanted]
-    assert sum(name == code for name, code in zip(names, wanted.values(), strict=True)) >= 3
+    collection.remember(wordless)
+    names = [collection.recall(text=word).records[0].record.metadata["name"] for word in WANTED]
+    assert sum(name == code for name, code in zip(names, WANTED.values(), strict=True)) >= 3
+    bare = harmonia.open(tmp_path / "bare", models=["descriptors"])
+    bare.remember(wordless)
+    with pytest.raises(HarmoniaError, match="nothing remembered can be compared"):
+        bare.recall(text="rose")
+
+
+@needs_data
+def test_sounds_cross_only_where_no_other_sound_is_held(wordless: Path, tmp_path: Path) -> None:
+    collection = harmonia.open(tmp_path / "m")
+    collection.remember(wordless)
+    _, memory = collection.bound()
+    assert memory is not None
+    sound = {"text": None, "image": None, "audio": wordless / "tone1.wav", "video": None}
+    cues = collection.cues(sound, (), {}, float("inf"))
+    assert collection.model.bridges(memory, cues) == []
+    assert collection.recall(audio=wordless / "tone1.wav").records[0].record.metadata["name"] == "tone1"
+    silent = harmonia.open(tmp_path / "silent")
+    silent.remember(sorted(wordless.glob("*.png")))
+    _, memory = silent.bound()
+    assert memory is not None
+    (question,) = silent.model.bridges(memory, silent.cues(sound, (), {}, float("inf")))
+    assert [channel.key.rsplit("/")[-1] for _, channel in question] == ["image"]

@@ -270,7 +270,7 @@ def test_killed_at_ten_random_moments(tmp_path: Path) -> None:
     records = memory.store.records()
     assert len(records) == 400 and all(len(r.parts) == 1 for r in records)
     table, _ = memory.bound()
-    assert sum(len(c.record) for c in table.encoders.values()) == 400
+    assert {len(c.record) for c in table.encoders.values()} - {0} == {400}
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:

@@ -88,33 +88,51 @@ class Model:
         codes = {name: torch.from_numpy(found.codes) for name, found in filled.items()}
         return HarmonicMemory(codes, layout, frames=frames, population=population)
 
-    def given(self, memory: HarmonicMemory, cue: Cue, *, bridge: bool = False) -> list[Given]:
+    def given(self, memory: HarmonicMemory, cue: Cue) -> list[Given]:
         """What a cue says to each matrix of the memory: to all that share a space with its codes.
 
-        A cue whose code holds vectors ``(Q, d)`` stands for Q cues. With ``bridge`` only the encoders that
-        bridge modalities are asked (:class:`Across`), else only the others.
+        A cue whose code holds vectors ``(Q, d)`` stands for Q cues. Encoders that only bridge modalities are
+        not asked here (see ``bridges``).
         """
-        codes = [cue.content] if isinstance(cue.content, Code) else self.encode([cue.content])[0]
         pairs = [
-            (encoder.name, code)
-            for code in codes
+            (encoder, code)
+            for code in self._codes(cue)
             for encoder in self.encoders
-            if isinstance(encoder, Across) == bridge
-            and self.answers(encoder, code)
+            if not isinstance(encoder, Across)
+            and encoder.space == code.space
             and memory.matrices.get(encoder.name) is not None
         ]
         # Several views of one cue are one piece of evidence, not several.
         weight = cue.weight / max(len(pairs), 1) ** 0.5
-        return [
-            Given(
-                name,
-                torch.from_numpy(np.atleast_2d(code.vector)),
-                weight,
-                cue.trust,
-                self._origin(memory, code),
-            )
-            for name, code in pairs
+        return [self._given(memory, encoder, code, cue, weight) for encoder, code in pairs]
+
+    def bridges(self, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[tuple[Cue, Given]]]:
+        """What the cues say to matrices of other modalities (:class:`Across`), each to be asked by itself.
+
+        Words cross to anything; a picture, sound or video only where the memory holds no other of its kind,
+        since the encoder of its own modality knows better. If one cue may not cross, none does.
+        """
+        own = {e.modality for e in self.encoders if not isinstance(e, Across) and e.name in memory.matrices}
+        codes = [(cue, code) for cue in cues for code in self._codes(cue)]
+        if any(code.modality != "text" and code.modality in own for _, code in codes):
+            return []
+        asked = [
+            [
+                (cue, self._given(memory, encoder, code, cue, cue.weight))
+                for cue, code in codes
+                if self.answers(encoder, code)
+            ]
+            for encoder in self.encoders
+            if isinstance(encoder, Across) and encoder.name in memory.matrices
         ]
+        return [question for question in asked if question]
+
+    def _codes(self, cue: Cue) -> list[Code]:
+        return [cue.content] if isinstance(cue.content, Code) else self.encode([cue.content])[0]
+
+    def _given(self, memory: HarmonicMemory, encoder: Encoder, code: Code, cue: Cue, weight: float) -> Given:
+        vectors = torch.from_numpy(np.atleast_2d(code.vector))
+        return Given(encoder.name, vectors, weight, cue.trust, self._origin(memory, code))
 
     def answers(self, encoder: Encoder, code: Code) -> bool:
         """Whether what an encoder made is compared with a cue's code."""

@@ -265,7 +265,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _tower(folder: Path, modality: str, entry: Any, weights: dict[str, Tensor]) -> Tower:
-    """The tower that one entry of config.json describes, built without spending time on a random start."""
+    """The tower that one entry of config.json describes; the global random state stays as it was."""
     damaged = HarmoniaError(f"the {modality} tower of {folder} is damaged: get the model's files again")
     if not isinstance(entry, dict) or entry.get("kind") not in KINDS or "config" not in entry:
         raise HarmoniaError(f"{folder / CONFIG} has a {modality} tower of no known kind: update Harmonia")
@@ -275,7 +275,8 @@ def _tower(folder: Path, modality: str, entry: Any, weights: dict[str, Tensor]) 
         arguments = [_tokenizer(folder)]
     try:
         config = configuration(**entry["config"])
-        with torch.device("meta"):
+        # Not on the meta device: there a random start imports torch._dynamo, which takes a second.
+        with torch.random.fork_rng(devices=[]):
             tower = network(config, *arguments)
         tower.load_state_dict(weights, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -128,7 +128,7 @@ class Lesson:
             if encoder.modality in self.parts
         ]
         if bridge:
-            return [g for cue in cues for g in self.model.given(memory, cue, bridge=True)]
+            return [g for question in self.model.bridges(memory, cues) for _, g in question]
         return [g for given in learned.given(self.model, memory, cues) for g in given]
 
     def ask(self, memory: HarmonicMemory | None, learned: Learned, rows: Index) -> Answers:

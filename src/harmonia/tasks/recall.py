@@ -36,35 +36,44 @@ def recall(
     of :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
     ``learned`` are the constants that the memory was given (see :func:`harmonia.tasks.learn.learn`).
 
-    Where the encoders of each modality find nothing, those that bridge modalities are asked
-    (:class:`harmonia.encoders.Across`); what they say counts if it is more than chance, or if nothing else
-    can be compared with the cues.
+    Where the encoders of each modality find nothing, those that bridge modalities are asked, one modality
+    after the other (see :meth:`harmonia.model.Model.bridges`), for records that have nothing of the cues'
+    own kind. The surest of their answers counts if it is more than chance, or if nothing else can be compared
+    with the cues.
     """
     if k < 1:
         raise HarmoniaError(f"the number of records must be at least 1 (got {k})")
     learned = learned or Learned()
+
+    def ask(
+        question: Sequence[tuple[Cue, Given]], beta: float | None, allowed: torch.Tensor | None
+    ) -> Recollection:
+        given, names = [channel for _, channel in question], [cue.name for cue, _ in question]
+        settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=beta, noise=noise, allowed=allowed)
+        slots = [slot for slot in settled.slots[0, :k].tolist() if slot >= 0]
+        records = fetch([table.record_ids[slot] for slot in slots])
+        evidence = _Evidence(model, memory, table, given, names, settled)
+        recalled = tuple(evidence.recalled(column, record) for column, record in enumerate(records))
+        nothing = float(settled.nothing[0])
+        best = recalled[0].probability if recalled else 0.0
+        return Recollection(recalled, _codes(model, settled), _certificate(memory, settled), nothing >= best)
+
+    said = learned.given(model, memory, cues)
+    own = [(cue, channel) for cue, channels in zip(cues, said, strict=True) for channel in channels]
     found = None
-    for bridge in (False, True):
-        given: list[Given] = []
-        names: list[str] = []
-        if bridge:
-            said = [model.given(memory, cue, bridge=True) for cue in cues]
-        else:
-            said = learned.given(model, memory, cues)
-        for cue, channels in zip(cues, said, strict=True):
-            given += channels
-            names += [cue.name] * len(channels)
-        if not given:
-            continue
-        own = beta
-        if beta is None and noise is None and not bridge:
-            own = learned.beta(memory, given)
-        settled = memory.recall(given, k=k, steps=steps, alpha=alpha, beta=own, noise=noise, allowed=allowed)
-        answer = _recollection(model, memory, table, fetch, given, names, settled, k)
-        if found is None or not answer.abstained:
-            found = answer
-        if not found.abstained:
-            break
+    if own:
+        learnt = (
+            learned.beta(memory, [channel for _, channel in own]) if beta is None and noise is None else beta
+        )
+        found = ask(own, learnt, allowed)
+    if found is None or found.abstained:
+        without = _without(model, table, [channel for _, channel in own])
+        without = without if allowed is None else without & allowed
+        questions = model.bridges(memory, cues) if without.any() else []
+        answers = [ask(question, beta, without) for question in questions]
+        surest = min(answers, key=lambda a: (a.abstained, a.certificate.nothing), default=None)
+        if surest is not None and (found is None or not surest.abstained):
+            found = surest
     if found is None:
         what = " or ".join(sorted({cue.name for cue in cues}))
         held = " and ".join(sorted({e.modality for e in model.encoders if e.name in memory.matrices}))
@@ -72,24 +81,15 @@ def recall(
     return found
 
 
-def _recollection(
-    model: Model,
-    memory: HarmonicMemory,
-    table: CodeTable,
-    fetch: Fetch,
-    given: Sequence[Given],
-    names: Sequence[str],
-    settled: Settled,
-    k: int,
-) -> Recollection:
-    """The records of a settling, with their evidence."""
-    slots = [slot for slot in settled.slots[0, :k].tolist() if slot >= 0]
-    records = fetch([table.record_ids[slot] for slot in slots])
-    evidence = _Evidence(model, memory, table, given, names, settled)
-    recalled = tuple(evidence.recalled(column, record) for column, record in enumerate(records))
-    nothing = float(settled.nothing[0])
-    best = recalled[0].probability if recalled else 0.0
-    return Recollection(recalled, _codes(model, settled), _certificate(memory, settled), nothing >= best)
+def _without(model: Model, table: CodeTable, given: Sequence[Given]) -> torch.Tensor:
+    """Which records have no part of the modalities in which cues were given, bool (records,)."""
+    modality = {e.name: e.modality for e in model.encoders}
+    asked = {modality[channel.key] for channel in given}
+    without = torch.ones(len(table.record_ids), dtype=torch.bool)
+    for name, codes in table.encoders.items():
+        if modality[name] in asked:
+            without[torch.from_numpy(codes.record)] = False
+    return without
 
 
 class _Evidence:
