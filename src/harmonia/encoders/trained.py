@@ -8,13 +8,8 @@ FOLDER/config.json          "model_type": "harmonia", format version, space, the
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from harmonia import weights
 from harmonia.encoders import bpe
 from harmonia.encoders.base import Encoder, unit
 from harmonia.encoders.clip import VideoConfig, VideoTower
@@ -35,10 +29,10 @@ from harmonia.encoders.sequence import MotionConfig, MotionTower, TextConfig, Te
 from harmonia.encoders.tower import Tower, TowerConfig
 from harmonia.encoders.wave import AudioConfig, AudioTower
 from harmonia.types import HarmoniaError, Signal
+from harmonia.weights import CARD, CONFIG, TOKENIZER
 
 MODEL_TYPE = "harmonia"
 VERSION = 1
-CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 BATCH = 64
 
 KINDS: dict[str, tuple[type[TowerConfig], type[Tower]]] = {
@@ -89,7 +83,6 @@ def save_towers(
             be written.
     """
     folder = Path(folder).absolute()
-    _check_free(folder)
     _check_names(towers)
     settings = {
         "model_type": MODEL_TYPE,
@@ -102,18 +95,11 @@ def save_towers(
     tensors = {f"extra.{name}": value for name, value in (extra or {}).items()}
     for modality, tower in towers.items():
         tensors |= {f"towers.{modality}.{name}": value for name, value in tower.state_dict().items()}
-    packed = {name: _packed(name, value, dtype) for name, value in tensors.items()}
     texts = {CONFIG: json.dumps(settings, indent=1) + "\n", CARD: card}
     reader = towers.get("text")
     if isinstance(reader, TextTower):
         texts[TOKENIZER] = bpe.to_json(reader.tokenizer)
-    try:
-        with _replacing(folder) as temporary:
-            save_file(packed, temporary / WEIGHTS, metadata={"format": "pt"})
-            for name, text in texts.items():
-                (temporary / name).write_text(text, encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise HarmoniaError(f"cannot write the model {folder}: {' '.join(str(error).split())}") from error
+    weights.write_model(folder, tensors, texts, MODEL_TYPE, dtype)
 
 
 def load_towers(folder: str | Path, device: str | torch.device = "cpu") -> Trained:
@@ -123,14 +109,14 @@ def load_towers(folder: str | Path, device: str | torch.device = "cpu") -> Train
     """
     folder = Path(folder)
     settings = _settings(folder)
-    tensors = _tensors(folder)
+    tensors = weights.read_tensors(folder)
     towers = {}
     for modality, entry in settings["towers"].items():
         prefix = f"towers.{modality}."
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         towers[modality] = _tower(folder, modality, entry, own).to(device).eval()
     extra = {n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")}
-    return Trained(towers, extra, settings["space"], _identity(folder))
+    return Trained(towers, extra, settings["space"], weights.identity(folder))
 
 
 def load_trained(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Encoder, ...]:
@@ -183,88 +169,20 @@ def _check_names(towers: Mapping[str, Tower]) -> None:
         )
 
 
-def _packed(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    value = value.detach().cpu()
-    out = value.to(dtype if value.is_floating_point() else value.dtype).clone(
-        memory_format=torch.contiguous_format
-    )
-    if not out.isfinite().all():
-        raise HarmoniaError(f"the weight {name} is not finite as {dtype}: train again, or save it as float32")
-    return out
-
-
-def _check_free(folder: Path) -> None:
-    """HarmoniaError if there is something in the folder that replacing it would lose."""
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or is_model(folder))):
-        raise HarmoniaError(f"{folder} exists and is no Harmonia model: give another folder")
-
-
 def is_model(folder: Path) -> bool:
     """Whether a folder holds what `save_towers` writes, and nothing else."""
-    try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type") == MODEL_TYPE
-    except (OSError, ValueError, AttributeError):
-        return False
-    return found and {path.name for path in folder.iterdir()} <= {CONFIG, WEIGHTS, TOKENIZER, CARD}
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place once the block ends well."""
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
-    try:
-        new = work / "new"
-        new.mkdir()
-        yield new
-        for file in new.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        if folder.exists():
-            folder.rename(work / "old")
-        try:
-            new.rename(folder)
-        except OSError:
-            if (work / "old").exists():
-                (work / "old").rename(folder)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    return weights.is_model(folder, MODEL_TYPE)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HarmoniaError(f"cannot read {file} ({error}): get the model's files again") from error
-    if not isinstance(settings, dict) or settings.get("model_type") != MODEL_TYPE:
-        raise HarmoniaError(f"{file} is not of a Harmonia model: give the folder of one")
-    if settings.get("version") != VERSION:
-        raise HarmoniaError(
-            f"the model {folder} has format {settings.get('version')} and this Harmonia reads {VERSION}: "
-            "update Harmonia, or train the model again"
-        )
+    settings = weights.read_settings(folder, MODEL_TYPE, VERSION)
     towers = settings.get("towers")
     if not isinstance(settings.get("space"), str) or not isinstance(towers, dict) or not towers:
-        raise HarmoniaError(f"{file} lacks its space or its towers: get the model's files again")
+        raise HarmoniaError(f"{folder / CONFIG} lacks its space or its towers: get the model's files again")
     return settings
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    file = folder / WEIGHTS
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise HarmoniaError(f"cannot read {file} ({reason}): get the model's files again") from error
-    # copied, since what is read lies in the mapped file: unaligned, and gone if the file is replaced
-    return {
-        name: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True)
-        for name, t in tensors.items()
-    }
-
-
-def _tower(folder: Path, modality: str, entry: Any, weights: dict[str, Tensor]) -> Tower:
+def _tower(folder: Path, modality: str, entry: Any, tensors: dict[str, Tensor]) -> Tower:
     """The tower that one entry of config.json describes; the global random state stays as it was."""
     damaged = HarmoniaError(f"the {modality} tower of {folder} is damaged: get the model's files again")
     if not isinstance(entry, dict) or entry.get("kind") not in KINDS or "config" not in entry:
@@ -278,10 +196,10 @@ def _tower(folder: Path, modality: str, entry: Any, weights: dict[str, Tensor]) 
         # Not on the meta device: there a random start imports torch._dynamo, which takes a second.
         with torch.random.fork_rng(devices=[]):
             tower = network(config, *arguments)
-        tower.load_state_dict(weights, assign=True)
+        tower.load_state_dict(tensors, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
         raise damaged from error
-    if not all(t.isfinite().all() for t in weights.values()):
+    if not all(t.isfinite().all() for t in tensors.values()):
         raise damaged
     return tower
 
@@ -292,12 +210,3 @@ def _tokenizer(folder: Path) -> Tokenizer:
         return bpe.from_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise HarmoniaError(f"cannot read {file} ({error}): get the model's files again") from error
-
-
-def _identity(folder: Path) -> str:
-    """16 hex digits that stand for everything that codes depend on."""
-    total = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
-        if (folder / name).exists():
-            total.update(f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()[:16]

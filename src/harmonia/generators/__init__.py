@@ -1,0 +1,25 @@
+"""Code -> Signal: networks that draw samples, by method. Every one is a composition of few shared parts."""
+
+from harmonia.generators.base import SCALES, Batch, Generator, GeneratorConfig, Watch, draw
+from harmonia.generators.conditioning import Condition, ConditionConfig, Conditioner, Told, join, spell
+from harmonia.generators.saved import Facts, Saved, is_generator, load_generator, save_generator
+
+__all__ = [
+    "SCALES",
+    "Batch",
+    "Condition",
+    "ConditionConfig",
+    "Conditioner",
+    "Facts",
+    "Generator",
+    "GeneratorConfig",
+    "Saved",
+    "Told",
+    "Watch",
+    "draw",
+    "is_generator",
+    "join",
+    "load_generator",
+    "save_generator",
+    "spell",
+]

@@ -1,0 +1,119 @@
+"""What every generator is: a network that trains on samples with conditions, and draws new ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harmonia.generators.conditioning import Condition, ConditionConfig
+from harmonia.types import HarmoniaError
+
+Watch = Callable[[int, int, Tensor], None]
+"""Told after each step of sampling: the step, of how many, and the samples as they would be if it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Channels of the first stage of a convolutional network; width, blocks and heads of a transformer."""
+
+    channels: int
+    width: int
+    blocks: int
+    heads: int
+
+
+SCALES = {
+    "tiny": Scale(32, 128, 4, 4),
+    "small": Scale(64, 256, 6, 4),
+    "base": Scale(128, 512, 12, 8),
+    "large": Scale(192, 1024, 24, 16),
+}
+"""The one dial of a generator: about 0.5, 3, 40 and 300 million parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """What all generators have.
+
+    ``shape``      channels, height and width of a sample
+    ``size``       a key of ``SCALES``
+    ``condition``  what samples can be conditioned on
+    """
+
+    shape: tuple[int, int, int] = (1, 28, 28)
+    size: str = "tiny"
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant, in one line."""
+        if self.size not in SCALES:
+            raise HarmoniaError(f"there is no size {self.size!r}: give one of {', '.join(SCALES)}")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise HarmoniaError(f"shape is (channels, height, width), each at least 1, not {self.shape}")
+
+    @property
+    def scale(self) -> Scale:
+        """The widths that ``size`` stands for."""
+        return SCALES[self.size]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Samples ``x``, float32 (n, channels, height, width) in [-1, 1], and what they are of."""
+
+    x: Tensor
+    condition: Condition
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(self.x.to(device), self.condition.to(device))
+
+
+class Generator(nn.Module, ABC):
+    """A model of samples of one shape, given a condition. Trains in ``harmonia.training.fit``."""
+
+    config: Any
+    """A frozen dataclass, a ``GeneratorConfig`` by kind: the network is built from it alone."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalars by optimizer group. Random numbers are torch's global ones, which ``fit`` seeds by step."""
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The trained parameters by optimizer group; those that are frozen are in none."""
+        return {"model": [p for p in self.parameters() if p.requires_grad]}
+
+    @abstractmethod
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw one sample for each row of ``condition``: float32 (n, channels, height, width) in [-1, 1].
+
+        Args:
+            condition: what the samples are to be of.
+            steps: of the sampler, where the method has one; None for the method's own number.
+            guidance: how far the condition is exaggerated; 1 for not at all.
+            generator: of the random numbers, on the CPU: the same seed gives the same samples.
+            watch: told after every step.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+
+def draw(n: int, *shape: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Standard normal numbers (n, *shape), drawn on the CPU so that a seed means the same everywhere."""
+    return torch.randn(n, *shape, generator=generator).to(device)

@@ -1,0 +1,117 @@
+"""What a recipe of a generator returns: stages that are trained one after the other, saved as one model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harmonia.generators import ConditionConfig, Facts, Generator, save_generator
+from harmonia.recipes.pictures import Pictures, load_pictures
+from harmonia.recipes.run import Outcome
+from harmonia.training import Indexed, TrainConfig, fit
+from harmonia.types import HarmoniaError
+
+Figures = Callable[[Generator], Mapping[str, float]]
+
+LICENCES = {
+    "mnist": "trained on MNIST (Yann LeCun, Corinna Cortes), CC BY-SA 3.0",
+    "emoji": "trained on Noto Emoji (Apache 2.0) with the names of Unicode CLDR (Unicode licence)",
+    "flickr8k": "trained on Flickr8k, whose photos are for non-commercial research only",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What recipes of generators have in common.
+
+    ``condition`` names the kinds of condition, joined by ``+``: label, text; "none" for none.
+    ``resolution`` 0 is the dataset's own.
+    """
+
+    dataset: str = "mnist"
+    resolution: int = 0
+    condition: str = "label"
+    size: str = "tiny"
+    steps: int = 4000
+    batch: int = 128
+    lr: float = 1e-3
+    seed: int = 0
+    device: str = "auto"
+
+    def pictures(self, data: Path | None, split: str = "train") -> Pictures:
+        """The pictures of the settings' dataset, with its conditions."""
+        keep = () if self.condition == "none" else tuple(self.condition.split("+"))
+        if unknown := set(keep) - {"label", "text"}:
+            raise HarmoniaError(f"condition is none, label, text or label+text, not {'+'.join(unknown)}")
+        pictures = load_pictures(
+            self.dataset, split, resolution=self.resolution or None, data=data, keep=keep
+        )
+        if "label" in keep and pictures.label is None:
+            raise HarmoniaError(f"{self.dataset} has no labels: set condition=text or condition=none")
+        return pictures
+
+    def conditions(self, pictures: Pictures, drop: float = 0.1) -> ConditionConfig:
+        """What a generator of these pictures can be told."""
+        return ConditionConfig(
+            classes=len(pictures.labels) if "label" in pictures.keep else 0,
+            text=pictures.length if "text" in pictures.keep else 0,
+            drop=drop,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One run of ``fit``. ``dataset`` may be made when its turn has come, from what stages before it learned."""
+
+    name: str
+    model: nn.Module
+    dataset: Indexed | Callable[[], Indexed]
+    config: TrainConfig
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneratorRun:
+    """A generator's training, complete. What a stage has trained is frozen in those after it.
+
+    ``figures`` gives numbers about the trained generator; ``card`` is the text of its model card.
+    """
+
+    name: str
+    generator: Generator
+    stages: tuple[Stage, ...]
+    facts: Facts
+    card: str
+    figures: Figures = field(default=lambda generator: {})
+    dtype: torch.dtype = torch.float32
+
+    def train(self, folder: Path) -> Outcome:
+        """Train, or go on training, in ``folder``; the model that can be used is ``folder/model``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for stage in self.stages:
+            dataset = stage.dataset if isinstance(stage.dataset, Indexed) else stage.dataset()
+            result = fit(stage.model, dataset, stage.config, folder / stage.name)
+            stage.model.requires_grad_(False)
+        figures = {"loss": result.history[-1].get("loss", float("nan")), **self.figures(self.generator)}
+        # of the processes of torchrun, one writes
+        if int(os.environ.get("RANK", "0")) == 0:
+            lines = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
+            table = ("## Figures", "", "| measure | value |", "|---|---|", *lines, "")
+            card = "\n".join((self.card.rstrip(), "", *table))
+            save_generator(folder / "model", self.generator, facts=self.facts, card=card, dtype=self.dtype)
+        return Outcome(result, figures, folder / "model")
+
+
+def card(title: str, settings: Settings, paper: str) -> str:
+    """The model card of a generator: method, data, licence, limits."""
+    s = settings
+    return (
+        f"# {title}\n\nA generator of {s.dataset} pictures. Method: {paper}.\n\n"
+        f"Recipe: `harmonia train {title}`, {s.steps} steps of {s.batch}, seed {s.seed}; "
+        f"{LICENCES[s.dataset]}.\n\n"
+        "It draws pictures like those of its data and knows nothing else. What it draws is generated."
+    )
