@@ -16,9 +16,9 @@ from harmonia.model import DEFAULT, Model
 from harmonia.store import CodeTable, LanceStore, Store
 from harmonia.tasks import forget as forgetting
 from harmonia.tasks.candidates import fits, propose, sample_frames
-from harmonia.tasks.cues import Media, read_cues
+from harmonia.tasks.cues import Media, Query, read_cues, read_queries
 from harmonia.tasks.learned import Learned
-from harmonia.tasks.recall import recall
+from harmonia.tasks.recall import Options, recall, recall_many
 from harmonia.tasks.remember import Report, remember
 from harmonia.tasks.retrieve import Metric, retrieve
 from harmonia.types import Cue, HarmoniaError, Neighbour, Recollection, Record
@@ -128,6 +128,35 @@ class Collection:
         return recall(
             self.model, memory, table, self.store.records, cues, k=k, steps=steps, alpha=alpha, beta=beta,
             noise=noise, allowed=None if allowed is None else torch.from_numpy(allowed), learned=self.learned,
+        )  # fmt: skip
+
+    def recall_many(
+        self, queries: Sequence[Query], options: Options | None = None, *, where: str | None = None
+    ) -> list[Recollection | HarmoniaError]:
+        """Several recalls at once, each as :meth:`recall` would answer it by itself, in less time.
+
+        What is wrong with one query is its answer; HarmoniaError where none can be answered.
+        """
+        read = read_queries(self.model, queries)
+        asked = [q for q, cues in enumerate(read) if not isinstance(cues, HarmoniaError)]
+        said = [cues for cues in read if not isinstance(cues, HarmoniaError)]
+        found: list[Any] = list(read)
+        for q, answer in zip(asked, self._recall_many(said, options or Options(), where), strict=True):
+            found[q] = answer
+        return found
+
+    def _recall_many(
+        self, queries: Sequence[Sequence[Cue]], options: Options, where: str | None
+    ) -> list[Recollection | HarmoniaError]:
+        if not queries:
+            return []
+        table, memory = self._for([cue for cues in queries for cue in cues], where)
+        if memory is None:
+            raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
+        allowed = self._allowed(table, where, {})
+        return recall_many(
+            self.model, memory, table, self.store.records, queries, options,
+            allowed=None if allowed is None else torch.from_numpy(allowed), learned=self.learned,
         )  # fmt: skip
 
     def retrieve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -31,6 +31,16 @@ class _Given:
     trust: float = float("inf")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """What one recall is asked by: values by modality, words against, weights by cue's name, trust."""
+
+    given: Mapping[str, Media | None]
+    against: Sequence[str] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    trust: float = float("inf")
+
+
 def read_cues(
     model: Model,
     given: Mapping[str, Media | None],
@@ -43,14 +53,49 @@ def read_cues(
     A video brings its sound as a cue of its own. HarmoniaError for a weight that names no cue, a file
     that cannot be read, or no cue at all.
     """
-    things = list(_things(given, against, weights, trust))
+    cues = read_queries(model, [Query(given, against, weights, trust)])[0]
+    if isinstance(cues, HarmoniaError):
+        raise cues
+    return cues
+
+
+def read_queries(model: Model, queries: Sequence[Query]) -> list[list[Cue] | HarmoniaError]:
+    """The cues of several queries, encoded together; in place of those that cannot be read, why."""
+    read: list[list[_Heard] | HarmoniaError] = []
+    for query in queries:
+        try:
+            read.append([heard for thing in _checked(query) for heard in _hear(thing)])
+        except HarmoniaError as error:
+            read.append(error)
+    windows = [w for heard in read if not isinstance(heard, HarmoniaError) for h in heard for w in h.windows]
+    codes = iter(model.encode(windows))
+    found: list[list[Cue] | HarmoniaError] = []
+    for heard in read:
+        if isinstance(heard, HarmoniaError):
+            found.append(heard)
+            continue
+        found.append([cue for h in heard for cue in _cues(h, list(islice(codes, len(h.windows))))])
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Heard:
+    """One thing the user gave, decoded; the sound of a film is a thing of its own."""
+
+    name: str
+    thing: _Given
+    windows: Sequence[Signal]
+
+
+def _checked(query: Query) -> list[_Given]:
+    things = list(_things(query.given, query.against, query.weights, query.trust))
     if not things:
         raise HarmoniaError("nothing to recall by: give some words, or --image, --audio or --video")
-    unknown = set(weights) - {t.name for t in things} - {t.modality for t in things}
+    unknown = set(query.weights) - {t.name for t in things} - {t.modality for t in things}
     if unknown:
         names = ", ".join(t.name for t in things)
         raise HarmoniaError(f"no cue is called {sorted(unknown)[0]!r}: the cues are {names}")
-    return [cue for thing in things for cue in _encode(model, thing)]
+    return things
 
 
 def _things(
@@ -68,12 +113,12 @@ def _things(
         yield _Given(f"not {words}", "text", words, -weights.get("not", 1.0))
 
 
-def _encode(model: Model, thing: _Given) -> Iterator[Cue]:
+def _hear(thing: _Given) -> Iterator[_Heard]:
     windows = _windows(thing)
-    yield from _cues(model, thing, thing.name, windows)
+    yield _Heard(thing.name, thing, windows)
     sounds = [w.sound for w in windows if w.sound is not None]
     if sounds:
-        yield from _cues(model, thing, f"{thing.name} sound", sounds)
+        yield _Heard(f"{thing.name} sound", thing, sounds)
 
 
 def _windows(thing: _Given) -> list[Signal]:
@@ -87,12 +132,12 @@ def _windows(thing: _Given) -> list[Signal]:
     return list(islice(MODALITIES[thing.modality].windows(value), CUE_WINDOWS))
 
 
-def _cues(model: Model, thing: _Given, name: str, windows: Sequence[Signal]) -> Iterator[Cue]:
+def _cues(heard: _Heard, windows: Sequence[Sequence[Code]]) -> Iterator[Cue]:
     """One cue per space: the mean of the windows' codes."""
     by_space: dict[str, list[Code]] = {}
-    for codes in model.encode(windows):
+    for codes in windows:
         for code in codes:
             by_space.setdefault(code.space, []).append(code)
     for space, codes in by_space.items():
         mean = unit(np.mean([code.vector for code in codes], axis=0)[None])[0]
-        yield Cue(name, Code(codes[0].modality, mean, space), thing.weight, thing.trust)
+        yield Cue(heard.name, Code(codes[0].modality, mean, space), heard.thing.weight, heard.thing.trust)
