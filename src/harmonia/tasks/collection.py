@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harmonia.memory import Frame, HarmonicMemory
+from harmonia.modalities import LIMITS, Limits
 from harmonia.model import DEFAULT, Model
 from harmonia.store import CodeTable, LanceStore, Store
 from harmonia.tasks import forget as forgetting
@@ -29,7 +30,8 @@ class Collection:
 
     ``models`` chooses the encoders of a new memory; an existing one keeps those it was made with and
     refuses others. ``ram`` is how many bytes of codes may be held (default: half of the machine's
-    memory); past that the store's index proposes candidates.
+    memory); past that the store's index proposes candidates. ``limits`` say how much one file may make us
+    decode.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class Collection:
         models: Sequence[str] | None = None,
         device: str = "auto",
         ram: int | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
-        self.root = Path(root)
+        self.root, self.limits = Path(root), limits
         self._ram = ram
         self._frames: tuple[tuple[int, ...], Mapping[str, Frame]] | None = None
         self._models, self._device = models, device
@@ -91,7 +94,10 @@ class Collection:
             model.save(self.root)
             self._store = LanceStore.create(self.root, model.infos(), exist_ok=True)
         self._agree()
-        return remember(self.store, self.root, model, several, copy=copy, progress=progress, threads=threads)
+        return remember(
+            self.store, self.root, model, several,
+            copy=copy, progress=progress, threads=threads, limits=self.limits,
+        )  # fmt: skip
 
     def recall(
         self,
@@ -137,7 +143,7 @@ class Collection:
 
         What is wrong with one query is its answer; HarmoniaError where none can be answered.
         """
-        read = read_queries(self.model, queries)
+        read = read_queries(self.model, queries, self.limits)
         asked = [q for q, cues in enumerate(read) if not isinstance(cues, HarmoniaError)]
         said = [cues for cues in read if not isinstance(cues, HarmoniaError)]
         found: list[Any] = list(read)
@@ -188,7 +194,7 @@ class Collection:
         trust: float,
     ) -> list[Cue]:
         """Decode and encode cues with this memory's encoders."""
-        return read_cues(self.model, given, against, weights, trust)
+        return read_cues(self.model, given, against, weights, trust, self.limits)
 
     def show(self, record_id: str) -> Record:
         """One record by its id, or by the beginning of it if that is unique."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harmonia.encoders.base import unit
-from harmonia.modalities import MODALITIES
+from harmonia.modalities import LIMITS, MODALITIES, Limits
 from harmonia.model import Model
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 
@@ -47,24 +47,27 @@ def read_cues(
     against: Sequence[str],
     weights: Mapping[str, float],
     trust: float,
+    limits: Limits = LIMITS,
 ) -> list[Cue]:
     """Decode and encode cues. ``given`` maps a modality to one or several values.
 
     A video brings its sound as a cue of its own. HarmoniaError for a weight that names no cue, a file
     that cannot be read, or no cue at all.
     """
-    cues = read_queries(model, [Query(given, against, weights, trust)])[0]
+    cues = read_queries(model, [Query(given, against, weights, trust)], limits)[0]
     if isinstance(cues, HarmoniaError):
         raise cues
     return cues
 
 
-def read_queries(model: Model, queries: Sequence[Query]) -> list[list[Cue] | HarmoniaError]:
+def read_queries(
+    model: Model, queries: Sequence[Query], limits: Limits = LIMITS
+) -> list[list[Cue] | HarmoniaError]:
     """The cues of several queries, encoded together; in place of those that cannot be read, why."""
     read: list[list[_Heard] | HarmoniaError] = []
     for query in queries:
         try:
-            read.append([heard for thing in _checked(query) for heard in _hear(thing)])
+            read.append([heard for thing in _checked(query) for heard in _hear(thing, limits)])
         except HarmoniaError as error:
             read.append(error)
     windows = [w for heard in read if not isinstance(heard, HarmoniaError) for h in heard for w in h.windows]
@@ -113,15 +116,15 @@ def _things(
         yield _Given(f"not {words}", "text", words, -weights.get("not", 1.0))
 
 
-def _hear(thing: _Given) -> Iterator[_Heard]:
-    windows = _windows(thing)
+def _hear(thing: _Given, limits: Limits) -> Iterator[_Heard]:
+    windows = _windows(thing, limits)
     yield _Heard(thing.name, thing, windows)
     sounds = [w.sound for w in windows if w.sound is not None]
     if sounds:
         yield _Heard(f"{thing.name} sound", thing, sounds)
 
 
-def _windows(thing: _Given) -> list[Signal]:
+def _windows(thing: _Given, limits: Limits) -> list[Signal]:
     value = thing.value
     if isinstance(value, Signal):
         return [value]
@@ -129,7 +132,7 @@ def _windows(thing: _Given) -> list[Signal]:
         if not value.strip():
             raise HarmoniaError("the words to recall by are empty: say what you look for")
         return [Signal("text", value)]
-    return list(islice(MODALITIES[thing.modality].windows(value), CUE_WINDOWS))
+    return list(islice(MODALITIES[thing.modality].windows(value, limits=limits), CUE_WINDOWS))
 
 
 def _cues(heard: _Heard, windows: Sequence[Sequence[Code]]) -> Iterator[Cue]:

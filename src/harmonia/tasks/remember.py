@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from harmonia.data import Problem, gather
-from harmonia.modalities import MODALITIES
+from harmonia.modalities import LIMITS, MODALITIES, Limits
 from harmonia.model import Model
 from harmonia.store import FileState, Store, digest_file, media_path, put_media
 from harmonia.tasks.ahead import Produced, look_ahead
@@ -72,18 +72,20 @@ def remember(
     copy: bool = False,
     progress: bool = False,
     threads: int | None = None,
+    limits: Limits = LIMITS,
 ) -> Report:
     """Remember every record found under ``paths``.
 
     The id of a record is the digest of its parts' content, so the same content is one record, and a
-    second run encodes only what is new or changed. What cannot be read is reported and the rest goes
-    on. ``copy`` keeps content-addressed copies of the media inside the store. Ctrl-C commits what is
-    done and returns a report with ``stopped`` set; the next run continues.
+    second run encodes only what is new or changed. ``limits`` bound what one file may make us decode.
+    What cannot be read is reported and the rest goes on. ``copy`` keeps content-addressed copies of the
+    media inside the store. Ctrl-C commits what is done and returns a report with ``stopped`` set; the
+    next run continues.
     """
     root = root.absolute()
     ignored: Counter[str] = Counter()
     found = list(gather(paths, extract_to=root / "media", ignored=ignored))
-    run = _Run(store, root, model, copy)
+    run = _Run(store, root, model, copy, limits)
     run.problems += [item for item in found if isinstance(item, Problem)]
     records = [item for item in found if isinstance(item, Record)]
     stopped = False
@@ -105,8 +107,8 @@ def remember(
 class _Run:
     """One run: ``produce`` decodes in worker threads, the other methods belong to the consumer."""
 
-    def __init__(self, store: Store, root: Path, model: Model, copy: bool) -> None:
-        self.store, self.root, self.model, self.copy = store, root, model, copy
+    def __init__(self, store: Store, root: Path, model: Model, copy: bool, limits: Limits) -> None:
+        self.store, self.root, self.model, self.copy, self.limits = store, root, model, copy, limits
         self.problems: list[Problem] = []
         self.remembered = self.already = 0
         self._files = store.files()
@@ -174,7 +176,7 @@ class _Run:
     def _decode(self, part: Part) -> Iterator[tuple[Part, Signal]]:
         module = MODALITIES[part.modality]
         if part.path is None:
-            for signal in module.windows((part.text or "").encode()):
+            for signal in module.windows((part.text or "").encode(), limits=self.limits):
                 yield replace(part, text=signal.text, start=signal.start, end=signal.end), signal
             return
         path, kept = Path(part.path), part.path
@@ -185,7 +187,7 @@ class _Run:
         elif self.copy:
             kept = media_path(part.digest, path.suffix)
         caption = None
-        for signal in module.windows(path):
+        for signal in module.windows(path, limits=self.limits):
             piece = replace(part, path=kept, start=signal.start, end=signal.end)
             if signal.modality == "text":
                 piece = replace(piece, text=signal.text)
