@@ -17,7 +17,7 @@ from harmonia.model import DEFAULT, Model
 from harmonia.store import CodeTable, LanceStore, Store
 from harmonia.tasks import forget as forgetting
 from harmonia.tasks.candidates import fits, propose, sample_frames
-from harmonia.tasks.cues import Media, Query, read_cues, read_queries
+from harmonia.tasks.cues import Heard, Media, Query, encode_heard, read_cues, read_queries
 from harmonia.tasks.learned import Learned
 from harmonia.tasks.recall import Options, recall, recall_many
 from harmonia.tasks.remember import Report, remember
@@ -150,6 +150,12 @@ class Collection:
         for q, answer in zip(asked, self._recall_many(said, options or Options(), where), strict=True):
             found[q] = answer
         return found
+
+    def recall_heard(
+        self, queries: Sequence[Sequence[Heard]], options: Options | None = None, *, where: str | None = None
+    ) -> list[Recollection | HarmoniaError]:
+        """The same for what was decoded before (:func:`harmonia.tasks.cues.hear`), in other threads perhaps."""
+        return self._recall_many(encode_heard(self.model, queries), options or Options(), where)
 
     def _recall_many(
         self, queries: Sequence[Sequence[Cue]], options: Options, where: str | None

@@ -64,25 +64,33 @@ def read_queries(
     model: Model, queries: Sequence[Query], limits: Limits = LIMITS
 ) -> list[list[Cue] | HarmoniaError]:
     """The cues of several queries, encoded together; in place of those that cannot be read, why."""
-    read: list[list[_Heard] | HarmoniaError] = []
+    heard: list[list[Heard] | HarmoniaError] = []
     for query in queries:
         try:
-            read.append([heard for thing in _checked(query) for heard in _hear(thing, limits)])
+            heard.append(hear(query, limits))
         except HarmoniaError as error:
-            read.append(error)
-    windows = [w for heard in read if not isinstance(heard, HarmoniaError) for h in heard for w in h.windows]
+            heard.append(error)
+    cues = iter(encode_heard(model, [one for one in heard if not isinstance(one, HarmoniaError)]))
+    return [one if isinstance(one, HarmoniaError) else next(cues) for one in heard]
+
+
+def hear(query: Query, limits: Limits = LIMITS) -> list[Heard]:
+    """Decode what a query gives, without any model; fails as ``read_cues``."""
+    return [heard for thing in _checked(query) for heard in _hear(thing, limits)]
+
+
+def encode_heard(model: Model, queries: Sequence[Sequence[Heard]]) -> list[list[Cue]]:
+    """The cues of what several queries gave, encoded together."""
+    windows = [window for heard in queries for one in heard for window in one.windows]
     codes = iter(model.encode(windows))
-    found: list[list[Cue] | HarmoniaError] = []
-    for heard in read:
-        if isinstance(heard, HarmoniaError):
-            found.append(heard)
-            continue
-        found.append([cue for h in heard for cue in _cues(h, list(islice(codes, len(h.windows))))])
-    return found
+    return [
+        [cue for one in heard for cue in _cues(one, list(islice(codes, len(one.windows))))]
+        for heard in queries
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Heard:
+class Heard:
     """One thing the user gave, decoded; the sound of a film is a thing of its own."""
 
     name: str
@@ -116,12 +124,12 @@ def _things(
         yield _Given(f"not {words}", "text", words, -weights.get("not", 1.0))
 
 
-def _hear(thing: _Given, limits: Limits) -> Iterator[_Heard]:
+def _hear(thing: _Given, limits: Limits) -> Iterator[Heard]:
     windows = _windows(thing, limits)
-    yield _Heard(thing.name, thing, windows)
+    yield Heard(thing.name, thing, windows)
     sounds = [w.sound for w in windows if w.sound is not None]
     if sounds:
-        yield _Heard(f"{thing.name} sound", thing, sounds)
+        yield Heard(f"{thing.name} sound", thing, sounds)
 
 
 def _windows(thing: _Given, limits: Limits) -> list[Signal]:
@@ -135,7 +143,7 @@ def _windows(thing: _Given, limits: Limits) -> list[Signal]:
     return list(islice(MODALITIES[thing.modality].windows(value, limits=limits), CUE_WINDOWS))
 
 
-def _cues(heard: _Heard, windows: Sequence[Sequence[Code]]) -> Iterator[Cue]:
+def _cues(heard: Heard, windows: Sequence[Sequence[Code]]) -> Iterator[Cue]:
     """One cue per space: the mean of the windows' codes."""
     by_space: dict[str, list[Code]] = {}
     for codes in windows:
