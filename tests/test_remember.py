@@ -290,3 +290,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     report = harmonia.open(tmp_path / "m").remember(media)
     assert report.remembered + report.already == 1500
     assert process.returncode in (0, 130)
+
+
+def test_a_run_can_be_watched_and_stopped(tmp_path: Path) -> None:
+    for seed in range(6):
+        make_photo(tmp_path / f"{seed}.png", seed=seed)
+    memory = harmonia.open(tmp_path / "store", models=["descriptors"])
+    seen: list[tuple[int, int]] = []
+    report = memory.remember(tmp_path, watch=lambda done, total: seen.append((done, total)) or done < 3)
+    assert seen == [(1, 6), (2, 6), (3, 6)]
+    assert report.stopped and report.remembered == len(memory.store.ids()) == 3
+    assert memory.remember(tmp_path).remembered == 3

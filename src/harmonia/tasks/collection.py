@@ -20,7 +20,7 @@ from harmonia.tasks.candidates import fits, propose, sample_frames
 from harmonia.tasks.cues import Heard, Media, Query, encode_heard, read_cues, read_queries
 from harmonia.tasks.learned import Learned
 from harmonia.tasks.recall import Options, recall, recall_many
-from harmonia.tasks.remember import Report, remember
+from harmonia.tasks.remember import Report, Watch, remember
 from harmonia.tasks.retrieve import Metric, retrieve
 from harmonia.types import Cue, HarmoniaError, Neighbour, Recollection, Record
 
@@ -84,6 +84,7 @@ class Collection:
         copy: bool = False,
         progress: bool = False,
         threads: int | None = None,
+        watch: Watch | None = None,
     ) -> Report:
         """Remember files, folders and manifests (see :func:`harmonia.tasks.remember.remember`)."""
         several = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -96,7 +97,7 @@ class Collection:
         self._agree()
         return remember(
             self.store, self.root, model, several,
-            copy=copy, progress=progress, threads=threads, limits=self.limits,
+            copy=copy, progress=progress, threads=threads, limits=self.limits, watch=watch,
         )  # fmt: skip
 
     def recall(
@@ -154,7 +155,7 @@ class Collection:
     def recall_heard(
         self, queries: Sequence[Sequence[Heard]], options: Options | None = None, *, where: str | None = None
     ) -> list[Recollection | HarmoniaError]:
-        """The same for what was decoded before (:func:`harmonia.tasks.cues.hear`), in other threads perhaps."""
+        """The same for what :func:`harmonia.tasks.cues.hear` has decoded, in another thread perhaps."""
         return self._recall_many(encode_heard(self.model, queries), options or Options(), where)
 
     def _recall_many(

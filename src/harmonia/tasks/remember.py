@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
+from harmonia.modalities.image import mark_of
 from harmonia.model import Model
 from harmonia.store import FileState, Store, digest_file, media_path, put_media
 from harmonia.tasks.ahead import Produced, look_ahead
@@ -60,6 +61,9 @@ class _Known:
     files: list[FileState]
 
 
+Watch = Callable[[int, int], bool]
+"""Told after each record: how many are read, of how many. False stops the run."""
+
 _Found = _Growing | _Known | Problem | tuple[_Growing, Part, Signal]
 
 
@@ -73,14 +77,15 @@ def remember(
     progress: bool = False,
     threads: int | None = None,
     limits: Limits = LIMITS,
+    watch: Watch | None = None,
 ) -> Report:
     """Remember every record found under ``paths``.
 
     The id of a record is the digest of its parts' content, so the same content is one record, and a
     second run encodes only what is new or changed. ``limits`` bound what one file may make us decode.
     What cannot be read is reported and the rest goes on. ``copy`` keeps content-addressed copies of the
-    media inside the store. Ctrl-C commits what is done and returns a report with ``stopped`` set; the
-    next run continues.
+    media inside the store. Ctrl-C, or ``watch`` saying no, commits what is done and returns a report with
+    ``stopped`` set; the next run continues.
     """
     root = root.absolute()
     ignored: Counter[str] = Counter()
@@ -88,7 +93,7 @@ def remember(
     run = _Run(store, root, model, copy, limits)
     run.problems += [item for item in found if isinstance(item, Problem)]
     records = [item for item in found if isinstance(item, Record)]
-    stopped = False
+    stopped, read = False, 0
     threads = threads or min(8, (os.cpu_count() or 1) + 1)
     bar = tqdm(total=len(records), unit="rec", desc="remembering", delay=1.0, disable=not progress)
     try:
@@ -97,6 +102,10 @@ def remember(
                 run.take(result)
                 if result.value is None:
                     bar.update()
+                    read += 1
+                    if watch is not None and not watch(read, len(records)):
+                        stopped = True
+                        break
     except KeyboardInterrupt:
         stopped = True
     run.finish()
@@ -142,7 +151,8 @@ class _Run:
         if not parts:
             return
         identity = _identity(parts)
-        record = Record(identity, tuple(parts), record.metadata)
+        facts = {"generated": True} if any(map(_is_generated, parts)) else {}
+        record = Record(identity, tuple(parts), facts | dict(record.metadata))
         files = [replace(state, record_id=identity) for state in files]
         with self._lock:
             fresh = identity not in self._seen
@@ -304,6 +314,16 @@ class _Run:
             if any(path == root or path.startswith(root + os.sep) for root in roots)
             and not Path(path).exists()
         )
+
+
+def _is_generated(part: Part) -> bool:
+    """Whether a picture's file says that a model made it."""
+    if part.modality != "image" or part.path is None:
+        return False
+    try:
+        return mark_of(part.path) is not None
+    except HarmoniaError:  # decoding it will say why
+        return False
 
 
 def _identity(parts: Sequence[Part]) -> str:
