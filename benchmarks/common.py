@@ -77,8 +77,13 @@ def report(name: str, rows: Sequence[Row], quick: bool) -> None:
     for one in rows:
         table.add_row(*("" if one[c] is None else str(one[c]) for c in columns))
     Console(width=150).print(table)
+    write(name, rows, quick)
+
+
+def write(name: str, rows: Sequence[Row], quick: bool, arguments: Sequence[str] = ()) -> None:
+    """Write the results; ``arguments`` are those of the command besides ``--quick``."""
     content = {
-        "command": f"python -m benchmarks.{name}" + (" --quick" if quick else ""),
+        "command": " ".join([f"python -m benchmarks.{name}", *arguments, *["--quick"] * quick]),
         "commit": _commit(),
         "machine": _machine(),
         "rows": list(rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,6 +24,14 @@ from harmonia.cli.common import json_option, print_json
 @click.option(
     "--noise", type=click.FloatRange(0), multiple=True, help="Variance of noise on the queries; repeatable."
 )
+@click.option(
+    "--judge",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Of a generator: the folder of a classifier from `harmonia train judge`.",
+)
+@click.option(
+    "-n", "--count", type=click.IntRange(10), default=5000, show_default=True, help="Pictures drawn."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @json_option
 def command(
@@ -32,6 +41,8 @@ def command(
     split: str,
     limit: int | None,
     noise: Sequence[float],
+    judge: Path | None,
+    count: int,
     device: str,
     as_json: bool,
 ) -> None:
@@ -39,10 +50,19 @@ def command(
 
     MODEL is a folder that `harmonia train` made, mini, or a pretrained model's hub name or folder. Every pair
     of modalities that share a space is scored in both directions: Recall@1/5/10, NDCG and mAP.
-    """
-    from harmonia.tasks.evaluate import evaluate
 
-    rows = evaluate(model, dataset, data, split=split, limit=limit, noise=(0.0, *noise), device=device)
+    Of a generator, the pictures that it draws are compared with those of the dataset's training part, in the
+    features of --judge: Frechet and kernel distance, precision, recall, density, coverage, class accuracy.
+    Beside them stand real pictures, drawn again.
+    """
+    from harmonia.generators import is_generator
+
+    if is_generator(Path(model)):
+        rows = _generator(Path(model), dataset, data, judge, count, device)
+    else:
+        from harmonia.tasks.evaluate import evaluate
+
+        rows = evaluate(model, dataset, data, split=split, limit=limit, noise=(0.0, *noise), device=device)
     if as_json:
         print_json(rows)
         return
@@ -54,5 +74,39 @@ def command(
     for column in rows[0]:
         table.add_column(column)
     for one in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in one.values()))
+        table.add_row(*(_shown(value) for value in one.values()))
     Console(width=120).print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _generator(
+    model: Path, dataset: str, data: Path | None, judge: Path | None, count: int, device: str
+) -> list[dict[str, Any]]:
+    """The table of a generator: what it draws for the conditions of training pictures drawn at random."""
+    from harmonia.encoders.tower import place
+    from harmonia.generators import load_generator
+    from harmonia.recipes.judge import load_judge
+    from harmonia.recipes.pictures import load_pictures
+    from harmonia.tasks.evaluate_generator import Real, evaluate_generator
+
+    if judge is None:
+        raise click.UsageError("a generator is measured by --judge, a folder from `harmonia train judge`")
+    where = place(device)
+    generator = load_generator(model, where).generator
+    config = generator.config.condition
+    keep = tuple(name for name, width in (("label", config.classes), ("text", config.text)) if width)
+    pictures = load_pictures(dataset, resolution=generator.config.shape[1], data=data, keep=keep)
+    real = Real(pictures.x, load_judge(judge))
+    asked = real.again(count, seed=1)
+    return evaluate_generator(
+        generator,
+        pictures.condition(asked),
+        real,
+        labels=None if pictures.label is None else pictures.label[asked],
+        real_labels=pictures.label,
+    )

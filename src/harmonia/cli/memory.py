@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from harmonia.tasks.report import MemoryReport, ModalityReport
-
-# More than this many records are written as "many": no one will count them.
-COUNTED = 1e12
-
 
 @click.group("memory")
 def command() -> None:
@@ -39,68 +35,13 @@ def report(memory: Path | None, starts: int, as_json: bool) -> None:
     Large memories are sampled; the sizes of the samples are said.
     """
     from harmonia.tasks.report import report as make_report
+    from harmonia.tasks.report import report_json
 
     found = make_report(open_memory(memory), starts=starts)
     if as_json:
         print_json(report_json(found))
     else:
         _print(found)
-
-
-def report_json(found: MemoryReport) -> dict[str, Any]:
-    """The documented form (docs/cli.md): stable, for machines; null for what is too large to count."""
-    return {"records": found.records, "read": found.read, "encoders": [_json(m) for m in found.modalities]}
-
-
-def _json(found: ModalityReport) -> dict[str, Any]:
-    d = found.diagnosis
-    certified = d.basins.certified
-    return {
-        "encoder": found.encoder,
-        "modality": found.modality,
-        "records": d.records,
-        "parts": d.parts,
-        "slots": d.slots,
-        "dim": d.dim,
-        "effective_dim": d.effective_dim,
-        "beta": d.beta,
-        "beta_of_cosines": d.cosine_beta,
-        "room": [
-            {
-                "noise": r.noise,
-                "cosine": r.cosine,
-                "recalled": r.recalled,
-                "fits": _counted(r.fits),
-                "more": _counted(r.more),
-            }
-            for r in d.room
-        ],
-        "basins": {
-            "sample": d.sampled,
-            "certified": float(certified.double().mean()),
-            "radius_median": float(d.basins.radius.median()),
-            "contraction_median": float(d.basins.contraction.median()),
-        },
-        "hubs": {
-            "probes": d.hubs.probes,
-            "answers": d.hubs.k,
-            "skewness": d.hubs.skewness,
-            "chance": d.hubs.chance,
-            "top": [{"id": h.id, "name": h.name, "count": h.count} for h in found.hubs],
-        },
-        "attractors": {
-            "starts": d.attractors.starts,
-            "memory": d.attractors.memory,
-            "mixture": d.attractors.mixture,
-            "spurious": d.attractors.spurious,
-            "moving": d.attractors.moving,
-            "distinct": d.attractors.distinct,
-        },
-    }
-
-
-def _counted(number: float) -> int | None:
-    return int(number) if number < COUNTED else None
 
 
 def _print(found: MemoryReport) -> None:
@@ -162,4 +103,6 @@ def _room_table(found: ModalityReport) -> Table:
 
 
 def _written(number: float) -> str:
+    from harmonia.tasks.report import COUNTED
+
     return f"{number:,.0f}" if number < COUNTED else "> 10^12"

@@ -26,7 +26,25 @@ from harmonia.weights import CARD, CONFIG
 MODEL_TYPE = "harmonia-generator"
 VERSION = 1
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "autoregressive": "harmonia.generators.autoregressive:Autoregressive",
+    "maskgit": "harmonia.generators.maskgit:MaskGIT",
+    "dalle": "harmonia.generators.dalle:DallE",
+    "autoencoder": "harmonia.generators.autoencoder:Autoencoder",
+    "vae": "harmonia.generators.autoencoder:VAE",
+    "vqvae": "harmonia.generators.autoencoder:VQVAE",
+    "gan": "harmonia.generators.gan:GAN",
+    "stylegan": "harmonia.generators.stylegan:StyleGAN",
+    "attngan": "harmonia.generators.attngan:AttnGAN",
+    "diffusion": "harmonia.generators.diffusion:Diffusion",
+    "guided": "harmonia.generators.guided:GuidedDiffusion",
+    "latent": "harmonia.generators.latent:Latent",
+    "pretrained": "harmonia.generators.pretrained:Pretrained",
+    "cascade": "harmonia.generators.cascade:Cascade",
+    "glide": "harmonia.generators.glide:Glide",
+    "imagen": "harmonia.generators.cascade:Imagen",
+    "unclip": "harmonia.generators.unclip:Unclip",
+}
 """Name of a kind of generator and its class, ``module:Class``; the class is built from its ``config`` alone.
 To add one: write it, and add its line here."""
 

@@ -12,7 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, IptcImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
+from harmonia.modalities.generated import Mark, from_xmp
 from harmonia.modalities.limits import (
     LIMITS,
     Limits,
@@ -32,6 +34,7 @@ SUFFIXES: tuple[str, ...] = (
 
 # Other plugins of Pillow start programs (EPS) or read rare, little tested formats.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_MARKED = ("JPEG", "PNG", "WEBP")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _REMEDY = "give a JPEG, PNG, WebP, GIF, BMP, TIFF or HEIC file"
 
@@ -65,6 +68,25 @@ def read(source: Source, *, max_side: int | None = None, limits: Limits = LIMITS
     if max_side is not None:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return Signal("image", np.array(rgb), caption=caption)
+
+
+def opacity(source: Source, *, limits: Limits = LIMITS) -> NDArray[np.uint8] | None:
+    """How opaque each pixel is that ``read`` gives, uint8 ``(height, width)``; None where all wholly are.
+
+    Raises HarmoniaError as ``read`` does.
+    """
+    with opened(source, limits) as file:
+        image = _open(source, file)
+        limits.check_pixels(source, *image.size)
+        try:
+            image.load()
+            if not image.has_transparency_data:
+                return None
+            _extras(image)
+            return np.array(image.convert("RGBA").getchannel("A"))
+        except _DAMAGE as error:
+            problem = f"is damaged or truncated ({error})"
+            raise fail(source, problem, "get an intact copy") from error
 
 
 def windows(source: Source, *, max_side: int | None = 1024, limits: Limits = LIMITS) -> Iterator[Signal]:
@@ -201,18 +223,47 @@ def _iptc(image: ImageFile.ImageFile) -> bytes | None:
     return found[0] if isinstance(found, list) else found
 
 
-def write(signal: Signal, path: str | Path) -> None:
-    """Write JPEG, PNG, WebP, GIF, BMP or TIFF by suffix, atomically. The caption is not written."""
+def write(signal: Signal, path: str | Path, mark: Mark | None = None) -> None:
+    """Write JPEG, PNG, WebP, GIF, BMP or TIFF by suffix, atomically. The caption is not written.
+
+    ``mark`` says in the file that it was generated (JPEG, PNG or WebP); ``mark_of`` reads it.
+    """
     path = Path(path)
     Image.init()
     name = Image.EXTENSION.get(path.suffix.lower())
     if name not in _FORMATS:
         raise fail(path, "is of no format that can be written", "name it .png or .jpg")
-    with replacing(path) as temporary:
-        try:
-            Image.fromarray(signal.array).save(temporary, name, quality=95)
-        except (ValueError, OSError) as error:
-            raise fail(path, f"cannot be written ({error})", "name it .png") from error
+    if mark is not None and name not in _MARKED:
+        raise fail(path, "is of a format that cannot say that it was generated", "name it .png or .jpg")
+    try:
+        with replacing(path) as temporary:
+            Image.fromarray(signal.array).save(temporary, name, quality=95, **_marked(name, mark))
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise fail(path, f"cannot be written ({reason})", "name it .png, in a folder with room") from error
+
+
+def mark_of(source: Source, *, limits: Limits = LIMITS) -> Mark | None:
+    """How a picture was generated, if its file says that it was; only the head of the file is read."""
+    with opened(source, limits) as file:
+        return from_xmp(_open(source, file).info.get("xmp"))
+
+
+def _marked(name: str, mark: Mark | None) -> dict[str, Any]:
+    """What Pillow takes to write a mark: XMP, and the same in the plain words of PNG and EXIF."""
+    if mark is None:
+        return {}
+    words = {key.partition(":")[2]: value for key, value in mark.facts().items()}
+    tool = words.pop("CreatorTool")
+    if name == "PNG":
+        chunks = PngInfo()
+        chunks.add_itxt("XML:com.adobe.xmp", mark.xmp().decode())
+        for key, value in {"Software": tool, **words}.items():
+            chunks.add_itxt(key, value) if not value.isascii() else chunks.add_text(key, value)
+        return {"pnginfo": chunks}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = tool
+    return {"xmp": mark.xmp(), "exif": exif}
 
 
 def preview(signal: Signal, size: int = 256) -> Image.Image:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from harmonia.store import columns, rows, search
 from harmonia.store.layout import FILE_NAME, Layout, read_layout, write_layout
 from harmonia.store.protocol import Codes, CodeTable, EncoderInfo, FileState
-from harmonia.store.sql import delete_in, rows_in, scan
+from harmonia.store.sql import delete_in, is_in, rows_in, scan
 from harmonia.store.tables import KEEP, NAMES, Snapshot, Tables, folder_bytes, upsert
 from harmonia.types import HarmoniaError, Record
 
@@ -202,6 +202,17 @@ class LanceStore:
         columns there are, for a condition that cannot be understood.
         """
         return self._tables.read(lambda snapshot: _chosen(snapshot, None, where))
+
+    def holding(self, digest: str) -> list[Record]:
+        """Records with a part of this content (SHA-256 in hexadecimal), without codes, oldest first."""
+
+        def read(snapshot: Snapshot) -> list[str]:
+            rows_of = rows_in(snapshot.parts, "digest", [digest], ["record_id"])
+            owners: list[str] = pc.unique(rows_of["record_id"]).to_pylist()
+            return owners
+
+        found = self._tables.read(read)
+        return self.records(found, where=is_in("id", found)) if found else []
 
     def ids(self) -> list[str]:
         """The id of every record, sorted."""

@@ -123,6 +123,10 @@ class Store(Protocol):
         """Ids of the records whose metadata fulfils an SQL condition, oldest first."""
         ...
 
+    def holding(self, digest: str) -> list[Record]:
+        """Records with a part of this content (SHA-256 in hexadecimal), without codes, oldest first."""
+        ...
+
     def ids(self) -> list[str]:
         """The id of every record, sorted."""
         ...

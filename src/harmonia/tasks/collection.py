@@ -22,7 +22,7 @@ from harmonia.tasks.learned import Learned
 from harmonia.tasks.recall import Options, recall, recall_many
 from harmonia.tasks.remember import Report, Watch, remember
 from harmonia.tasks.retrieve import Metric, retrieve
-from harmonia.types import Cue, HarmoniaError, Neighbour, Recollection, Record
+from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Record
 
 
 class Collection:
@@ -79,15 +79,17 @@ class Collection:
 
     def remember(
         self,
-        paths: str | Path | Iterable[str | Path],
+        paths: str | Path | Record | Iterable[str | Path | Record],
         *,
         copy: bool = False,
+        whole: bool = False,
+        within: Sequence[Path] = (),
         progress: bool = False,
         threads: int | None = None,
         watch: Watch | None = None,
     ) -> Report:
         """Remember files, folders and manifests (see :func:`harmonia.tasks.remember.remember`)."""
-        several = [paths] if isinstance(paths, str | Path) else list(paths)
+        several = [paths] if isinstance(paths, str | Path | Record) else list(paths)
         model = self.model
         if not self.exists:
             # The names first: a store without them would be opened with the wrong encoders.
@@ -97,7 +99,8 @@ class Collection:
         self._agree()
         return remember(
             self.store, self.root, model, several,
-            copy=copy, progress=progress, threads=threads, limits=self.limits, watch=watch,
+            copy=copy, whole=whole, within=within, progress=progress, threads=threads, limits=self.limits,
+            watch=watch,
         )  # fmt: skip
 
     def recall(
@@ -227,6 +230,16 @@ class Collection:
             table = self.store.codes()
             self._bound = self._taught(table, self.model.memory(table))
         return self._bound
+
+    def codes_of(self, ids: Sequence[str]) -> dict[str, tuple[Code, ...]]:
+        """All codes of records, by id; ids that nothing has are left out."""
+        table = self.store.codes(ids)
+        found: dict[str, list[Code]] = {one: [] for one in table.record_ids}
+        for encoder in self.agreed().encoders:
+            held = table.encoders[encoder.name]
+            for row, vector in zip(held.record.tolist(), held.codes, strict=True):
+                found[table.record_ids[row]].append(Code(encoder.modality, vector, encoder.space))
+        return {one: tuple(codes) for one, codes in found.items()}
 
     @property
     def learned(self) -> Learned:

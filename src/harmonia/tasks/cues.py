@@ -20,25 +20,32 @@ CUE_WINDOWS = 12
 Media = str | Path | bytes | Signal | Sequence["str | Path | bytes | Signal"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """One thing the user gave: its name in tables, its modality, the value, and how far it counts."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Thing:
+    """One thing the user gave: its name in tables, its modality, the value, and how far it counts.
+
+    ``weight`` and ``trust`` are those of :class:`harmonia.types.Cue`. Codes are what a record has already.
+    """
 
     name: str
     modality: str
-    value: str | Path | bytes | Signal
+    value: str | Path | bytes | Signal | tuple[Code, ...]
     weight: float = 1.0
     trust: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """What one recall is asked by: values by modality, words against, weights by cue's name, trust."""
+    """What one recall is asked by: values by modality, words against, weights by cue's name, trust.
+
+    ``things`` are given besides, each with a name, a weight and a trust of its own.
+    """
 
     given: Mapping[str, Media | None]
     against: Sequence[str] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     trust: float = float("inf")
+    things: Sequence[Thing] = ()
 
 
 def read_cues(
@@ -84,7 +91,7 @@ def encode_heard(model: Model, queries: Sequence[Sequence[Heard]]) -> list[list[
     windows = [window for heard in queries for one in heard for window in one.windows]
     codes = iter(model.encode(windows))
     return [
-        [cue for one in heard for cue in _cues(one, list(islice(codes, len(one.windows))))]
+        [cue for one in heard for cue in _cues(one, [one.codes, *islice(codes, len(one.windows))])]
         for heard in queries
     ]
 
@@ -94,12 +101,13 @@ class Heard:
     """One thing the user gave, decoded; the sound of a film is a thing of its own."""
 
     name: str
-    thing: _Given
+    thing: Thing
     windows: Sequence[Signal]
+    codes: Sequence[Code] = ()
 
 
-def _checked(query: Query) -> list[_Given]:
-    things = list(_things(query.given, query.against, query.weights, query.trust))
+def _checked(query: Query) -> list[Thing]:
+    things = [*_things(query.given, query.against, query.weights, query.trust), *query.things]
     if not things:
         raise HarmoniaError("nothing to recall by: give some words, or --image, --audio or --video")
     unknown = set(query.weights) - {t.name for t in things} - {t.modality for t in things}
@@ -111,7 +119,7 @@ def _checked(query: Query) -> list[_Given]:
 
 def _things(
     given: Mapping[str, Media | None], against: Sequence[str], weights: Mapping[str, float], trust: float
-) -> Iterator[_Given]:
+) -> Iterator[Thing]:
     for modality, values in given.items():
         if values is None:
             continue
@@ -119,21 +127,23 @@ def _things(
         for number, value in enumerate(several, 1):
             name = modality if len(several) == 1 else f"{modality} {number}"
             weight = weights.get(name, weights.get(modality, 1.0))
-            yield _Given(name, modality, value, weight, trust)
+            yield Thing(name, modality, value, weight, trust)
     for words in against:
-        yield _Given(f"not {words}", "text", words, -weights.get("not", 1.0))
+        yield Thing(f"not {words}", "text", words, -weights.get("not", 1.0))
 
 
-def _hear(thing: _Given, limits: Limits) -> Iterator[Heard]:
-    windows = _windows(thing, limits)
+def _hear(thing: Thing, limits: Limits) -> Iterator[Heard]:
+    if isinstance(thing.value, tuple):
+        yield Heard(thing.name, thing, (), thing.value)
+        return
+    windows = _windows(thing, thing.value, limits)
     yield Heard(thing.name, thing, windows)
     sounds = [w.sound for w in windows if w.sound is not None]
     if sounds:
         yield Heard(f"{thing.name} sound", thing, sounds)
 
 
-def _windows(thing: _Given, limits: Limits) -> list[Signal]:
-    value = thing.value
+def _windows(thing: Thing, value: str | Path | bytes | Signal, limits: Limits) -> list[Signal]:
     if isinstance(value, Signal):
         return [value]
     if thing.modality == "text" and isinstance(value, str):

@@ -9,6 +9,9 @@ from pathlib import Path
 from harmonia.store import Store, digest_file, garbage
 from harmonia.types import HarmoniaError, Record
 
+PREVIEWS = ".cache/previews"
+"""Where pictures of media are kept, inside the memory, by digest."""
+
 
 def find(store: Store, ids: Sequence[str]) -> list[Record]:
     """Records by id, or by a beginning of it that only one record has; HarmoniaError otherwise."""
@@ -43,6 +46,9 @@ def forget(
     if any(not Path(path).is_absolute() for path in lost_media):
         kept = {part.path for record in store.records() for part in record.parts if part.path}
         garbage(root, kept, forgotten=lost_media)
+    for digest in {part.digest for record in wanted.values() for part in record.parts}:
+        for preview in (root / PREVIEWS).glob(f"{digest}-*"):
+            preview.unlink(missing_ok=True)
     # Forgotten means gone from the disk, not only from the answers.
     store.compact(timedelta(0))
     return tuple(wanted.values())

@@ -20,6 +20,7 @@ from harmonia.modalities import LIMITS, MODALITIES, Limits
 from harmonia.modalities.image import mark_of
 from harmonia.model import Model
 from harmonia.store import FileState, Store, digest_file, media_path, put_media
+from harmonia.store.media import FOLDER as MEDIA
 from harmonia.tasks.ahead import Produced, look_ahead
 from harmonia.types import HarmoniaError, Part, Record, Signal
 
@@ -29,6 +30,7 @@ DEPTH = 128
 # Metadata that a plain file has; the same content elsewhere does not change them.
 FILE_FACTS = ("path", "name", "folder", "modified")
 COMMIT_RECORDS, COMMIT_SECONDS = 256, 10.0
+OUTSIDE = "the file is outside of the folders that may be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +73,32 @@ def remember(
     store: Store,
     root: Path,
     model: Model,
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Record],
     *,
     copy: bool = False,
+    whole: bool = False,
+    within: Sequence[Path] = (),
     progress: bool = False,
     threads: int | None = None,
     limits: Limits = LIMITS,
     watch: Watch | None = None,
 ) -> Report:
-    """Remember every record found under ``paths``.
+    """Remember every record found under ``paths``; a Record (without id and codes) is taken as it is.
 
     The id of a record is the digest of its parts' content, so the same content is one record, and a
     second run encodes only what is new or changed. ``limits`` bound what one file may make us decode.
     What cannot be read is reported and the rest goes on. ``copy`` keeps content-addressed copies of the
-    media inside the store. Ctrl-C, or ``watch`` saying no, commits what is done and returns a report with
+    media inside the store. ``whole`` leaves out records of which any part cannot be read, ``within``
+    files that lie, links followed, in none of these folders (if any are given). Ctrl-C, or ``watch`` saying no, commits what is done and returns a report with
     ``stopped`` set; the next run continues.
     """
     root = root.absolute()
     ignored: Counter[str] = Counter()
-    found = list(gather(paths, extract_to=root / "media", ignored=ignored))
-    run = _Run(store, root, model, copy, limits)
+    given = [path for path in paths if not isinstance(path, Record)]
+    found = list(gather(given, extract_to=root / MEDIA, ignored=ignored))
+    run = _Run(store, root, model, copy, limits, whole, tuple(folder.resolve() for folder in within))
     run.problems += [item for item in found if isinstance(item, Problem)]
-    records = [item for item in found if isinstance(item, Record)]
+    records = [item for item in (*paths, *found) if isinstance(item, Record)]
     stopped, read = False, 0
     threads = threads or min(8, (os.cpu_count() or 1) + 1)
     bar = tqdm(total=len(records), unit="rec", desc="remembering", delay=1.0, disable=not progress)
@@ -109,15 +115,25 @@ def remember(
     except KeyboardInterrupt:
         stopped = True
     run.finish()
-    gone = () if stopped else run.gone(paths, records)
+    gone = () if stopped else run.gone(given, records)
     return Report(run.remembered, run.already, tuple(run.problems), gone, ignored.total(), stopped)
 
 
 class _Run:
     """One run: ``produce`` decodes in worker threads, the other methods belong to the consumer."""
 
-    def __init__(self, store: Store, root: Path, model: Model, copy: bool, limits: Limits) -> None:
+    def __init__(
+        self,
+        store: Store,
+        root: Path,
+        model: Model,
+        copy: bool,
+        limits: Limits,
+        whole: bool,
+        within: tuple[Path, ...],
+    ) -> None:
         self.store, self.root, self.model, self.copy, self.limits = store, root, model, copy, limits
+        self.whole, self.within = whole, within
         self.problems: list[Problem] = []
         self.remembered = self.already = 0
         self._files = store.files()
@@ -140,6 +156,10 @@ class _Run:
     def produce(self, record: Record) -> Iterator[_Found]:
         """Identify a record and decode its parts, window by window."""
         parts, files = [], []
+        source = record.metadata.get("path")
+        if source and not self._allowed(Path(source)):
+            yield Problem(source, OUTSIDE)
+            return
         for part in record.parts:
             try:
                 digest, state = self._identify(part)
@@ -148,9 +168,9 @@ class _Run:
                 continue
             parts.append(replace(part, digest=digest))
             files += [state] if state else []
-        if not parts:
+        if not parts or (self.whole and len(parts) < len(record.parts)):
             return
-        identity = _identity(parts)
+        identity = identity_of(parts)
         facts = {"generated": True} if any(map(_is_generated, parts)) else {}
         record = Record(identity, tuple(parts), facts | dict(record.metadata))
         files = [replace(state, record_id=identity) for state in files]
@@ -175,13 +195,25 @@ class _Run:
         """Digest of a part's content; that of an unchanged file is not computed again."""
         if part.path is None:
             return hashlib.sha256((part.text or "").encode()).hexdigest(), None
-        stat = Path(part.path).stat()
+        path = Path(part.path)
+        if not self._allowed(path):
+            raise HarmoniaError(OUTSIDE)
+        stat = path.stat()
         known = self._files.get(part.path)
         if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             digest = known.digest
         else:
-            digest = digest_file(Path(part.path))
-        return digest, FileState(part.path, stat.st_size, stat.st_mtime_ns, digest, "")
+            digest = digest_file(path)
+        # what is on its way into the store will not be found there again
+        passing = path.is_relative_to(self.root) and not self._kept(path)
+        return digest, None if passing else FileState(part.path, stat.st_size, stat.st_mtime_ns, digest, "")
+
+    def _allowed(self, path: Path) -> bool:
+        return not self.within or any(path.resolve().is_relative_to(folder) for folder in self.within)
+
+    def _kept(self, path: Path) -> bool:
+        """Whether a file lies where the store keeps its media."""
+        return path.is_relative_to(self.root / MEDIA)
 
     def _decode(self, part: Part) -> Iterator[tuple[Part, Signal]]:
         module = MODALITIES[part.modality]
@@ -190,7 +222,7 @@ class _Run:
                 yield replace(part, text=signal.text, start=signal.start, end=signal.end), signal
             return
         path, kept = Path(part.path), part.path
-        inside = path.is_relative_to(self.root)
+        inside = self._kept(path)
         if inside:
             # Taken out of a manifest into the store: it moves with it.
             kept = str(path.relative_to(self.root))
@@ -265,8 +297,8 @@ class _Run:
             growing.parts += [replace(part, code=code) for code in found]
 
     def _commit(self) -> None:
-        self._failed |= {g.record.id: g.reason for g in self._done if not g.parts}
-        done, self._done = [g for g in self._done if g.parts], []
+        self._failed |= {g.record.id: g.reason for g in self._done if self._lost(g)}
+        done, self._done = [g for g in self._done if not self._lost(g)], []
         records = [replace(g.record, parts=tuple(g.parts)) for g in done]
         files = [state for g in done for state in g.files]
         self._join()
@@ -275,6 +307,9 @@ class _Run:
             self._writing = self._writer.submit(self.store.add, records, files)
             self._note_replaced(files)
         self._committed = time.monotonic()
+
+    def _lost(self, growing: _Growing) -> bool:
+        return not growing.parts or (self.whole and bool(growing.reason))
 
     def _join(self) -> None:
         """Wait for the commit under way; its error is raised here."""
@@ -326,8 +361,8 @@ def _is_generated(part: Part) -> bool:
         return False
 
 
-def _identity(parts: Sequence[Part]) -> str:
-    """The record's id: a digest of its parts' digests, whatever their order."""
+def identity_of(parts: Sequence[Part]) -> str:
+    """The id of a record of these parts: a digest of their digests, whatever their order."""
     lines = sorted(f"{part.modality} {part.digest}" for part in parts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harmonia.memory.diagnostics import Diagnosis, diagnose
 from harmonia.tasks.collection import Collection
@@ -13,6 +14,8 @@ from harmonia.types import HarmoniaError, Record
 # Records read, at most; of a larger memory an even sample.
 RECORDS = 100_000
 HUBS = 5
+# More than this many records are written as "many": no one will count them.
+COUNTED = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +77,59 @@ def record_name(record: Record) -> str:
     files: Sequence[str] = [Path(part.path).stem for part in record.parts if part.path]
     words = [" ".join(part.text.split()) for part in record.parts if part.text]
     return str(record.metadata.get("name") or next(iter([*files, *words]), record.id[:8]))
+
+
+def report_json(found: MemoryReport) -> dict[str, Any]:
+    """The documented form (docs/cli.md): stable, for machines; null for what is too large to count."""
+    return {"records": found.records, "read": found.read, "encoders": [_json(m) for m in found.modalities]}
+
+
+def _json(found: ModalityReport) -> dict[str, Any]:
+    d = found.diagnosis
+    certified = d.basins.certified
+    return {
+        "encoder": found.encoder,
+        "modality": found.modality,
+        "records": d.records,
+        "parts": d.parts,
+        "slots": d.slots,
+        "dim": d.dim,
+        "effective_dim": d.effective_dim,
+        "beta": d.beta,
+        "beta_of_cosines": d.cosine_beta,
+        "room": [
+            {
+                "noise": r.noise,
+                "cosine": r.cosine,
+                "recalled": r.recalled,
+                "fits": _counted(r.fits),
+                "more": _counted(r.more),
+            }
+            for r in d.room
+        ],
+        "basins": {
+            "sample": d.sampled,
+            "certified": float(certified.double().mean()),
+            "radius_median": float(d.basins.radius.median()),
+            "contraction_median": float(d.basins.contraction.median()),
+        },
+        "hubs": {
+            "probes": d.hubs.probes,
+            "answers": d.hubs.k,
+            "skewness": d.hubs.skewness,
+            "chance": d.hubs.chance,
+            "top": [{"id": h.id, "name": h.name, "count": h.count} for h in found.hubs],
+        },
+        "attractors": {
+            "starts": d.attractors.starts,
+            "memory": d.attractors.memory,
+            "mixture": d.attractors.mixture,
+            "spurious": d.attractors.spurious,
+            "moving": d.attractors.moving,
+            "distinct": d.attractors.distinct,
+        },
+    }
+
+
+def _counted(number: float) -> int | None:
+    return int(number) if number < COUNTED else None

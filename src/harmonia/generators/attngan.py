@@ -1,0 +1,211 @@
+"""AttnGAN: words to a picture in stages, each of which looks at the words again where it draws.
+
+Reference: Xu et al. 2018. Stage 0 draws a coarse picture from noise and the whole text; every later stage
+doubles it, and at each pixel attends to the words. A critic for each stage asks whether its picture is real
+and whether it is of the text; `damsm` of a frozen :class:`MatchingPair`, trained before, asks whether the
+last picture shows the words. Nothing compares a picture with a given one: AttnGAN has no L1.
+
+Departures from the paper, for small pictures and machines: group norm where it has batch norm, the penalty R1
+on the critics, and attention scaled by the root of the width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
+from harmonia.generators.conditioning import Condition, ConditionConfig
+from harmonia.generators.critics import ConvCritic
+from harmonia.generators.matching import MatchingConfig, MatchingPair, Read, text_of
+from harmonia.objectives.adversarial import gradient_penalty, non_saturating
+from harmonia.objectives.variational import gaussian_kl
+from harmonia.types import HarmoniaError
+
+COARSEST = 8
+"""The first stage draws at most this many pixels a side."""
+LAZY = 8
+"""R1 is computed in one of this many steps, with as many times the weight (Karras et al. 2020)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttnGANConfig(GeneratorConfig):
+    """``noise`` numbers of z, ``match`` the weight of `damsm`, ``r1`` that of the critics' penalty."""
+
+    pair: MatchingConfig = field(default_factory=MatchingConfig)
+    noise: int = 64
+    match: float = 1.0
+    r1: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant, in one line."""
+        super().__post_init__()
+        if self.pair.shape != self.shape or self.pair.text != self.condition.text:
+            raise HarmoniaError("the matching pair takes the same pictures and texts: give it shape and text")
+
+    @property
+    def sides(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each stage's picture, from the first to the last."""
+        sides = [self.shape[1:]]
+        while max(sides[0]) > COARSEST and not (sides[0][0] % 2 or sides[0][1] % 2):
+            sides.insert(0, (sides[0][0] // 2, sides[0][1] // 2))
+        return tuple(sides)
+
+
+class AttnGAN(Generator):
+    """The stages, their critics, and the frozen pair that knows words and judges pictures."""
+
+    config: AttnGANConfig
+
+    def __init__(self, config: AttnGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pair = MatchingPair(config.pair)
+        self.draw = Stages(config)
+        told = ConditionConfig(code=config.pair.width)
+        scale = config.scale
+        self.critics = nn.ModuleList(
+            ConvCritic((config.shape[0], h, w), _widths(scale.channels, h, w), scale.width, told)
+            for h, w in config.sides
+        )
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Generator and critics; the pair is trained before, and frozen."""
+        return {"critic": list(self.critics.parameters()), "generator": list(self.draw.parameters())}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Adversarial over stages, with and without the text; the generator also `damsm` and the KL of c."""
+        text = text_of(batch.condition.text)
+        with torch.no_grad():
+            read = self.pair.read(text)
+        n, device = len(text), text.device
+        z = torch.randn(n, self.config.noise, device=device)
+        mean, log_variance = self.draw.augment(read.sentence).chunk(2, dim=1)
+        c = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        pictures = self.draw(z, c, read)
+        penalise = bool(torch.rand(()) < 1 / LAZY)
+        terms = [
+            self._adversarial(k, batch.x, picture, read.sentence, penalise)
+            for k, picture in enumerate(pictures)
+        ]
+        critic, generator = (torch.stack(side).sum() for side in zip(*terms, strict=True))
+        generator = generator + gaussian_kl(mean, log_variance).mean() / self.config.pair.width
+        # a text alone in its batch would have nothing to be told from
+        if self.config.match and bool((text != text[:1]).any()):
+            generator = generator + self.config.match * self.pair.match(pictures[-1], text)
+        return {"critic": critic, "generator": generator}
+
+    def _adversarial(
+        self, stage: int, real: Tensor, fake: Tensor, sentence: Tensor, penalise: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Of one stage: what its critic and what the generator has to lower."""
+        real = F.adaptive_avg_pool2d(real, (fake.shape[2], fake.shape[3]))
+        if penalise:
+            real = real.clone().requires_grad_()
+        critic = cast(ConvCritic, self.critics[stage])
+        n = len(real)
+        told = Condition(n, code=sentence)
+        seen, drawn = critic.body(real), critic.body(fake)
+        alone = non_saturating(critic.head(seen, told.without()), critic.head(drawn, told.without()))
+        matched = critic.head(seen, told)
+        both = non_saturating(matched, critic.head(drawn, told))
+        # a real picture with another's text is not of it either (Reed et al. 2016; StackGAN)
+        others = sentence.roll(1, 0)
+        wrong = F.softplus(critic.head(seen, Condition(n, code=others)))
+        differ = (others != sentence).any(1)
+        loss = 0.5 * (alone.critic + both.critic + (wrong * differ).mean())
+        if penalise:
+            loss = loss + LAZY * self.config.r1 * gradient_penalty(matched, real)
+        return loss, 0.5 * (alone.generator + both.generator)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """As in the base class. The stages are the steps, whatever ``steps`` says.
+
+        ``guidance`` divides the noise: above 1 samples are more typical of the text and less varied
+        (truncation, Brock et al. 2019).
+        """
+        condition = condition.to(self.device)
+        read = self.pair.read(text_of(condition.text))
+        if not guidance > 0:
+            raise HarmoniaError(f"guidance divides the noise and so is above 0, not {guidance}")
+        z = draw(condition.n, self.config.noise, generator=generator, device=self.device) / guidance
+        mean, log_variance = self.draw.augment(read.sentence).chunk(2, dim=1)
+        eps = draw(*mean.shape, generator=generator, device=self.device) / guidance
+        pictures: list[Tensor] = self.draw(z, mean + (0.5 * log_variance).exp() * eps, read)
+        if watch is not None:
+            for step, picture in enumerate(pictures, 1):
+                watch(step, len(pictures), F.interpolate(picture, self.config.shape[1:]))
+        return pictures[-1]
+
+
+class Stages(nn.Module):
+    """Noise and text to a picture at each resolution."""
+
+    def __init__(self, config: AttnGANConfig) -> None:
+        super().__init__()
+        width, sides = config.pair.width, config.sides
+        last = config.scale.channels // 2
+        channels = [min(4, 2 ** (len(sides) - 1 - i)) * last for i in range(len(sides))]
+        self.start = (channels[0], *sides[0])
+        self.augment = nn.Linear(width, 2 * width)  # mean and log-variance of c
+        self.first = nn.Linear(config.noise + width, math.prod(self.start))
+        self.coarse = nn.Sequential(_gated(channels[0], channels[0]), _gated(channels[0], channels[0]))
+        self.attend = nn.ModuleList(WordAttention(c, width) for c in channels[:-1])
+        self.refine = nn.ModuleList(
+            nn.Sequential(_gated(2 * a, a), _gated(a, b, up=True)) for a, b in pairwise(channels)
+        )
+        self.paint = nn.ModuleList(nn.Conv2d(c, config.shape[0], 3, padding=1) for c in channels)
+
+    def forward(self, z: Tensor, c: Tensor, read: Read) -> list[Tensor]:
+        """``z`` (n, noise), ``c`` (n, d) to pictures (n, channels, h, w), from coarse to fine."""
+        h = self.coarse(self.first(torch.cat([z, c], 1)).view(-1, *self.start))
+        pictures = [self.paint[0](h).tanh()]
+        for attend, refine, paint in zip(self.attend, self.refine, self.paint[1:], strict=True):
+            seen, _ = attend(h, read.words, read.mask)
+            h = refine(torch.cat([h, seen], 1))
+            pictures.append(paint(h).tanh())
+        return pictures
+
+
+class WordAttention(nn.Module):
+    """At every pixel, the words that matter there: sum_i b_i U e_i, b = softmax_i <h, U e_i> /
+    sqrt(channels)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, channels, bias=False)
+
+    def forward(self, h: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """``h`` (n, c, h, w), ``words`` (n, t, d), ``mask`` (n, t): context like h, weights (n, h, w, t)."""
+        e = self.project(words)
+        scores = torch.einsum("nchw,ntc->nhwt", h, e) / math.sqrt(h.shape[1])
+        weights = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1)
+        return torch.einsum("nhwt,ntc->nchw", weights, e), weights
+
+
+def _gated(before: int, after: int, up: bool = False) -> nn.Sequential:
+    """A convolution, half of whose channels open and close the other half; at twice the size if ``up``."""
+    layers: list[nn.Module] = [nn.Upsample(scale_factor=2)] if up else []
+    layers += [nn.Conv2d(before, 2 * after, 3, padding=1), nn.GroupNorm(8, 2 * after), nn.GLU(dim=1)]
+    return nn.Sequential(*layers)
+
+
+def _widths(channels: int, height: int, width: int) -> list[int]:
+    """Of a critic's layers: one for each halving down to 4 pixels or fewer."""
+    count = max(1, math.ceil(math.log2(min(height, width) / 4)))
+    return [min(4, 2**i) * channels for i in range(count)]

@@ -1,0 +1,357 @@
+"""Autoencoders: plain and denoising, variational, vector-quantised. An encoder, a bottleneck, a decoder.
+
+All of them ``encode`` pictures to latents, ``decode`` latents to pictures, ``reconstruct`` and ``score`` how
+unlike what they know a picture is. Later models (latent flow, transformers over codes) stand on these.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from harmonia.generators.base import Batch, Watch, draw
+from harmonia.generators.bottlenecks import (
+    FSQ,
+    DiagonalGaussian,
+    GumbelSoftmax,
+    Quantiser,
+    VectorQuantizer,
+)
+from harmonia.generators.coder import Coder, CoderConfig
+from harmonia.generators.conditioning import Condition, Conditioner
+from harmonia.objectives import bce, bernoulli_log_likelihood, gaussian_log_likelihood, l1, l2
+from harmonia.types import HarmoniaError
+
+CORRUPTIONS = ("none", "gaussian", "masking", "salt-and-pepper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(CoderConfig):
+    """``corruption`` of what the encoder sees while training, and its ``amount``: see `corrupt`; ``loss``
+    is "l1" or "l2"."""
+
+    corruption: str = "none"
+    amount: float = 0.5
+    loss: str = "l2"
+
+    def __post_init__(self) -> None:
+        CoderConfig.__post_init__(self)
+        if self.corruption not in CORRUPTIONS:
+            raise HarmoniaError(f"corruption is one of {', '.join(CORRUPTIONS)}, not {self.corruption!r}")
+        if self.loss not in ("l1", "l2"):
+            raise HarmoniaError(f"loss is l1 or l2, not {self.loss!r}")
+        if math.prod(self.latent) > 2048:
+            raise HarmoniaError("an autoencoder keeps its latents' covariance: give it at most 2048 numbers")
+
+
+class Autoencoder(Coder):
+    """Pictures through few numbers at the least error (Hinton and Salakhutdinov 2006).
+
+    With a corruption it sees damaged pictures and has to give the whole ones: a denoising autoencoder
+    (Vincent et al. 2008, 2010). Its latents have no prior: ``sample`` decodes draws from one Gaussian fitted
+    to the training latents (moving averages of their mean and covariance), knows no condition, and is a look
+    at the latents rather than a good generator.
+    """
+
+    config: AutoencoderConfig
+    mean: Tensor
+    square: Tensor
+    seen: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = config.encoder(config.dim), config.decoder()
+        numbers = math.prod(config.latent)
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("square", torch.eye(numbers))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean error of the reconstruction of corrupted pictures."""
+        config = self.config
+        z: Tensor = self.encoder(corrupt(batch.x, config.corruption, config.amount))
+        if self.training:
+            self._follow(z.detach().flatten(1))
+        loss = {"l1": l1, "l2": l2}[config.loss]
+        return {"model": loss(self.decoder(z), batch.x).mean()}
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents (n, *config.latent)."""
+        z: Tensor = self.encoder(x)
+        return z
+
+    @torch.no_grad()
+    def score(self, x: Tensor) -> Tensor:
+        """The squared error of the reconstruction, summed over pixels, (n,)."""
+        return l2(self.reconstruct(x), x, "sum")
+
+    @torch.no_grad()
+    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
+               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
+        """Decodes draws from a Gaussian fitted to the training latents, whatever the condition."""
+        covariance = (self.square - torch.outer(self.mean, self.mean)).double()
+        values, vectors = torch.linalg.eigh(covariance)
+        root = (vectors * values.clamp_min(0).sqrt()).to(self.mean)
+        noise = draw(len(condition), len(self.mean), generator=generator, device=self.device)
+        return _told(self.decode((self.mean + noise @ root.T).unflatten(1, self.config.latent)), watch)
+
+    @torch.no_grad()
+    def _follow(self, z: Tensor) -> None:
+        """Move the averages of the latents and their products towards this batch."""
+        self.seen += 1
+        weight = max(0.01, 1 / float(self.seen))
+        self.mean.lerp_(z.mean(0), weight)
+        self.square.lerp_(z.T @ z / len(z), weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig(CoderConfig):
+    """``beta``        weight of the KL: 1 for the ELBO, above 1 for a beta-VAE (Higgins et al. 2017)
+    ``likelihood``  of a pixel: "gaussian", or "bernoulli" of its brightness
+    ``sigma``       the Gaussian's standard deviation, on the scale of [-1, 1]; 0 to learn it"""
+
+    beta: float = 1.0
+    likelihood: str = "gaussian"
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        CoderConfig.__post_init__(self)
+        if self.likelihood not in ("gaussian", "bernoulli"):
+            raise HarmoniaError(f"likelihood is gaussian or bernoulli, not {self.likelihood!r}")
+        if self.beta < 0 or self.sigma < 0:
+            raise HarmoniaError("beta and sigma are not negative")
+
+
+class VAE(Coder):
+    """A latent Gaussian, and pictures given it (Kingma and Welling 2014; Rezende et al. 2014).
+
+    Where there are conditions it is a conditional VAE (Sohn et al. 2015): the prior p(z | condition) is a
+    Gaussian with learned mean and variance, else the standard normal, and the decoder is told the condition
+    beside z. The encoder is not, so that pictures of which nothing is known have latents too.
+
+    A learned ``sigma`` makes the decoder calibrated (Rybkin et al. 2021), and with linear networks the model
+    probabilistic PCA.
+    """
+
+    config: VAEConfig
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = config.encoder(2 * config.dim)
+        self.bottleneck = DiagonalGaussian()
+        self.log_variance = nn.Parameter(
+            torch.tensor(2 * math.log(config.sigma or 1.0)),
+            requires_grad=config.likelihood == "gaussian" and config.sigma == 0,
+        )
+        c, width = config.condition, config.scale.width
+        self.conditioner = Conditioner(c, width) if c.classes or c.text or c.code or c.features else None
+        if self.conditioner is not None:
+            self.prior = nn.Linear(width, 2 * math.prod(config.latent))
+            self.beside = nn.Linear(width, config.dim)
+        self.decoder = config.decoder(config.dim if self.conditioner is None else 2 * config.dim)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The negative ELBO in nats for each pixel and channel, its KL weighted by beta."""
+        told = batch.condition if self.conditioner is None else self.conditioner.drop(batch.condition)
+        likelihood, kl = self._terms(batch.x, told)
+        return {"model": (self.config.beta * kl - likelihood).mean() / math.prod(self.config.shape)}
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), (n, *config.latent) each."""
+        return self.bottleneck.split(self.encoder(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The mean of q(z|x), (n, *config.latent)."""
+        return self.posterior(x)[0]
+
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The mean of p(x | z, condition), cut to [-1, 1]; without a condition, of one that says nothing."""
+        x = self._decoded(z, self._vector(condition or Condition(len(z))))
+        return torch.tanh(x / 2) if self.config.likelihood == "bernoulli" else x.clamp(-1, 1)
+
+    def elbo(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """log p(x|z) - KL in nats, (n,), by one draw of z from torch's global numbers; beta is not in it.
+
+        With the Gaussian likelihood a lower bound on the log density of x, given the condition.
+        """
+        likelihood, kl = self._terms(x, condition or Condition(len(x)))
+        return likelihood - kl
+
+    @torch.no_grad()
+    def score(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """The negative ELBO in nats, (n,), at the posterior's mean in place of a draw."""
+        likelihood, kl = self._terms(x, condition or Condition(len(x)), at_mean=True)
+        return kl - likelihood
+
+    @torch.no_grad()
+    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
+               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
+        """Decodes draws from p(z | condition); guidance moves their mean away from that of no condition."""
+        z = draw(len(condition), *self.config.latent, generator=generator, device=self.device)
+        condition = condition.to(self.device)
+        prior = self._prior(self._vector(condition))
+        if prior is not None:
+            mean, log_variance = self.bottleneck.split(prior)
+            if guidance != 1:
+                null = self._prior(self._vector(condition.without()))
+                mean = (
+                    torch.lerp(self.bottleneck.split(null)[0], mean, guidance) if null is not None else mean
+                )
+            z = mean + (0.5 * log_variance).exp() * z
+        return _told(self.decode(z, condition), watch)
+
+    def _terms(self, x: Tensor, condition: Condition, at_mean: bool = False) -> tuple[Tensor, Tensor]:
+        """log p(x | z, condition) and KL(q(z|x) | p(z | condition)), (n,) each."""
+        vector, parameters = self._vector(condition), self.encoder(x)
+        bottled = self.bottleneck(parameters, self._prior(vector))
+        z = self.bottleneck.split(parameters)[0] if at_mean else bottled.z
+        y = self._decoded(z, vector)
+        if self.config.likelihood == "bernoulli":
+            return bernoulli_log_likelihood((x + 1) / 2, y), bottled.loss
+        return gaussian_log_likelihood(x, y, self.log_variance), bottled.loss
+
+    def _vector(self, condition: Condition) -> Tensor | None:
+        return None if self.conditioner is None else self.conditioner(condition).vector
+
+    def _prior(self, vector: Tensor | None) -> Tensor | None:
+        """Mean and log variance of p(z | condition), (n, 2 * dim, ...); None for the standard normal."""
+        if vector is None:
+            return None
+        dim, *places = self.config.latent
+        return cast(Tensor, self.prior(vector)).view(-1, 2 * dim, *places)
+
+    def _decoded(self, z: Tensor, vector: Tensor | None) -> Tensor:
+        if vector is not None:
+            said = self.beside(vector)
+            z = torch.cat([z, said.view(*said.shape, *[1] * (z.dim() - 2)).expand_as(z)], 1)
+        return cast(Tensor, self.decoder(z))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEConfig(CoderConfig):
+    """Latents are grids of entries, ``dim`` wide (with "fsq", ``len(levels)``).
+
+    ``bottleneck``  "vq" (moving averages), "vq-gradient", "gumbel" (DALL-E's dVAE) or "fsq"
+    ``codes``       number of entries; with "fsq" prod(levels)
+    ``commitment``  weight of VQ's commitment term
+    ``kl``          weight of the KL to uniform categoricals with "gumbel", for each pixel and channel
+    ``anneal``      batches over which the Gumbel temperature falls
+    ``loss``        "l1", "l2" or "bce"
+    """
+
+    dim: int = 16
+    spatial: bool = True
+    bottleneck: str = "vq"
+    codes: int = 256
+    commitment: float = 0.25
+    kl: float = 0.01
+    anneal: int = 3000
+    levels: tuple[int, ...] = (8, 5, 5)
+    loss: str = "l2"
+
+    def __post_init__(self) -> None:
+        if self.bottleneck == "fsq":
+            object.__setattr__(self, "dim", len(self.levels))
+            object.__setattr__(self, "codes", math.prod(self.levels))
+        CoderConfig.__post_init__(self)
+        if not self.spatial:
+            raise HarmoniaError("a VQ-VAE's latents are grids: set spatial to true")
+        if self.bottleneck not in ("vq", "vq-gradient", "gumbel", "fsq"):
+            raise HarmoniaError(f"bottleneck is vq, vq-gradient, gumbel or fsq, not {self.bottleneck!r}")
+        if self.loss not in ("l1", "l2", "bce"):
+            raise HarmoniaError(f"loss is l1, l2 or bce, not {self.loss!r}")
+
+    def quantiser(self) -> Quantiser:
+        """The bottleneck."""
+        if self.bottleneck == "gumbel":
+            return GumbelSoftmax(self.codes, self.dim, anneal=self.anneal)
+        if self.bottleneck == "fsq":
+            return FSQ(self.levels)
+        learning = "gradient" if self.bottleneck == "vq-gradient" else "ema"
+        return VectorQuantizer(self.codes, self.dim, learning=learning, commitment=self.commitment)
+
+
+class VQVAE(Coder):
+    """Pictures as grids of entries of a codebook (van den Oord et al. 2017), or DALL-E's dVAE, or with FSQ.
+
+    ``codes`` and ``decode_codes`` are the two ways for a prior over codes. Alone it does not generate.
+    """
+
+    config: VQVAEConfig
+
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bottleneck = config.quantiser()
+        self.encoder, self.decoder = config.encoder(self.bottleneck.inputs), config.decoder()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean error of the reconstruction, and what the bottleneck costs."""
+        config = self.config
+        bottled = self.bottleneck(self.encoder(batch.x))
+        cost = bottled.loss
+        if config.bottleneck == "gumbel":
+            cost = cost * config.kl / math.prod(config.shape)
+        return {"model": (self._error(batch.x, bottled.z) + cost).mean()}
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Which entry stands at each place: int64 (n, h', w'), from 0 to ``config.codes`` - 1."""
+        return self.bottleneck.codes(self.encoder(x))
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Pictures of codes int64 (n, h', w')."""
+        return self.decode(self.bottleneck.entries(codes))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The entries at the codes, (n, dim, h', w')."""
+        return self.bottleneck.entries(self.codes(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Pictures, cut to [-1, 1]."""
+        x: Tensor = self.decoder(z)
+        return torch.tanh(x / 2) if self.config.loss == "bce" else x.clamp(-1, 1)
+
+    @torch.no_grad()
+    def score(self, x: Tensor) -> Tensor:
+        """The squared error of the reconstruction, summed over pixels, (n,)."""
+        return l2(self.reconstruct(x), x, "sum")
+
+    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
+               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
+        """HarmoniaError: codes need a prior."""
+        raise HarmoniaError("a VQ-VAE alone does not generate: train a prior over its codes")
+
+    def _error(self, x: Tensor, z: Tensor) -> Tensor:
+        y: Tensor = self.decoder(z)
+        if self.config.loss == "bce":
+            return bce(y, (x + 1) / 2)
+        return {"l1": l1, "l2": l2}[self.config.loss](y, x)
+
+
+def corrupt(x: Tensor, kind: str, amount: float) -> Tensor:
+    """Pictures with damage drawn from torch's global numbers (Vincent et al. 2010).
+
+    "gaussian" adds noise of standard deviation ``amount``; "masking" makes a share ``amount`` of the pixels
+    grey (0), all channels at once; "salt-and-pepper" makes them black or white; "none" does nothing.
+    """
+    if kind == "none":
+        return x
+    if kind == "gaussian":
+        return x + amount * torch.randn(x.shape).to(x)
+    n, _, h, w = x.shape
+    hit = (torch.rand(n, 1, h, w) < amount).to(x.device)
+    if kind == "masking":
+        return x.masked_fill(hit, 0.0)
+    return torch.where(hit, (torch.rand(n, 1, h, w) < 0.5).to(x) * 2 - 1, x)
+
+
+def _told(x: Tensor, watch: Watch | None) -> Tensor:
+    if watch is not None:
+        watch(1, 1, x)
+    return x

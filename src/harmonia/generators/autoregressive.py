@@ -1,0 +1,238 @@
+"""Pictures as sequences of codes: a VQ-VAE, and a transformer that predicts one code after the other.
+
+References: van den Oord et al. 2017 (VQ-VAE and its prior); Esser et al. 2021 (VQGAN: the prior is a
+transformer, the condition its prefix); guidance on logits, Gafni et al. 2022 (Make-A-Scene); nucleus
+sampling, Holtzman et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
+from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.conditioning import Condition, Conditioner, Told, join
+from harmonia.layers.causal import Cache, CausalTransformer
+from harmonia.objectives import token_cross_entropy
+from harmonia.types import HarmoniaError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeConfig(GeneratorConfig):
+    """What generators over a VQ-VAE's codes have. ``shape`` is the codec's.
+
+    ``codec``        of the VQ-VAE
+    ``dropout``      of the transformer
+    ``temperature``  of sampling: 1 for the model's own distribution, 0 for its likeliest code
+    ``top_k``        only so many of the likeliest codes are drawn from; 0 for all
+    ``top_p``        only the likeliest codes that together have this probability are
+    """
+
+    codec: VQVAEConfig = field(default_factory=VQVAEConfig)
+    dropout: float = 0.1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant, in one line."""
+        super().__post_init__()
+        if self.codec.shape != self.shape:
+            raise HarmoniaError(
+                f"the codec is of pictures {self.codec.shape}, the generator of {self.shape}: give them one"
+            )
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise HarmoniaError("temperature and top_k are at least 0, top_p above 0 and up to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveConfig(CodeConfig):
+    """The settings of an `Autoregressive`."""
+
+
+class CodeTransformer(nn.Module):
+    """Logits for each code of a grid, given some codes and a condition.
+
+    The condition's tokens are a prefix, and its vector is added to every token. Code ``entries`` (one more
+    than there are) stands for none: the start of a sequence, or a hidden code.
+    """
+
+    def __init__(self, config: CodeConfig, *, causal: bool) -> None:
+        super().__init__()
+        scale, entries = config.scale, config.codec.codes
+        self.grid = (h, w) = config.codec.latent[1:]
+        self.entries, self.length = entries, h * w
+        self.conditioner = Conditioner(config.condition, scale.width)
+        self.embed = nn.Embedding(entries + 1, scale.width)
+        # as large as what the conditioner says: next to it, positions of 0.02 are not heard for long
+        self.row = nn.Parameter(torch.randn(h, 1, scale.width) * 0.7)
+        self.column = nn.Parameter(torch.randn(w, scale.width) * 0.7)
+        self.body = CausalTransformer(
+            scale.width, scale.blocks, scale.heads, dropout=config.dropout, causal=causal
+        )
+        self.head = nn.Linear(scale.width, entries)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, ids: Tensor, told: Told, *, cache: Cache | None = None, first: int = 0) -> Tensor:
+        """Codes int64 (n, t) at the places from ``first`` on, to logits (n, t, entries).
+
+        With a cache, the codes before ``first`` are in it. The prefix goes with the first place.
+        """
+        place = (self.row + self.column).flatten(0, 1)[first : first + ids.shape[1]]
+        x, mask = self.embed(ids) + place, None
+        if first == 0:
+            ones = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
+            x, mask = torch.cat([told.tokens, x], 1), torch.cat([told.mask, ones], 1)
+        y = self.body(x + told.vector[:, None], mask=mask, prefix=told.tokens.shape[1], cache=cache)
+        logits: Tensor = self.head(y[:, -ids.shape[1] :])
+        return logits
+
+    def shifted(self, codes: Tensor) -> Tensor:
+        """What a causal transformer is given to predict ``codes`` (n, length): each the one before."""
+        start = torch.full_like(codes[:, :1], self.entries)
+        return torch.cat([start, codes[:, :-1]], 1)
+
+
+class Autoregressive(Generator):
+    """A VQ-VAE and a causal `CodeTransformer` over its codes, row by row.
+
+    ``codec`` is trained first, by itself; ``losses`` trains the transformer alone, on pictures or on their
+    codes (``Batch.x`` int64 (n, h', w')), so that a frozen codec need not be run at each step.
+    """
+
+    config: AutoregressiveConfig
+
+    def __init__(self, config: AutoregressiveConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = VQVAE(config.codec)
+        self.prior = CodeTransformer(config, causal=True)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The transformer's; the codec is a model of its own."""
+        return {"model": list(self.prior.parameters())}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean negative log-likelihood of a code, in nats."""
+        codes = codes_of(self.codec, batch.x).flatten(1)
+        logits = self.logits(codes, self.prior.conditioner.drop(batch.condition))
+        return {"model": token_cross_entropy(logits, codes)}
+
+    def logits(self, codes: Tensor, condition: Condition) -> Tensor:
+        """Of each code given those before it: int64 (n, h' w') to (n, h' w', entries)."""
+        out: Tensor = self.prior(self.prior.shifted(codes), self.prior.conditioner(condition))
+        return out
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """One code after the other: there are as many steps as codes, and ``steps`` is not looked at."""
+        codes = self.sample_codes(condition, guidance=guidance, generator=generator, watch=watch)
+        return self.codec.decode_codes(codes)
+
+    @torch.no_grad()
+    def sample_codes(
+        self,
+        condition: Condition,
+        *,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Codes, int64 (n, h', w')."""
+        told = self.prior.conditioner(both(condition.to(self.device), guidance))
+        cache = Cache()
+
+        def predict(before: Tensor, place: int) -> Tensor:
+            logits: Tensor = self.prior(before[:, None], told, cache=cache, first=place)[:, 0]
+            return logits
+
+        return one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)
+
+
+def one_by_one(
+    predict: Callable[[Tensor, int], Tensor],
+    n: int,
+    guidance: float,
+    config: CodeConfig,
+    codec: VQVAE,
+    generator: torch.Generator | None,
+    watch: Watch | None,
+) -> Tensor:
+    """Draw grids of codes, int64 (n, h', w'), from the first to the last.
+
+    ``predict`` is given the codes of the place before, int64 (n,), or with guidance (2n,), twice the same,
+    and the place; it gives logits for each row. Before the first place there is code ``config.codec.codes``.
+    """
+    h, w = config.codec.latent[1:]
+    device = next(codec.parameters()).device
+    codes = torch.zeros(n, h * w, dtype=torch.int64, device=device)
+    last = torch.full((n,), config.codec.codes, device=device)
+    for place in range(h * w):
+        logits = guided(predict(last if guidance == 1 else last.repeat(2), place), n, guidance)
+        last = pick(logits, config.temperature, config.top_k, config.top_p, generator)
+        codes[:, place] = last
+        if watch is not None:
+            watch(place + 1, h * w, codec.decode_codes(codes.view(n, h, w)))
+    return codes.view(n, h, w)
+
+
+def codes_of(codec: VQVAE, x: Tensor) -> Tensor:
+    """The codes int64 (n, h', w') of pictures; codes are returned as they are."""
+    if not x.is_floating_point():
+        return x
+    with torch.no_grad():
+        return codec.codes(x)
+
+
+def both(condition: Condition, guidance: float) -> Condition:
+    """The condition, and below it, if ``guidance`` is not 1, its rows with nothing said."""
+    return condition if guidance == 1 else join(condition, condition.without())
+
+
+def guided(logits: Tensor, n: int, guidance: float) -> Tensor:
+    """Classifier-free guidance: null + guidance * (conditional - null), rows as ``both`` has them.
+
+    Each code is drawn from p(code) (p(code | condition) / p(code))^guidance, both given the codes before.
+    """
+    if len(logits) == n:
+        return logits
+    said, null = logits[:n], logits[n:]
+    return null + guidance * (said - null)
+
+
+def pick(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw a class from each row of ``logits`` (n, K): int64 (n,); see `CodeConfig` for the settings.
+
+    One uniform number a row, drawn on the CPU and looked up in the cumulative probabilities.
+    """
+    if temperature == 0:
+        return logits.argmax(1)
+    p, order = (logits.float() / temperature).softmax(1).sort(dim=1, descending=True, stable=True)
+    cut = torch.zeros_like(p, dtype=torch.bool)
+    if top_k:
+        cut[:, top_k:] = True
+    # the class that crosses top_p stays
+    cut |= p.cumsum(1) - p >= top_p
+    cut[:, 0] = False
+    total = p.masked_fill(cut, 0).cumsum(1)
+    u = torch.rand(len(p), 1, generator=generator).to(p.device) * total[:, -1:]
+    place = torch.searchsorted(total, u, right=True).clamp_max((~cut).sum(1, keepdim=True) - 1)
+    return order.gather(1, place)[:, 0]

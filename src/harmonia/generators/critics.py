@@ -1,0 +1,197 @@
+"""Critics, networks that score how real a picture is given what it is meant to be of, and their game.
+
+A critic is a stack that halves the picture, then a head: how much the pictures of a minibatch differ, a
+layer over what is left of the grid, and the score. Nothing is normalised over the batch, so a picture's score
+depends on others through `minibatch_std` alone.
+
+References: minibatch standard deviation, Karras et al. 2018; projection, Miyato and Koyama 2018; spectral
+normalisation, Miyato et al. 2018; the residual critic, Karras et al. 2020 (StyleGAN2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from harmonia.generators.augment import Augment, AugmentConfig
+from harmonia.generators.conditioning import Condition, ConditionConfig, Conditioner
+from harmonia.generators.equalized import EqualConv, EqualLinear, active
+from harmonia.objectives.adversarial import ADVERSARIAL, Adversarial, gradient_penalty
+from harmonia.types import HarmoniaError
+
+
+def minibatch_std(x: Tensor, group: int = 4) -> Tensor:
+    """One more channel: the standard deviation within groups of pictures, meant over channels and pixels.
+
+    ``x`` (n, c, h, w) to (n, c + 1, h, w). A group has every (n / group)-th picture; where ``group`` does not
+    divide n, the largest number below that does is taken. Pictures that have all become one show as 0.
+    """
+    n = len(x)
+    size = max(k for k in range(1, min(group, n) + 1) if n % k == 0)
+    # The small number keeps the square root's gradient finite where all are one.
+    std = (x.reshape(size, n // size, -1).var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=1)
+    return torch.cat([x, std.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])], dim=1)
+
+
+class Head(nn.Module):
+    """Features on a small grid to a score: psi(phi) + <condition, phi> / sqrt(width), the projection."""
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        width: int,
+        condition: ConditionConfig,
+        *,
+        group: int = 4,
+        linear: type[nn.Linear] = nn.Linear,
+    ) -> None:
+        super().__init__()
+        self.group, self.width = group, width
+        self.phi = linear((channels + 1) * grid[0] * grid[1], width)
+        self.psi = linear(width, 1)
+        self.told = Conditioner(condition, width, blocks=1)
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        """``x`` (n, channels, h, w) to scores (n,)."""
+        phi = F.leaky_relu(self.phi(minibatch_std(x, self.group).flatten(1)), 0.2)
+        scores = self.psi(phi)[:, 0]
+        out: Tensor = scores + (self.told(condition).vector * phi).sum(1) / math.sqrt(self.width)
+        return out
+
+
+class ConvCritic(nn.Module):
+    """Convolutions of stride 2, one for each of ``widths``: DCGAN's discriminator without batch norm.
+
+    ``spectral`` divides each weight by its largest singular value, for a `hinge` loss without a penalty.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        widths: Sequence[int],
+        width: int,
+        condition: ConditionConfig,
+        *,
+        spectral: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        layers: list[nn.Module] = []
+        for before, after in zip([channels, *widths[:-1]], widths, strict=True):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            height, breadth = height // 2, breadth // 2
+        self.body = nn.Sequential(*layers)
+        self.head = Head(widths[-1], (height, breadth), width, condition)
+        if spectral:
+            for module in [*self.body, self.head.phi, self.head.psi]:
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    spectral_norm(module)
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        """Pictures (n, channels, h, w) to scores (n,)."""
+        scores: Tensor = self.head(self.body(x), condition)
+        return scores
+
+
+class ResidualCritic(nn.Module):
+    """StyleGAN2's: a 1x1 convolution, then for every next width two 3x3 ones and half the resolution."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], widths: Sequence[int], width: int, condition: ConditionConfig
+    ) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        self.first = EqualConv(channels, widths[0], 1)
+        self.same, self.down, self.skip = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for before, after in pairwise(widths):
+            self.same.append(EqualConv(before, before, 3))
+            self.down.append(EqualConv(before, after, 3, stride=2))
+            self.skip.append(EqualConv(before, after, 1, bias=False))
+            height, breadth = -(-height // 2), -(-breadth // 2)
+        self.last = EqualConv(widths[-1], widths[-1], 3)
+        self.head = Head(widths[-1], (height, breadth), width, condition, linear=EqualLinear)
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        """Pictures (n, channels, h, w) to scores (n,)."""
+        x = active(self.first(x))
+        for same, down, skip in zip(self.same, self.down, self.skip, strict=True):
+            y = active(down(active(same(x))))
+            x = (y + skip(F.avg_pool2d(x, 2, ceil_mode=True))) * math.sqrt(0.5)
+        scores: Tensor = self.head(active(self.last(x)), condition)
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameConfig:
+    """How generator and critic play.
+
+    ``loss``     a key of ``objectives.ADVERSARIAL``
+    ``r1``       weight of the critic's `gradient_penalty` at real pictures
+    ``r2``       the same at generated ones
+    ``every``    steps between penalties, which then count as many times
+    ``augment``  what the critic's pictures go through; None for nothing
+    """
+
+    loss: str = "relativistic"
+    r1: float = 1.0
+    r2: float = 1.0
+    every: int = 8
+    augment: AugmentConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant, in one line."""
+        if self.loss not in ADVERSARIAL:
+            raise HarmoniaError(
+                f"there is no adversarial loss {self.loss!r}: name one of {', '.join(ADVERSARIAL)}"
+            )
+        if not (self.r1 >= 0 and self.r2 >= 0 and self.every >= 1):
+            raise HarmoniaError("r1 and r2 are 0 or more, every is 1 or more")
+
+
+class Game(nn.Module):
+    """A critic with what it is trained by: augmentation, the losses of both players, lazy penalties.
+
+    Both losses come from one pass of the critic over the generated pictures: they share a graph, in which
+    ``fit`` differentiates each by its own group alone.
+    """
+
+    step: Tensor
+
+    def __init__(self, config: GameConfig, critic: nn.Module) -> None:
+        super().__init__()
+        self.config, self.critic = config, critic
+        self.augment = Augment(config.augment) if config.augment else None
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, real: Tensor, fake: Tensor, condition: Condition) -> Adversarial:
+        """The losses of a step; ``fake`` has the generator's graph, ``condition`` is of both pictures."""
+        config, lazy = self.config, int(self.step) % self.config.every == 0
+        self.step += 1
+        if self.augment:
+            real, fake = self.augment(real), self.augment(fake)
+        real = real.detach().requires_grad_(lazy and config.r1 > 0)
+        said, told = self.critic(real, condition), self.critic(fake, condition)
+        if self.augment:
+            # Of a relativistic critic's scores only differences mean anything.
+            self.augment.observe(said - told if config.loss == "relativistic" else said)
+        critic, generator = ADVERSARIAL[config.loss](said, told)
+        if lazy and config.r1:
+            critic = critic + config.every * config.r1 * gradient_penalty(said, real)
+        if lazy and config.r2:
+            critic = critic + config.every * config.r2 * gradient_penalty(told, fake)
+        return Adversarial(critic, generator)
+
+
+def truncation(guidance: float) -> float:
+    """psi = 1 / guidance: how much of the latents' variety is kept (Brock et al. 2019, BigGAN)."""
+    if not guidance > 0:
+        raise HarmoniaError(f"guidance must be above 0, got {guidance}: 1 keeps all variety, 2 half of it")
+    return 1 / guidance

@@ -1,0 +1,131 @@
+"""Diffusion guided by a classifier of noisy samples.
+
+Reference: Dhariwal and Nichol 2021, "Diffusion models beat GANs on image synthesis".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harmonia.generators import guidance as guiding
+from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.conditioning import Condition
+from harmonia.generators.diffusion import EMBEDDED, Diffusion, DiffusionConfig
+from harmonia.generators.paths import PATHS, Prediction
+from harmonia.generators.samplers import Predict
+from harmonia.layers.unet import Encoder, timestep_embedding
+from harmonia.types import HarmoniaError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedConfig(GeneratorConfig):
+    """``diffusion``, of which ``shape``, ``size`` and ``condition`` are taken from here; that has classes.
+
+    ``guidance``  with which samples are drawn unless told otherwise
+    """
+
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    guidance: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.condition.classes:
+            raise HarmoniaError("a classifier guides to classes: set condition.classes (condition=label)")
+        told = replace(self.condition, drop=0.0)
+        own = replace(self.diffusion, shape=self.shape, size=self.size, condition=told)
+        object.__setattr__(self, "diffusion", own)
+
+
+class NoisyClassifier(nn.Module):
+    """The class of noisy samples on a diffusion model's path; it is told the time."""
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.scale.width
+        channels = [c * config.scale.channels // 2 for c in config.channels]
+        self.time = nn.Sequential(nn.Linear(EMBEDDED, width), nn.SiLU(), nn.Linear(width, width))
+        self.network = Encoder(config.shape[0], config.condition.classes, channels, width, config.patch)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters that are not frozen."""
+        return {"model": [p for p in self.parameters() if p.requires_grad]}
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Scores (n, classes) of noisy samples ``x`` at times ``t``, () or (n,)."""
+        scale = PATHS[self.config.path].scale(t.double()).to(x)
+        seen = x * (scale[:, None, None, None] if t.dim() else scale)
+        scores: Tensor = self.network(seen, self.time(timestep_embedding(t.reshape(-1), EMBEDDED).to(x)))
+        return scores
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy at random times; samples without a label do not count."""
+        path, label = PATHS[self.config.path], batch.condition.label
+        if label is None:
+            raise HarmoniaError(
+                "a classifier learns from labels: give a dataset with labels (condition=label)"
+            )
+        t = path.draw(len(label)).to(batch.x)
+        x = path.mix(batch.x, torch.randn_like(batch.x), t)
+        return {"model": F.cross_entropy(self(x, t), label, ignore_index=-1)}
+
+
+class GuidedDiffusion(Generator):
+    """A class-conditional diffusion model, and a classifier of its noisy samples that guides it.
+
+    ``guidance`` w is w - 1 times the classifier's gradient, so that 1 is none, and w follows what
+    classifier-free guidance of w does.
+    """
+
+    config: GuidedConfig
+
+    def __init__(self, config: GuidedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.diffusion = Diffusion(config.diffusion)
+        self.classifier = NoisyClassifier(config.diffusion)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The diffusion model and the classifier, where they are not frozen."""
+        found = {"diffusion": self.diffusion.groups(), "classifier": self.classifier.groups()}
+        return {name: groups["model"] for name, groups in found.items() if groups["model"]}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Both losses: they can be trained together, or one after the other as stages."""
+        losses = {"diffusion": self.diffusion.losses, "classifier": self.classifier.losses}
+        return {name: losses[name](batch)["model"] for name in self.groups()}
+
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw one sample for each row of ``condition``; rows without a label are not guided."""
+        strength = self.config.guidance if guidance is None else guidance
+        label, path = condition.label, self.diffusion.path
+
+        def guide(predict: Predict) -> Predict:
+            if label is None or strength == 1:
+                return predict
+            wanted = label.to(self.device)
+
+            def log_prob(x: Tensor, t: Tensor) -> Tensor:
+                return -F.cross_entropy(self.classifier(x, t), wanted, ignore_index=-1, reduction="none")
+
+            def guided(x: Tensor, t: Tensor) -> Prediction:
+                slope = guiding.slope(lambda noisy: log_prob(noisy, t), x)
+                return guiding.classifier(predict(x, t), slope, path, t, strength - 1)
+
+            return guided
+
+        return self.diffusion.sample(
+            condition, steps=steps, guidance=1.0, generator=generator, watch=watch, guide=guide
+        )

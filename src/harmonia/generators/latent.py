@@ -1,0 +1,108 @@
+"""Diffusion in an autoencoder's latents: pictures of few numbers, so each step costs little.
+
+Reference: Rombach et al. 2022 (latent diffusion); with a VAE whose latent is one vector and a residual
+perceptron, the cheapest good generator of small pictures here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from harmonia.generators.autoencoder import VAE, VAEConfig
+from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.conditioning import Condition, ConditionConfig
+from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig(GeneratorConfig):
+    """``autoencoder`` of the pictures, which is told nothing, and ``flow`` in its latents.
+
+    Of both, ``shape``, ``size`` and ``condition`` are taken from here.
+    """
+
+    autoencoder: VAEConfig = field(default_factory=VAEConfig)
+    flow: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(network="mlp", steps=20))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        coder = replace(self.autoencoder, shape=self.shape, size=self.size, condition=ConditionConfig())
+        channels, height, width = (*coder.latent, 1, 1)[:3]
+        latent = channels, height, width
+        flow = replace(self.flow, shape=latent, size=self.size, condition=self.condition, bounds="none")
+        object.__setattr__(self, "autoencoder", coder)
+        object.__setattr__(self, "flow", flow)
+
+
+class Latent(Generator):
+    """An autoencoder, trained first, and a diffusion model of its standardised latents."""
+
+    config: LatentConfig
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = VAE(config.autoencoder)
+        self.flow = Diffusion(config.flow)
+        self.register_buffer("mean", torch.zeros(config.flow.shape))
+        self.register_buffer("deviation", torch.ones(config.flow.shape))
+
+    def groups(self) -> dict[str, list[torch.nn.Parameter]]:
+        """Autoencoder and flow; what is frozen is in none."""
+        found = {
+            "autoencoder": [p for p in self.autoencoder.parameters() if p.requires_grad],
+            "flow": [p for p in self.flow.parameters() if p.requires_grad],
+        }
+        return {name: parameters for name, parameters in found.items() if parameters}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Of those that are not frozen; the flow sees the latents as they are at this time."""
+        losses = {}
+        trained = self.groups()
+        if "autoencoder" in trained:
+            losses["autoencoder"] = self.autoencoder.losses(batch)["model"]
+        if "flow" in trained:
+            losses["flow"] = self.flow.losses(Batch(self.encode(batch.x), batch.condition))["model"]
+        return losses
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> None:
+        """Take mean and deviation of the latents from pictures (n, c, h, w): call it between the stages."""
+        z = self._latents(x)
+        self.mean.copy_(z.mean(0))
+        # of a channel, not of a place: in a grid all places share their units
+        self.deviation.copy_(z.var(0).mean((1, 2), keepdim=True).sqrt().expand_as(self.deviation))
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Standardised latents (n, *config.flow.shape) of pictures (n, c, h, w)."""
+        return (self._latents(x) - self.mean) / self.deviation
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Pictures of standardised latents."""
+        latents = z * self.deviation + self.mean
+        return self.autoencoder.decode(latents.view(len(z), *self.config.autoencoder.latent))
+
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw latents and decode them; ``watch`` is told the pictures."""
+        told = None if watch is None else lambda step, of, z: watch(step, of, self.decode(z))
+        z = self.flow.sample(condition, steps=steps, guidance=guidance, generator=generator, watch=told)
+        return self.decode(z)
+
+    def _latents(self, x: Tensor) -> Tensor:
+        parts = [self.autoencoder.encode(part) for part in torch.split(x.to(self.device), 500)]
+        return torch.cat(parts).view(-1, *self.config.flow.shape)

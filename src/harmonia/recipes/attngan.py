@@ -1,0 +1,67 @@
+"""AttnGAN on digits or emoji: first which words go with which picture, then the drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harmonia.generators import Facts
+from harmonia.generators.attngan import AttnGAN, AttnGANConfig
+from harmonia.generators.matching import MatchingConfig
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class AttnGANSettings(Settings):
+    """``share`` of the steps that the matching pair gets, before the GAN; ``match`` weighs its loss."""
+
+    condition: str = "text"
+    steps: int = 2300
+    batch: int = 64
+    lr: float = 5e-4
+    share: float = 0.4
+    match: float = 1.0
+
+
+def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSettings()) -> GeneratorRun:
+    """AttnGAN: words to a picture in stages, with word attention and a text-image matching loss.
+
+    Stage 1 trains the text and image towers of the matching pair, stage 2 the generator and its critics.
+    """
+    s = settings
+    pictures = s.pictures(data)
+    _, channels, height, width = pictures.x.shape
+    shape, condition = (channels, height, width), s.conditions(pictures, drop=0.0)
+    pair = MatchingConfig(shape=shape, text=condition.text, size=s.size)
+    config = AttnGANConfig(shape=shape, size=s.size, condition=condition, pair=pair, match=s.match)
+    torch.manual_seed(s.seed)
+    model = AttnGAN(config)
+    stages = (
+        Stage("match", model.pair, pictures, _match(s, max(1, round(s.share * s.steps)))),
+        Stage("draw", model, pictures, _draw(s)),
+    )
+    return GeneratorRun(
+        name="attngan",
+        generator=model,
+        stages=stages,
+        facts=Facts(name="attngan", labels=pictures.labels),
+        card=card("attngan", s, "AttnGAN (Xu et al. 2018)"),
+    )
+
+
+def _match(s: AttnGANSettings, steps: int) -> TrainConfig:
+    return TrainConfig(
+        steps=steps, batch=s.batch, lr=3e-3, weight_decay=0.01, warmup=min(50, steps), ema=0.998,
+        seed=s.seed + 1, device=s.device,
+    )  # fmt: skip
+
+
+def _draw(s: AttnGANSettings) -> TrainConfig:
+    """Adam with little momentum and no decay, as networks against each other need."""
+    return TrainConfig(
+        steps=s.steps, batch=s.batch, lr=s.lr, betas=(0.5, 0.99), weight_decay=0.0, clip=None,
+        warmup=min(50, s.steps), lr_end=0.1, ema=0.999, seed=s.seed, device=s.device,
+    )  # fmt: skip

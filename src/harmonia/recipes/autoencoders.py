@@ -1,0 +1,191 @@
+"""Autoencoders: plain, denoising, variational and vector-quantised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harmonia.generators import Facts, Generator
+from harmonia.generators.autoencoder import (
+    VAE,
+    VQVAE,
+    Autoencoder,
+    AutoencoderConfig,
+    VAEConfig,
+    VQVAEConfig,
+    corrupt,
+)
+from harmonia.generators.coder import Coder
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.pictures import Pictures
+from harmonia.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings(Settings):
+    """``dim`` numbers that a picture goes through, ``corruption`` and ``amount`` as in `corrupt`."""
+
+    condition: str = "none"
+    steps: int = 3000
+    lr: float = 2e-3
+    network: str = "conv"
+    dim: int = 32
+    corruption: str = "none"
+    amount: float = 0.5
+    loss: str = "l2"
+
+
+@dataclass(frozen=True)
+class DenoisingSettings(AutoencoderSettings):
+    """Noise by default; "masking" and "salt-and-pepper" are the others."""
+
+    dim: int = 64
+    corruption: str = "gaussian"
+
+
+@dataclass(frozen=True)
+class VAESettings(Settings):
+    """``beta`` weighs the KL; ``likelihood`` of a pixel is bernoulli or gaussian, of deviation ``sigma``."""
+
+    steps: int = 3000
+    lr: float = 2e-3
+    network: str = "conv"
+    dim: int = 32
+    spatial: bool = False
+    beta: float = 1.0
+    likelihood: str = "bernoulli"
+    sigma: float = 0.0
+
+
+@dataclass(frozen=True)
+class BetaVAESettings(VAESettings):
+    """A VAE whose KL counts four times."""
+
+    beta: float = 4.0
+
+
+@dataclass(frozen=True)
+class VQVAESettings(Settings):
+    """``bottleneck`` vq, vq-gradient, gumbel or fsq; ``codes`` entries, ``dim`` wide."""
+
+    condition: str = "none"
+    steps: int = 3000
+    lr: float = 2e-3
+    network: str = "conv"
+    bottleneck: str = "vq"
+    codes: int = 256
+    dim: int = 16
+    loss: str = "l2"
+
+
+def autoencoder(
+    data: Path | None = None,
+    settings: AutoencoderSettings = AutoencoderSettings(),
+) -> GeneratorRun:
+    """Autoencoder: pictures through few numbers and back."""
+    s, pictures = settings, settings.pictures(data)
+    torch.manual_seed(s.seed)
+    shape = _shape(pictures)
+    config = AutoencoderConfig(shape=shape, size=s.size, dim=s.dim, stride=_stride(shape), network=s.network,
+                               corruption=s.corruption, amount=s.amount, loss=s.loss)  # fmt: skip
+    name, paper = "autoencoder", "autoencoder (Hinton and Salakhutdinov 2006)"
+    if s.corruption != "none":
+        name, paper = "denoising", f"denoising autoencoder, {s.corruption} (Vincent et al. 2010)"
+    return _run(name, Autoencoder(config), pictures, s, data, paper)
+
+
+def denoising(
+    data: Path | None = None,
+    settings: DenoisingSettings = DenoisingSettings(),
+) -> GeneratorRun:
+    """Denoising autoencoder: from damaged pictures to whole ones."""
+    return autoencoder(data, settings)
+
+
+def vae(data: Path | None = None, settings: VAESettings = VAESettings()) -> GeneratorRun:
+    """VAE: a latent Gaussian whose prior knows the condition."""
+    s, pictures = settings, settings.pictures(data)
+    torch.manual_seed(s.seed)
+    shape = _shape(pictures)
+    config = VAEConfig(shape=shape, size=s.size, condition=s.conditions(pictures), dim=s.dim,
+                       spatial=s.spatial, stride=_stride(shape), network=s.network, beta=s.beta,
+                       likelihood=s.likelihood, sigma=s.sigma)  # fmt: skip
+    name, paper = "vae", "conditional VAE (Kingma and Welling 2014; Sohn et al. 2015)"
+    if s.beta != 1:
+        name, paper = "beta-vae", f"beta-VAE (Higgins et al. 2017), beta {s.beta:g}"
+    return _run(name, VAE(config), pictures, s, data, paper)
+
+
+def beta_vae(data: Path | None = None, settings: BetaVAESettings = BetaVAESettings()) -> GeneratorRun:
+    """beta-VAE: a VAE of fewer, more separate factors."""
+    return vae(data, settings)
+
+
+def vqvae(data: Path | None = None, settings: VQVAESettings = VQVAESettings()) -> GeneratorRun:
+    """VQ-VAE, DALL-E's dVAE or FSQ: pictures as grids of codes."""
+    s, pictures = settings, settings.pictures(data)
+    torch.manual_seed(s.seed)
+    shape = _shape(pictures)
+    config = VQVAEConfig(shape=shape, size=s.size, dim=s.dim, stride=_stride(shape), network=s.network,
+                         bottleneck=s.bottleneck, codes=s.codes, anneal=max(1, s.steps * 3 // 4),
+                         loss=s.loss)  # fmt: skip
+    paper = {"gumbel": "dVAE (Ramesh et al. 2021)", "fsq": "FSQ (Mentzer et al. 2024)"}
+    return _run("vqvae", VQVAE(config), pictures, s, data,
+                paper.get(s.bottleneck, "VQ-VAE (van den Oord et al. 2017)"))  # fmt: skip
+
+
+def _run(
+    name: str, model: Coder, pictures: Pictures, s: Settings, data: Path | None, paper: str
+) -> GeneratorRun:
+    config = TrainConfig(steps=s.steps, batch=min(s.batch, len(pictures)), lr=s.lr, weight_decay=0.01,
+                         warmup=min(100, s.steps // 10), seed=s.seed, device=s.device)  # fmt: skip
+    return GeneratorRun(
+        name=name,
+        generator=model,
+        stages=(Stage(name, model, pictures, config),),
+        facts=Facts(name=name, labels=pictures.labels),
+        card=card(name, s, paper),
+        figures=lambda generator: _figures(generator, s, data),
+    )
+
+
+@torch.no_grad()
+def _figures(generator: Generator, s: Settings, data: Path | None) -> dict[str, float]:
+    """PSNR of reconstructed held-out pictures; of damaged ones before and after where it is trained so."""
+    assert isinstance(generator, Coder)
+    held = s.pictures(data, "val")
+    x = held.x[:1000].float() / 127.5 - 1
+    found = {"PSNR of held-out pictures, dB": psnr(_through(generator, x), x)}
+    if isinstance(generator, Autoencoder) and generator.config.corruption != "none":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            noisy = corrupt(x, generator.config.corruption, generator.config.amount)
+        found["PSNR of damaged pictures, dB"] = psnr(noisy.clamp(-1, 1), x)
+        found["PSNR of those denoised, dB"] = psnr(_through(generator, noisy), x)
+    if isinstance(generator, VQVAE):
+        codes = torch.cat([generator.codes(part.to(generator.device)) for part in torch.split(x, 100)])
+        share = codes.flatten().bincount(minlength=generator.config.codes) / codes.numel()
+        found["perplexity of the codes"] = float(torch.special.entr(share).sum().exp())
+    return found
+
+
+def psnr(y: torch.Tensor, x: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio of pictures in [-1, 1], dB: of the mean squared error over all of them."""
+    return -10 * math.log10(float((y - x).square().mean()) / 4)
+
+
+def _through(coder: Coder, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([coder.denoise(part.to(coder.device)).cpu() for part in torch.split(x, 100)])
+
+
+def _shape(pictures: Pictures) -> tuple[int, int, int]:
+    _, c, h, w = pictures.x.shape
+    return c, h, w
+
+
+def _stride(shape: tuple[int, int, int]) -> int:
+    """Grids of 7 or 8 places a side."""
+    return 8 if shape[1] >= 64 else 4

@@ -1,0 +1,181 @@
+"""Transformers over the codes of a VQ-VAE: the codec first, then, on cached codes, the prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from harmonia.generators import Batch, Facts
+from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
+from harmonia.generators.autoregressive import Autoregressive, AutoregressiveConfig, CodeConfig
+from harmonia.generators.dalle import DallE, DallEConfig
+from harmonia.generators.maskgit import MaskGIT, MaskGITConfig
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.pictures import Pictures
+from harmonia.training import TrainConfig
+from harmonia.types import HarmoniaError
+
+BLOCK = 512
+Config = TypeVar("Config", bound=CodeConfig)
+
+
+@dataclass(frozen=True)
+class CodeSettings(Settings):
+    """``steps`` are those of both stages, of which the codec has the share ``codec_share``.
+
+    ``codes`` of the codebook; ``shift`` moves training pictures by up to so many pixels; ``temperature`` and
+    ``top_p`` of sampling are kept in the model.
+    """
+
+    steps: int = 4000
+    batch: int = 64
+    lr: float = 1e-3
+    codes: int = 128
+    codec_share: float = 0.5
+    codec_lr: float = 2e-3
+    dropout: float = 0.1
+    shift: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class DallESettings(CodeSettings):
+    """A DALL-E reads text; MNIST's is the digits' names in five languages."""
+
+    condition: str = "text"
+
+
+def vqvae_prior(data: Path | None = None, settings: CodeSettings = CodeSettings()) -> GeneratorRun:
+    """VQ-VAE, and a transformer that predicts its codes one after the other."""
+    paper = "van den Oord et al. 2017; Esser et al. 2021"
+    return vqvae_prior_of("vqvae-prior", settings.pictures(data), settings, paper)
+
+
+def vqvae_prior_of(name: str, pictures: Pictures, settings: CodeSettings, paper: str) -> GeneratorRun:
+    """The same of given pictures."""
+    model = Autoregressive(config_of(AutoregressiveConfig, settings, pictures))
+    return two_stages(name, model, pictures, settings, paper)
+
+
+def maskgit(data: Path | None = None, settings: CodeSettings = CodeSettings()) -> GeneratorRun:
+    """VQ-VAE, and MaskGIT: a transformer that fills in many of its codes at once."""
+    pictures = settings.pictures(data)
+    model = MaskGIT(config_of(MaskGITConfig, settings, pictures))
+    return two_stages("maskgit", model, pictures, settings, "MaskGIT, Chang et al. 2022")
+
+
+def dalle(data: Path | None = None, settings: DallESettings = DallESettings()) -> GeneratorRun:
+    """DALL-E: a Gumbel-softmax dVAE, and one transformer over text and codes."""
+    if settings.condition != "text":
+        raise HarmoniaError(f"DALL-E reads text: set condition=text (got {settings.condition})")
+    pictures = settings.pictures(data)
+    model = DallE(config_of(DallEConfig, settings, pictures, "gumbel"))
+    return two_stages("dalle", model, pictures, settings, "DALL-E, Ramesh et al. 2021")
+
+
+def config_of(
+    kind: type[Config], settings: CodeSettings, pictures: Pictures, bottleneck: str = "vq"
+) -> Config:
+    """The configuration of a generator over codes, with a code for every 4 x 4 pixels."""
+    _, c, h, w = pictures.x.shape
+    codec = VQVAEConfig(
+        shape=(c, h, w),
+        size=settings.size,
+        bottleneck=bottleneck,
+        codes=settings.codes,
+        anneal=max(1, codec_steps(settings) * 3 // 4),
+    )
+    return kind(
+        shape=(c, h, w),
+        size=settings.size,
+        condition=settings.conditions(pictures),
+        codec=codec,
+        dropout=settings.dropout,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
+
+
+def codec_steps(settings: CodeSettings) -> int:
+    """Steps of the first stage."""
+    if not 0 < settings.codec_share < 1:
+        raise HarmoniaError(f"codec_share is {settings.codec_share}: it has to be between 0 and 1")
+    return max(1, round(settings.steps * settings.codec_share))
+
+
+def two_stages(
+    name: str,
+    model: Autoregressive | MaskGIT | DallE,
+    pictures: Pictures,
+    settings: CodeSettings,
+    paper: str,
+) -> GeneratorRun:
+    """First the codec, then the transformer on the codes of all pictures, made when the codec is done."""
+    first = codec_steps(settings)
+    config = partial(TrainConfig, batch=settings.batch, seed=settings.seed, device=settings.device)
+    codec = config(steps=first, lr=settings.codec_lr, warmup=min(50, first), weight_decay=1e-4)
+    rest = max(1, settings.steps - first)
+    prior = config(steps=rest, lr=settings.lr, warmup=min(100, rest), weight_decay=0.05)
+    stages = (
+        Stage("codec", model.codec, Moved(pictures, settings.shift), codec),
+        Stage("prior", model, partial(Coded, pictures, model.codec, settings.shift), prior),
+    )
+    facts = Facts(name=name, labels=pictures.labels)
+    return GeneratorRun(name, model, stages, facts, card(name, settings, paper))
+
+
+class Moved:
+    """Pictures, each moved by up to ``by`` pixels; what comes in repeats the border."""
+
+    def __init__(self, pictures: Pictures, by: int) -> None:
+        self.pictures, self.by = pictures, by
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """As `Pictures.batch` has it, moved."""
+        batch = self.pictures.batch(indices, generator)
+        across, down = torch.randint(-self.by, self.by + 1, (2, len(indices)), generator=generator)
+        return Batch(moved(batch.x, across, down), batch.condition)
+
+
+class Coded:
+    """The codes of pictures, and of the same moved by up to ``by`` pixels, of which a batch takes one."""
+
+    def __init__(self, pictures: Pictures, codec: VQVAE, by: int) -> None:
+        self.pictures = pictures
+        moves = [(x, y) for x in range(-by, by + 1) for y in range(-by, by + 1)]
+        self.codes = torch.stack([self._coded(codec.eval(), *move) for move in moves], 1)
+
+    @torch.no_grad()
+    def _coded(self, codec: VQVAE, across: int, down: int) -> Tensor:
+        """int64 (n, h', w')."""
+        parts = []
+        for first in range(0, len(self.pictures), BLOCK):
+            x = self.pictures.x[first : first + BLOCK].float() / 127.5 - 1
+            picture = moved(x, torch.full((len(x),), across), torch.full((len(x),), down))
+            parts.append(codec.codes(picture.to(codec.device)).cpu())
+        return torch.cat(parts)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Codes in place of pictures, and their conditions."""
+        which = torch.randint(self.codes.shape[1], (len(indices),), generator=generator)
+        return Batch(self.codes[indices, which], self.pictures.condition(indices, generator))
+
+
+def moved(x: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Pictures (n, c, h, w), each moved by whole pixels, int64 (n,); the border is repeated."""
+    n, _, h, w = x.shape
+    rows = (torch.arange(h) - down[:, None]).clamp(0, h - 1)
+    columns = (torch.arange(w) - across[:, None]).clamp(0, w - 1)
+    return x[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

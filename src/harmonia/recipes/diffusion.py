@@ -1,0 +1,226 @@
+"""Diffusion and flow models: DDPM, Guided Diffusion, rectified flow, DiT, a few-step student, latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harmonia.generators import Batch, Facts, Generator
+from harmonia.generators.autoencoder import VAEConfig
+from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.generators.distill import Distillation, student_config
+from harmonia.generators.guided import GuidedConfig, GuidedDiffusion
+from harmonia.generators.latent import Latent, LatentConfig
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.pictures import Pictures
+from harmonia.training import Indexed, TrainConfig
+
+
+@dataclass(frozen=True)
+class DiffusionSettings(Settings):
+    """``ema`` of the weights; ``guidance`` and ``sampling`` steps of what is trained, by default."""
+
+    steps: int = 5000
+    batch: int = 64
+    lr: float = 3e-3
+    ema: float = 0.998
+    drop: float = 0.1
+    guidance: float = 1.5
+    sampling: int = 10
+
+    def train(self, *, steps: int | None = None, batch: int | None = None, seed: int = 0) -> TrainConfig:
+        """AdamW with a short warm-up and a cosine, and the average of the weights."""
+        steps = steps or self.steps
+        return TrainConfig(
+            steps=steps,
+            batch=batch or self.batch,
+            lr=self.lr,
+            weight_decay=0.01,
+            warmup=min(100, steps // 10),
+            ema=self.ema,
+            seed=self.seed + seed,
+            device=self.device,
+        )
+
+    def config(self, pictures: Pictures) -> DiffusionConfig:
+        """A rectified flow of the pictures, by a U-Net."""
+        return DiffusionConfig(
+            shape=_shape(pictures),
+            size=self.size,
+            condition=self.conditions(pictures, self.drop),
+            times="logit-normal",
+            guidance=self.guidance,
+            steps=self.sampling,
+        )
+
+
+@dataclass(frozen=True)
+class GuidedSettings(DiffusionSettings):
+    """``share`` of the steps that the classifier gets, besides those of the diffusion model."""
+
+    steps: int = 4500
+    share: float = 0.25
+
+
+@dataclass(frozen=True)
+class StudentSettings(DiffusionSettings):
+    """``parts`` of the teacher's steps are one of the student's ``few``, which trains ``share`` as long."""
+
+    steps: int = 4000
+    few: int = 4
+    parts: int = 3
+    share: float = 0.2
+
+
+@dataclass(frozen=True)
+class LatentSettings(DiffusionSettings):
+    """``dim`` numbers of a latent; ``share`` of the steps that the VAE gets, besides those of the flow."""
+
+    steps: int = 12000
+    batch: int = 128
+    lr: float = 1e-3
+    ema: float = 0.999
+    dim: int = 32
+    beta: float = 1.0
+    share: float = 0.15
+
+
+def flow(data: Path | None = None, settings: DiffusionSettings = DiffusionSettings()) -> GeneratorRun:
+    """Rectified flow on pixels, by a U-Net."""
+    pictures = settings.pictures(data)
+    return _single("flow", settings, pictures, settings.config(pictures), "rectified flow (Liu et al. 2023)")
+
+
+def ddpm(data: Path | None = None, settings: DiffusionSettings = DiffusionSettings()) -> GeneratorRun:
+    """DDPM: cosine schedule, v prediction, by a U-Net."""
+    pictures = settings.pictures(data)
+    config = _vp(settings.config(pictures))
+    return _single("ddpm", settings, pictures, config, "DDPM (Ho et al. 2020; Nichol and Dhariwal 2021)")
+
+
+def dit(data: Path | None = None, settings: DiffusionSettings = DiffusionSettings(lr=1e-3)) -> GeneratorRun:
+    """Diffusion transformer: rectified flow by a DiT."""
+    pictures = settings.pictures(data)
+    config = replace(settings.config(pictures), network="dit", patch=4)
+    return _single("dit", settings, pictures, config, "DiT (Peebles and Xie 2023)")
+
+
+def guided(data: Path | None = None, settings: GuidedSettings = GuidedSettings()) -> GeneratorRun:
+    """Guided Diffusion: DDPM and a classifier of noisy samples."""
+    s, pictures = settings, settings.pictures(data)
+    own = _vp(s.config(pictures))
+    torch.manual_seed(s.seed)
+    model = GuidedDiffusion(
+        GuidedConfig(
+            shape=own.shape, size=own.size, condition=own.condition, diffusion=own, guidance=s.guidance
+        )
+    )
+    stages = (
+        Stage("classifier", model.classifier, pictures, s.train(steps=_part(s.steps, s.share), seed=1)),
+        Stage("diffusion", model.diffusion, pictures, s.train()),
+    )
+    return _run("guided", s, pictures, model, stages, "Guided Diffusion (Dhariwal and Nichol 2021)")
+
+
+def flow_student(data: Path | None = None, settings: StudentSettings = StudentSettings()) -> GeneratorRun:
+    """A flow, then a student of it that samples in four steps."""
+    s, pictures = settings, settings.pictures(data)
+    config = s.config(pictures)
+    torch.manual_seed(s.seed)
+    teacher, student = Diffusion(config), Diffusion(student_config(config, s.few))
+    distillation = Distillation(teacher, student, parts=s.parts)
+
+    def begun() -> Indexed:
+        distillation.begin()
+        return pictures
+
+    lessons = s.train(steps=_part(s.steps, s.share), batch=max(1, s.batch // s.few), seed=1)
+    stages = (
+        Stage("teacher", teacher, pictures, s.train()),
+        Stage("student", distillation, begun, replace(lessons, lr=s.lr / 4)),
+    )
+    paper = "progressive distillation (Salimans and Ho 2022) of a rectified flow (Liu et al. 2023)"
+    return _run("flow-student", s, pictures, student, stages, paper)
+
+
+def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSettings()) -> GeneratorRun:
+    """VAE, then a rectified flow of its latents by a residual perceptron."""
+    s, pictures = settings, settings.pictures(data)
+    own = s.config(pictures)
+    model = _latent(s, own)
+    vae = replace(s.train(steps=_part(s.steps, s.share), seed=1), lr=2e-3)
+
+    def latents() -> Indexed:
+        x = pictures.x.float() / 127.5 - 1
+        model.measure(x)
+        return Latents(pictures, model.encode(x).cpu())
+
+    stages = (
+        Stage("autoencoder", model.autoencoder, pictures, vae),
+        Stage("flow", model.flow, latents, s.train()),
+    )
+    return _run("latent-flow", s, pictures, model, stages, "latent diffusion (Rombach et al. 2022)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Latents:
+    """A dataset for ``fit``: latents ``z`` (n, c, h, w) of pictures, with the pictures' conditions."""
+
+    pictures: Pictures
+    z: Tensor
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Latents and what their pictures are of."""
+        return Batch(self.z[indices], self.pictures.condition(indices, generator))
+
+
+def _latent(settings: LatentSettings, config: DiffusionConfig) -> Latent:
+    torch.manual_seed(settings.seed)
+    return Latent(
+        LatentConfig(
+            shape=config.shape,
+            size=config.size,
+            condition=config.condition,
+            autoencoder=VAEConfig(dim=settings.dim, beta=settings.beta),
+            flow=replace(config, network="mlp"),
+        )
+    )
+
+
+def _vp(config: DiffusionConfig) -> DiffusionConfig:
+    return replace(config, path="vp-cosine", predict="v", times="path", sampler="dpm++2m")
+
+
+def _shape(pictures: Pictures) -> tuple[int, int, int]:
+    _, channels, height, width = pictures.x.shape
+    return channels, height, width
+
+
+def _part(steps: int, share: float) -> int:
+    return max(1, round(steps * share))
+
+
+def _single(
+    name: str, settings: DiffusionSettings, pictures: Pictures, config: DiffusionConfig, paper: str
+) -> GeneratorRun:
+    torch.manual_seed(settings.seed)
+    model = Diffusion(config)
+    return _run(name, settings, pictures, model, (Stage("train", model, pictures, settings.train()),), paper)
+
+
+def _run(
+    name: str,
+    settings: Settings,
+    pictures: Pictures,
+    model: Generator,
+    stages: tuple[Stage, ...],
+    paper: str,
+) -> GeneratorRun:
+    facts = Facts(name=name, labels=pictures.labels)
+    return GeneratorRun(name, model, stages, facts, card(name, settings, paper))

@@ -1,0 +1,113 @@
+"""Adversarial generators: a conditional GAN and StyleGAN2-ADA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harmonia.generators import Facts, Generator
+from harmonia.generators.augment import AugmentConfig
+from harmonia.generators.critics import GameConfig
+from harmonia.generators.gan import GAN, GANConfig
+from harmonia.generators.stylegan import StyleGAN, StyleGANConfig
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.pictures import Pictures
+from harmonia.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class GANSettings(Settings):
+    """``loss`` a key of ``objectives.ADVERSARIAL``; ``gamma`` weight of gradient penalties; ``drop`` share
+    of pictures whose condition is left out."""
+
+    steps: int = 9000
+    batch: int = 64
+    lr: float = 2e-3
+    loss: str = "relativistic"
+    gamma: float = 1.0
+    drop: float = 0.05
+
+
+@dataclass(frozen=True)
+class StyleGANSettings(Settings):
+    """Settings of `stylegan`.
+
+    ``loss``     a key of ``objectives.ADVERSARIAL``; the paper's, non_saturating (with R1 alone), gives one
+                 picture per class in a short run
+    ``gamma``    weight of the gradient penalties
+    ``path``     weight of path length, which the paper leaves off at 32 pixels
+    ``augment``  whether the critic's pictures are changed, adaptively
+    ``drop``     share of pictures whose condition is left out
+    """
+
+    steps: int = 5000
+    batch: int = 32
+    lr: float = 3e-3
+    loss: str = "relativistic"
+    gamma: float = 0.5
+    path: float = 0.0
+    augment: bool = True
+    drop: float = 0.05
+
+
+GAN_SETTINGS, STYLEGAN_SETTINGS = GANSettings(), StyleGANSettings()
+
+
+def gan(data: Path | None = None, settings: GANSettings = GAN_SETTINGS) -> GeneratorRun:
+    """Conditional GAN: relativistic pairs, gradient penalties, projection critic."""
+    s, pictures = settings, settings.pictures(data)
+    game = GameConfig(loss=s.loss, r1=s.gamma, r2=s.gamma)
+    torch.manual_seed(s.seed)
+    model = GAN(
+        GANConfig(shape=_shape(pictures), size=s.size, condition=s.conditions(pictures, s.drop), game=game)
+    )
+    paper = "DCGAN (Radford et al. 2016) in the game of R3GAN (Huang et al. 2024)"
+    return _run("gan", model, pictures, s, paper)
+
+
+def stylegan(data: Path | None = None, settings: StyleGANSettings = STYLEGAN_SETTINGS) -> GeneratorRun:
+    """StyleGAN2-ADA: styles, demodulation, path length, adaptive augmentation."""
+    s, pictures = settings, settings.pictures(data)
+    augment = AugmentConfig(images=100_000) if s.augment else None
+    both = s.gamma if s.loss == "relativistic" else 0.0
+    game = GameConfig(loss=s.loss, r1=s.gamma, r2=both, augment=augment)
+    torch.manual_seed(s.seed)
+    model = StyleGAN(
+        StyleGANConfig(
+            shape=_shape(pictures),
+            size=s.size,
+            condition=s.conditions(pictures, s.drop),
+            game=game,
+            path=s.path,
+        )
+    )
+    return _run("stylegan", model, pictures, s, "StyleGAN2-ADA (Karras et al. 2020)")
+
+
+def _shape(pictures: Pictures) -> tuple[int, int, int]:
+    _, channels, height, width = pictures.x.shape
+    return channels, height, width
+
+
+def _run(name: str, model: Generator, pictures: Pictures, settings: Settings, paper: str) -> GeneratorRun:
+    """Adam without momentum or decay, as networks against each other need; averaged weights are kept."""
+    s = settings
+    config = TrainConfig(
+        steps=s.steps,
+        batch=min(s.batch, len(pictures)),
+        lr=s.lr,
+        betas=(0.0, 0.99),
+        weight_decay=0.0,
+        warmup=min(100, s.steps),
+        lr_end=0.1,
+        ema=0.998,
+        clip=None,
+        seed=s.seed,
+        device=s.device,
+        save_every=max(100, s.steps // 4),
+        log_every=50,
+    )
+    facts = Facts(name, labels=pictures.labels)
+    return GeneratorRun(name, model, (Stage(name, model, pictures, config),), facts, card(name, s, paper))

@@ -1,0 +1,215 @@
+"""The judge: a classifier of the pictures that generators learn, which measures them and never guides them.
+
+Its penultimate layer gives the features of "FD-clf", its classes the conditional accuracy. It has its own
+seed, its own architecture (plain convolutions with batch norm) and its own augmentation (moved, turned and
+grown a little), so that a generator cannot have learned what it looks at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harmonia import weights
+from harmonia.data.datasets import reader
+from harmonia.generators.saved import built
+from harmonia.metrics.features import bytes_of, in_batches
+from harmonia.recipes.generation import LICENCES
+from harmonia.recipes.pictures import HELD, load_pictures
+from harmonia.recipes.run import Outcome
+from harmonia.training import Indexed, TrainConfig, fit
+from harmonia.types import HarmoniaError, Record
+from harmonia.weights import CARD, CONFIG
+
+MODEL_TYPE = "harmonia-judge"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """``shape`` of the pictures, the names of the ``classes``, channels by stage, width of the features."""
+
+    dataset: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    widths: tuple[int, ...] = (24, 48, 96)
+    features: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``dataset`` mnist (its ten digits) or emoji (the groups that Unicode puts them in)."""
+
+    dataset: str = "mnist"
+    resolution: int = 0
+    steps: int = 900
+    batch: int = 128
+    lr: float = 2e-3
+    seed: int = 20_000
+    device: str = "auto"
+
+
+class Judge(nn.Module):
+    """Convolutions with batch norm, of stride 2 from the second on, a layer of features, a linear head."""
+
+    def __init__(self, config: JudgeConfig, name: str = "judge") -> None:
+        super().__init__()
+        self.config, self.name = config, name
+        channels, height, width = config.shape
+        layers: list[nn.Module] = []
+        before = channels
+        for i, after in enumerate(config.widths):
+            layers += [nn.Conv2d(before, after, 3, 1 if i == 0 else 2, 1, bias=False), nn.BatchNorm2d(after)]
+            layers += [nn.ReLU()]
+            before = after
+            height, width = (height, width) if i == 0 else (-(-height // 2), -(-width // 2))
+        self.layers = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(before * height * width, config.features)
+        )
+        self.head = nn.Linear(config.features, len(config.classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, d), not negative, of uint8 pictures (n, c, h, w)."""
+        return F.relu(self.layers(x.float() / 64 - 2))
+
+    def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropy of pictures and labels; half of the features are dropped while it learns."""
+        x, labels = batch
+        return {"judge": F.cross_entropy(self.head(F.dropout(self(x), 0.5, self.training)), labels)}
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters."""
+        return {"judge": list(self.parameters())}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The penultimate layer, (n, d), of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
+        return in_batches(self, self._checked(x))
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """(n, classes) of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
+        return in_batches(lambda part: self.head(self(part)).softmax(1), self._checked(x))
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self.config.shape:
+            raise HarmoniaError(
+                f"this judge takes pictures {self.config.shape}, not {tuple(x.shape[1:])}: "
+                "train one for that resolution with `harmonia train judge`"
+            )
+        return bytes_of(x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moved:
+    """Labelled pictures, uint8 (n, c, h, w), in batches moved, turned and grown a little."""
+
+    x: Tensor
+    label: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pictures uint8 and their labels."""
+        x = self.x[indices].float()
+        n, height = len(x), x.shape[2]
+        draw = torch.rand(4, n, generator=generator) * 2 - 1
+        angle, grow = draw[0] * math.radians(12), 1 + 0.12 * draw[1]
+        shift = draw[2:] * (5 / height)
+        cos, sin = grow * angle.cos(), grow * angle.sin()
+        maps = torch.stack([cos, -sin, shift[0], sin, cos, shift[1]], 1).view(n, 2, 3)
+        grid = F.affine_grid(maps, list(x.shape), align_corners=False)
+        moved = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+        return moved.round().to(torch.uint8), self.label[indices]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgeRun:
+    """The training of a judge, complete; ``train`` as that of any recipe."""
+
+    judge: Judge
+    dataset: Indexed
+    held: Moved
+    config: TrainConfig
+    card: str
+
+    def train(self, folder: Path) -> Outcome:
+        """Train, or go on training, in ``folder``; the judge that can be loaded is ``folder/model``."""
+        result = fit(self.judge, self.dataset, self.config, folder)
+        right = self.judge.probabilities(self.held.x).argmax(1) == self.held.label
+        figures = {"accuracy": float(right.double().mean())}
+        save_judge(
+            folder / "model", self.judge, f"{self.card}\nAccuracy on held-out: {figures['accuracy']:.4f}\n"
+        )
+        return Outcome(result, figures, folder / "model")
+
+
+SETTINGS = Settings()
+
+
+def judge(data: Path | None = None, settings: Settings = SETTINGS) -> JudgeRun:
+    """The judge of generated pictures: a classifier that measures and never guides."""
+    s = settings
+    train, classes = labelled(s.dataset, "train", s.resolution, data)
+    held, _ = labelled(s.dataset, "val", s.resolution, data)
+    config = JudgeConfig(s.dataset, (train.x.shape[1], train.x.shape[2], train.x.shape[3]), classes)
+    torch.manual_seed(s.seed)
+    run = TrainConfig(
+        steps=s.steps, batch=min(s.batch, len(train)), lr=s.lr, weight_decay=0.05, warmup=min(50, s.steps),
+        seed=s.seed, device=s.device, save_every=max(100, s.steps // 3), log_every=50,
+    )  # fmt: skip
+    card = (
+        f"# judge of {s.dataset}\n\nA classifier that measures generated pictures: {', '.join(classes)}.\n\n"
+        f"Recipe: `harmonia train judge`, {s.steps} steps of {s.batch}, seed {s.seed}; "
+        f"{LICENCES[s.dataset]}.\n"
+    )
+    return JudgeRun(Judge(config), train, held, run, card)
+
+
+def labelled(dataset: str, split: str, resolution: int, data: Path | None) -> tuple[Moved, tuple[str, ...]]:
+    """The pictures of a split with their labels, and the names of the classes."""
+    pictures = load_pictures(dataset, split, resolution=resolution or None, data=data)
+    if pictures.label is not None:
+        return Moved(pictures.x, pictures.label), tuple(words[0] for words in pictures.labels)
+    if dataset != "emoji":
+        raise HarmoniaError(f"{dataset} has no classes to judge by: take mnist or emoji")
+    groups = [str(record.metadata.get("group") or "other") for record in emoji_records(None, data)]
+    classes = tuple(sorted(set(groups)))
+    own = [str(record.metadata.get("group") or "other") for record in emoji_records(split, data)]
+    return Moved(pictures.x, torch.tensor([classes.index(group) for group in own])), classes
+
+
+def emoji_records(split: str | None, data: Path | None) -> list[Record]:
+    """The emoji of a split, in the order of ``load_pictures``; None for all."""
+    records = [r for r in reader("emoji")(data, split="all") if isinstance(r, Record)]
+    return [r for i, r in enumerate(records) if split is None or (i % HELD == HELD - 1) == (split == "val")]
+
+
+def save_judge(folder: Path, judge: Judge, card: str) -> None:
+    """Write a judge: all of it, or nothing. One that stands in ``folder`` is replaced."""
+    settings = {"model_type": MODEL_TYPE, "version": VERSION, "config": asdict(judge.config)}
+    texts = {CONFIG: json.dumps(settings, indent=1, ensure_ascii=False) + "\n", CARD: card}
+    weights.write_model(folder.absolute(), judge.state_dict(), texts, MODEL_TYPE, torch.float32)
+
+
+def load_judge(folder: str | Path, device: str | torch.device = "cpu") -> Judge:
+    """The judge of a folder; HarmoniaError if it is none, damaged, or of another version.
+
+    Its name has the dataset and the first digits of its content's hash: figures of two judges do not compare.
+    """
+    folder = Path(folder)
+    settings = weights.read_settings(folder, MODEL_TYPE, VERSION)
+    tensors = weights.read_tensors(folder)
+    try:
+        config = built(JudgeConfig, settings["config"])
+        with torch.random.fork_rng(devices=[]):
+            judge = Judge(config, f"judge of {config.dataset} {weights.identity(folder)[:6]}")
+        judge.load_state_dict(tensors, assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise HarmoniaError(f"the judge {folder} is damaged: train it again") from error
+    return judge.to(device).eval()

@@ -1,0 +1,176 @@
+"""Systems composed of several models: Stable Diffusion, GLIDE, DALL-E 2, Imagen. See docs/text-to-image.md.
+
+All are told words. What a system is made of is trained in stages: first what stays frozen (a VAE, a text
+tower, a space of codes), then the diffusion models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from harmonia.generators import Facts, Generator
+from harmonia.generators.autoencoder import VAEConfig
+from harmonia.generators.cascade import Imagen, ImagenConfig
+from harmonia.generators.diffusion import DiffusionConfig
+from harmonia.generators.glide import Glide, GlideConfig, Inpainting
+from harmonia.generators.latent import Latent, LatentConfig
+from harmonia.generators.matching import MatchingConfig
+from harmonia.generators.unclip import Unclip, UnclipConfig
+from harmonia.recipes.diffusion import DiffusionSettings
+from harmonia.recipes.generation import GeneratorRun, Stage, card
+from harmonia.recipes.pictures import Pictures
+from harmonia.training import Indexed, TrainConfig
+
+
+@dataclass(frozen=True)
+class SystemSettings(DiffusionSettings):
+    """``share`` of the steps that what comes first (VAE, text tower, codes) or last (inpainting) has."""
+
+    condition: str = "text"
+    steps: int = 1600
+    share: float = 0.5
+
+    def part(self) -> int:
+        """Steps of the stage with the share."""
+        return max(1, round(self.steps * self.share))
+
+    def pair(self, config: DiffusionConfig) -> MatchingConfig:
+        """Towers for the pictures and texts of ``config``."""
+        return MatchingConfig(shape=config.shape, text=config.condition.text, size=self.size)
+
+    def towers(self) -> TrainConfig:
+        """Of the stage that trains the pair."""
+        return replace(self.train(steps=self.part(), seed=1), lr=3e-3)
+
+
+@dataclass(frozen=True)
+class LatentDiffusionSettings(SystemSettings):
+    """``dim`` channels of a grid of latents, one for every ``stride`` pixels; ``beta`` of the VAE."""
+
+    steps: int = 3500
+    share: float = 0.25
+    dim: int = 4
+    stride: int = 4
+    beta: float = 1.0
+
+
+def latent_diffusion(
+    data: Path | None = None, settings: LatentDiffusionSettings = LatentDiffusionSettings()
+) -> GeneratorRun:
+    """Stable Diffusion: a VAE with a grid of latents, diffusion in it that attends to words."""
+    s, pictures = settings, settings.pictures(data)
+    own = s.config(pictures)
+    torch.manual_seed(s.seed)
+    model = Latent(
+        LatentConfig(
+            shape=own.shape,
+            size=own.size,
+            condition=own.condition,
+            autoencoder=VAEConfig(dim=s.dim, spatial=True, stride=s.stride, beta=s.beta),
+            flow=replace(own, network="unet", patch=1, attend=2),
+        )
+    )
+
+    def measured() -> Indexed:
+        model.measure(pictures.x[:2000].float() / 127.5 - 1)
+        return pictures
+
+    stages = (
+        Stage("vae", model.autoencoder, pictures, s.train(steps=s.part(), seed=1)),
+        Stage("diffusion", model, measured, s.train()),
+    )
+    return _run("latent-diffusion", s, pictures, model, stages, "latent diffusion (Rombach et al. 2022)")
+
+
+def glide(data: Path | None = None, settings: SystemSettings = SystemSettings(share=0.25)) -> GeneratorRun:
+    """GLIDE: words to a small picture and an upsampler; then finetuned to complete pictures."""
+    s, pictures = settings, settings.pictures(data)
+    own = s.config(pictures)
+    torch.manual_seed(s.seed)
+    model = Glide(
+        GlideConfig(
+            shape=own.shape,
+            size=own.size,
+            condition=own.condition,
+            base=replace(own, patch=1),
+            upsampler=_upsampler(own),
+        )
+    )
+    inpainting = Inpainting(model)
+
+    def begun() -> Indexed:
+        inpainting.begin()
+        return pictures
+
+    finetuning = s.train(steps=s.part(), seed=1)
+    stages = (
+        Stage("draw", model, pictures, s.train()),
+        Stage("inpaint", inpainting, begun, replace(finetuning, lr=s.lr / 4)),
+    )
+    return _run("glide", s, pictures, model, stages, "GLIDE (Nichol et al. 2022)")
+
+
+def imagen(data: Path | None = None, settings: SystemSettings = SystemSettings()) -> GeneratorRun:
+    """Imagen: a frozen text encoder, a small picture by strong guidance, super-resolution of it."""
+    s, pictures = settings, settings.pictures(data)
+    own = s.config(pictures)
+    torch.manual_seed(s.seed)
+    model = Imagen(
+        ImagenConfig(
+            shape=own.shape,
+            size=own.size,
+            condition=own.condition,
+            pair=s.pair(own),
+            base=replace(own, patch=1, bounds="dynamic"),
+            upsampler=_upsampler(own),
+        )
+    )
+    stages = (
+        Stage("text", model.pair, pictures, s.towers()),
+        Stage("draw", model, pictures, s.train()),
+    )
+    return _run("imagen", s, pictures, model, stages, "Imagen (Saharia et al. 2022)")
+
+
+def dalle2(data: Path | None = None, settings: SystemSettings = SystemSettings(steps=2000)) -> GeneratorRun:
+    """DALL-E 2: words to the code of a picture, the code to a picture, and variations."""
+    s, pictures = settings, settings.pictures(data)
+    own = s.config(pictures)
+    torch.manual_seed(s.seed)
+    prior = replace(own, network="mlp", guidance=1.0)
+    model = Unclip(
+        UnclipConfig(
+            shape=own.shape,
+            size=own.size,
+            condition=own.condition,
+            pair=s.pair(own),
+            prior=prior,
+            decoder=own,
+        )
+    )
+    stages = (
+        Stage("codes", model.pair, pictures, s.towers()),
+        Stage("draw", model, pictures, s.train()),
+    )
+    return _run("dalle2", s, pictures, model, stages, "DALL-E 2, unCLIP (Ramesh et al. 2022)")
+
+
+def _upsampler(config: DiffusionConfig) -> DiffusionConfig:
+    """Half as wide, and in half the steps: it is told a picture, with noise of up to half."""
+    channels = tuple(max(1, c // 2) for c in config.channels)
+    return replace(config, augment=0.5, channels=channels, steps=max(1, config.steps // 2), guidance=1.0)
+
+
+def _run(
+    name: str,
+    settings: SystemSettings,
+    pictures: Pictures,
+    model: Generator,
+    stages: tuple[Stage, ...],
+    paper: str,
+) -> GeneratorRun:
+    facts = Facts(name=name, labels=pictures.labels)
+    return GeneratorRun(name, model, stages, facts, card(name, settings, paper))

@@ -1,0 +1,125 @@
+"""The judge of text match: image and text towers that measure generated pictures and never condition them.
+
+CLIP's objective (Radford et al. 2021) with a seed and an architecture of its own: a ConvNeXt-like picture
+tower, where mini and the recipes of photos have a residual one, and a bag of English words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from harmonia.alignment import Alignment, AlignmentConfig
+from harmonia.data.augment import augment_images
+from harmonia.data.pairs import Pairs, Views
+from harmonia.encoders.bpe import train_tokenizer
+from harmonia.encoders.grid import ImageConfig, ImageTower
+from harmonia.encoders.sequence import TextConfig, TextTower
+from harmonia.encoders.tower import Tower
+from harmonia.metrics import text_match
+from harmonia.recipes.generation import LICENCES
+from harmonia.recipes.judge import emoji_records
+from harmonia.recipes.pictures import load_pictures
+from harmonia.recipes.run import Run
+from harmonia.training import TrainConfig
+from harmonia.types import HarmoniaError, Record, Signal
+
+WINDOW = 64
+"""Pixels of the picture tower; smaller pictures are enlarged, as generated ones will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``dataset`` emoji (English names and keywords) or flickr8k (captions); ``texts`` in a step of each."""
+
+    dataset: str = "emoji"
+    resolution: int = 0
+    size: str = "tiny"
+    dim: int = 128
+    vocabulary: int = 3000
+    texts: int = 2
+    steps: int = 600
+    batch: int = 128
+    lr: float = 2e-3
+    seed: int = 30_000
+    device: str = "auto"
+
+
+SETTINGS = Settings()
+
+
+def text_judge(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+    """The judge of text match: CLIP on the pictures that generators learn, which never conditions them."""
+    s = settings
+    pictures, said = captioned(s, data)
+    texts = [text for own in said for text in own]
+    tokenizer = train_tokenizer(texts, s.vocabulary)
+    torch.manual_seed(s.seed)
+    towers: dict[str, Tower] = {
+        "image": ImageTower(ImageConfig(size=s.size, dim=s.dim, resolution=WINDOW)),
+        "text": TextTower(
+            TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=40, blocks=0), tokenizer
+        ),
+    }
+    numbers = torch.tensor([number for number, own in enumerate(said) for _ in own])
+    words = towers["text"].prepare([Signal("text", text) for text in texts])
+    seen = Views(towers["image"].prepare(as_signals(pictures)), torch.arange(len(pictures)))
+    pairs = Pairs(
+        {"image": seen, "text": Views(words, numbers)},
+        per_record={"image": 1, "text": s.texts},
+        augment={"image": partial(augment_images, flip=s.dataset == "flickr8k")},
+    )
+    model = Alignment(towers, AlignmentConfig(objective="clip"))
+    config = TrainConfig(
+        steps=s.steps, batch=min(s.batch, len(pairs)), lr=s.lr, warmup=min(60, s.steps), seed=s.seed,
+        device=s.device, save_every=max(100, s.steps // 4), log_every=20,
+    )  # fmt: skip
+    first = words[torch.tensor([0, *torch.tensor([len(own) for own in said]).cumsum(0)[:-1].tolist()])]
+    card = (
+        f"# text-judge of {s.dataset}\n\nMeasures whether generated pictures show their text.\n\n"
+        f"Recipe: `harmonia train text-judge`, {s.steps} steps of {s.batch}, seed {s.seed}; "
+        f"{LICENCES[s.dataset]}.\n\nIt knows the pictures that it was trained on, and little else."
+    )
+    evaluate = partial(score, images=seen.inputs, texts=first)
+    return Run("text-judge", model, pairs, config, evaluate, "margin", card)
+
+
+def captioned(settings: Settings, data: Path | None) -> tuple[Tensor, list[list[str]]]:
+    """Pictures uint8 (n, c, h, w), and for each its English name and keywords, or its captions."""
+    s = settings
+    if s.dataset not in ("emoji", "flickr8k"):
+        raise HarmoniaError(f"{s.dataset} has no texts to judge by: take emoji or flickr8k")
+    if s.dataset == "flickr8k":
+        photos = load_pictures(s.dataset, "train", resolution=s.resolution or None, data=data, keep=("text",))
+        return photos.x, [list(own) for own in photos.texts]
+    parts = [
+        load_pictures("emoji", split, resolution=s.resolution or None, data=data)
+        for split in ("train", "val")
+    ]
+    said = [english(record) for split in ("train", "val") for record in emoji_records(split, data)]
+    return torch.cat([part.x for part in parts]), said
+
+
+def english(record: Record) -> list[str]:
+    """The name of an emoji and, if it has any, its keywords."""
+    tags = ", ".join(record.metadata["tags"])
+    return [str(record.metadata["name"]), *([tags] if tags else [])]
+
+
+def as_signals(pictures: Tensor) -> Sequence[Signal]:
+    """Pictures uint8 (n, c, h, w) as signals in RGB."""
+    rgb = pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+    return [Signal("image", one) for one in rgb]
+
+
+def score(model: nn.Module, images: Tensor, texts: Tensor) -> dict[str, float]:
+    """Text match of pictures with their first text, with another's, and the difference."""
+    assert isinstance(model, Alignment)
+    x, y = model.codes("image", images), model.codes("text", texts)
+    own, other = float(text_match(x, y).mean()), float(text_match(x, y.roll(1, 0)).mean())
+    return {"text match": own, "of another": other, "margin": own - other}

@@ -1,0 +1,162 @@
+"""Pictures as generators take and give them: from files, into marked files, onto a contact sheet."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+from harmonia.generators import Generator
+from harmonia.modalities import image as pictures
+from harmonia.modalities.generated import Mark
+from harmonia.types import HarmoniaError, Signal
+
+CELL, GAP, LINE, ACROSS = 128, 8, 16, 8
+INK, PAPER = "#1b1f24", "#ffffff"
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """A picture that is known in part: ``x`` (c, h, w) in [-1, 1], ``mask`` bool (h, w) true where it is."""
+
+    x: Tensor
+    mask: Tensor
+
+
+def tensor_of(signal: Signal, shape: Shape) -> Tensor:
+    """A picture float32 (c, h, w) in [-1, 1]: its middle, scaled, grey for one channel."""
+    channels, height, width = shape
+    image = ImageOps.fit(Image.fromarray(signal.array), (width, height), Image.Resampling.LANCZOS)
+    array = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.float32)
+    return torch.from_numpy(array.reshape(height, width, channels) / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
+def signal_of(x: Tensor) -> Signal:
+    """A picture (c, h, w) in [-1, 1] as an RGB signal."""
+    array = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    rgb = array.expand(3, -1, -1) if len(array) == 1 else array
+    return Signal("image", np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()))
+
+
+def shape_of(generator: Generator) -> Shape:
+    """Channels, height and width of what a generator draws; HarmoniaError if these are no pictures."""
+    shape: Shape = tuple(generator.config.shape)
+    if shape[0] not in (1, 3):
+        raise HarmoniaError(f"this generator draws {shape[0]} channels, not a picture: give that of pictures")
+    return shape
+
+
+def read_known(path: Path, shape: Shape, mask: Path | None = None) -> Known:
+    """A partial picture: what is transparent, or white in ``mask``, is not known.
+
+    HarmoniaError if nothing is missing, or nothing is known.
+    """
+    signal = pictures.read(path)
+    if mask is None:
+        alpha = pictures.opacity(path)
+        if alpha is None:
+            raise HarmoniaError(
+                f"{path.name} has nothing to complete: make the missing part transparent, or give --mask"
+            )
+    else:
+        drawn = Image.fromarray(pictures.read(mask).array).convert("L")
+        size = (signal.array.shape[1], signal.array.shape[0])
+        alpha = 255 - np.asarray(drawn.resize(size, Image.Resampling.BILINEAR))
+    known = _fit_mask(alpha, shape)
+    if known.all() or not known.any():
+        where = path.name if mask is None else mask.name
+        what = "everything is known" if known.all() else "nothing is known"
+        raise HarmoniaError(f"by {where} {what}: leave some of the picture, and let some be drawn")
+    return Known(tensor_of(signal, shape), known)
+
+
+def _fit_mask(alpha: NDArray[np.uint8], shape: Shape) -> Tensor:
+    _, height, width = shape
+    fitted = ImageOps.fit(Image.fromarray(alpha), (width, height), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(fitted) > 127)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The files of the pictures that were made, and their contact sheet."""
+
+    files: tuple[Path, ...]
+    sheet: Path
+
+
+class Gallery:
+    """A folder of generated pictures, each file whole or not there, all marked; and their contact sheet."""
+
+    def __init__(self, folder: Path, name: str, mark: Mark) -> None:
+        self.folder, self.mark = folder, mark
+        self.name = _file_name(name)
+        self.files: list[Path] = []
+        self._shown: list[Image.Image] = []
+        self._given = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HarmoniaError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise HarmoniaError(f"cannot write into {folder}: choose another folder with --out")
+
+    def show(self, x: Tensor) -> None:
+        """Put a picture (c, h, w) that was given, not made, onto the sheet."""
+        self._shown.append(Image.fromarray(signal_of(x).array))
+        self._given = True
+
+    def add(self, x: Tensor, name: str = "", cue: str = "") -> Path:
+        """Write a picture (c, h, w) as ``NAME-1.png`` and so on, and put it onto the sheet.
+
+        ``name`` and ``cue`` are those of the gallery, unless the picture has its own.
+        """
+        file = self.folder / f"{_file_name(name) if name else self.name}-{len(self.files) + 1}.png"
+        signal = signal_of(x)
+        pictures.write(signal, file, replace(self.mark, cue=cue) if cue else self.mark)
+        self.files.append(file)
+        self._shown.append(Image.fromarray(signal.array))
+        return file
+
+    def sheet(self, title: str) -> Path:
+        """Write the contact sheet of all pictures so far."""
+        file = self.folder / f"{self.name}-sheet.png"
+        mark = replace(self.mark, composite=self.mark.composite or self._given)
+        pictures.write(Signal("image", np.asarray(grid(self._shown, title))), file, mark)
+        return file
+
+
+def _file_name(text: str) -> str:
+    return "-".join(re.findall(r"\w+", text.casefold()))[:60].strip("-") or "picture"
+
+
+def grid(shown: Sequence[Image.Image], title: str = "") -> Image.Image:
+    """Pictures side by side, small ones enlarged so that each of their pixels is seen."""
+    across = min(len(shown), ACROSS)
+    down = math.ceil(len(shown) / across)
+    top = GAP + (LINE if title else 0)
+    sheet = Image.new("RGB", (max(across, 4) * (CELL + GAP) + GAP, top + down * (CELL + GAP)), PAPER)
+    if title:
+        font = ImageFont.load_default(12)
+        ImageDraw.Draw(sheet).text((GAP, GAP // 2), " ".join(title.split()), fill=INK, font=font)
+    for number, picture in enumerate(shown):
+        way = Image.Resampling.NEAREST if max(picture.size) < CELL else Image.Resampling.LANCZOS
+        row, column = divmod(number, across)
+        tile = ImageOps.contain(picture, (CELL, CELL), way)
+        sheet.paste(tile, (GAP + column * (CELL + GAP), top + row * (CELL + GAP)))
+    return sheet
+
+
+def write_grid(x: Tensor, path: Path, mark: Mark) -> None:
+    """Pictures (n, c, h, w) as one file, whole or as it was before: the live preview."""
+    shown = [Image.fromarray(signal_of(row).array) for row in x]
+    pictures.write(Signal("image", np.asarray(grid(shown))), path, mark)

@@ -1,0 +1,156 @@
+"""Drawing what was wished for: from noise, around what is known, or from a sketch; into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from harmonia.generators import Condition, Saved, Watch
+from harmonia.generators.diffusion import Diffusion
+from harmonia.generators.guidance import keep
+from harmonia.generators.samplers import DDIM
+from harmonia.modalities import image as pictures
+from harmonia.modalities.generated import Mark
+from harmonia.tasks.canvas import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid
+from harmonia.tasks.imagine import Wish
+from harmonia.types import HarmoniaError
+
+TOGETHER = 4
+"""Pictures that are drawn at once: who stops has those before them."""
+PREVIEWS = 10
+"""How often, of the steps of a picture, the preview is written anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How many pictures, in how many steps (None: the generator's own), how near to the cue, which seed."""
+
+    n: int = 8
+    steps: int | None = None
+    guidance: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.n < 1 or (self.steps is not None and self.steps < 1):
+            raise HarmoniaError(f"draw at least 1 picture in at least 1 step (got {self.n} in {self.steps})")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What to begin with: nothing, what is ``known`` of the picture, or a ``sketch`` (c, h, w) in [-1, 1].
+
+    ``strength`` is how far to go from the sketch: below 1 its coarse features stay (SDEdit).
+    """
+
+    known: Known | None = None
+    sketch: Tensor | None = None
+    strength: float = 1.0
+
+
+def draw_into(
+    folder: Path,
+    saved: Saved,
+    wish: Wish,
+    sampling: Sampling,
+    *,
+    preview: Path | None = None,
+    complete: Path | None = None,
+    mask: Path | None = None,
+    like: Path | None = None,
+    strength: float = 0.6,
+    progress: bool = False,
+) -> Drawn:
+    """Draw pictures into a folder, each written when it is done; if stopped, those that are done are there.
+
+    ``preview`` is a file that shows the pictures as they come to be; ``complete`` a picture of which what is
+    transparent, or white in ``mask``, is to be drawn; ``like`` a sketch to start from, gone from as far as
+    ``strength``. HarmoniaError for files that cannot be read or written.
+    """
+    shape = shape_of(saved.generator)
+    start, given = Start(), None
+    if complete is not None:
+        known = read_known(complete, shape, mask)
+        start, given = Start(known=known), known.x.where(known.mask, torch.ones(()))
+    elif like is not None:
+        given = tensor_of(pictures.read(like), shape)
+        start = Start(sketch=given, strength=strength)
+    cue = wish.cue or "anything"
+    mark = Mark(saved.facts.name or type(saved.generator).__name__, saved.identity, cue, sampling.seed,
+                composite=complete is not None)  # fmt: skip
+    gallery = Gallery(folder, f"{cue} {sampling.seed}", mark)
+    if given is not None:
+        gallery.show(given)
+    bar = tqdm(desc="imagining", unit="step", disable=not progress, leave=False)
+
+    def watch(step: int, of: int, x: Tensor) -> None:
+        bar.total = of * -(-sampling.n // TOGETHER)
+        bar.update()
+        if preview is not None and (step == of or step % max(1, of // PREVIEWS) == 0):
+            write_grid(x, preview, mark)
+
+    title = f"{cue}: {wish.how}"
+    try:
+        with bar:
+            for several in draw(saved, wish.condition, sampling, start, watch):
+                for x in several:
+                    gallery.add(x)
+    except KeyboardInterrupt:
+        if gallery.files:
+            gallery.sheet(title)
+        raise
+    return Drawn(tuple(gallery.files), gallery.sheet(title))
+
+
+@torch.no_grad()
+def draw(
+    saved: Saved,
+    condition: Condition,
+    sampling: Sampling,
+    start: Start | None = None,
+    watch: Watch | None = None,
+) -> Iterator[Tensor]:
+    """Pictures (k, c, h, w), some at a time, ``sampling.n`` together.
+
+    A condition of one row is that of all of them, each from other random numbers. One of n rows is a series
+    (from one memory to another): each from the same random numbers, so that only the condition changes.
+    """
+    n, series = sampling.n, len(condition) > 1
+    if series and len(condition) != n:
+        raise HarmoniaError(f"there are {len(condition)} conditions for {n} pictures")
+    random = torch.Generator().manual_seed(sampling.seed)
+    for first in range(0, n, 1 if series else TOGETHER):
+        if series:
+            random.manual_seed(sampling.seed)
+        rows = torch.tensor([first]) if series else torch.zeros(min(TOGETHER, n - first), dtype=torch.int64)
+        told = condition.rows(rows).to(saved.generator.device)
+        yield _sample(saved, told, sampling, start or Start(), random, watch).cpu()
+
+
+def _sample(
+    saved: Saved, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
+) -> Tensor:
+    model = saved.generator
+    if start.known is None and start.sketch is None:
+        return model.sample(told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch)
+    if not isinstance(model, Diffusion):
+        kind = type(model).__name__
+        raise HarmoniaError(f"a {kind} can only draw whole pictures from nothing: give a diffusion's folder")
+    if start.sketch is not None:
+        begin = start.sketch.to(model.device).expand(len(told), -1, -1, -1)
+        return model.sample(
+            told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch,
+            begin=begin, start=start.strength,
+        )  # fmt: skip
+    assert start.known is not None
+    x, mask = start.known.x.to(model.device), start.known.mask.to(model.device)
+    return model.sample(
+        told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch,
+        # new noise in every step: what is known then reaches what is drawn, and ends as it is
+        sampler=DDIM(eta=1.0), guide=lambda predict: keep(predict, model.path, x, mask),
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""evaluate, for generators: how real, how varied and how fitting the pictures are that one draws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harmonia.generators import Condition, Generator
+from harmonia.metrics import (
+    Classifies,
+    Features,
+    Moments,
+    bootstrap,
+    bytes_of,
+    class_accuracy,
+    density_coverage,
+    distance_name,
+    frechet,
+    frechet_at_infinity,
+    frechet_interval,
+    inception_score,
+    kernel_distance,
+    moments,
+    precision_recall,
+)
+from harmonia.types import HarmoniaError
+
+BATCH = 250
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Pictures uint8 (n, c, h, w), how many steps each took, and the process's CPU seconds for all."""
+
+    x: Tensor
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value, and its interval where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Real:
+    """Real pictures uint8 (n, c, h, w), as what is generated is compared with them in some features."""
+
+    def __init__(self, x: Tensor, features: Features) -> None:
+        self.x, self.network = x, features
+        self.features = features.features(x)
+        self.moments: Moments = moments(self.features)
+
+    def again(self, n: int, seed: int = 0) -> Tensor:
+        """Numbers of n real pictures drawn with replacement: what no generator of these data can beat."""
+        return torch.randint(len(self.x), (n,), generator=torch.Generator().manual_seed(seed))
+
+
+def draw_pictures(
+    generator: Generator,
+    condition: Condition,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch: int = BATCH,
+    seed: int = 0,
+) -> Drawn:
+    """One picture for each row of ``condition``; ``steps`` and ``guidance`` None for the method's own."""
+    own = torch.Generator().manual_seed(seed)
+    counted = [1]
+    given = {} if guidance is None else {"guidance": guidance}
+    parts = []
+    begun = time.process_time()
+    for start in range(0, len(condition), batch):
+        some = condition.rows(torch.arange(start, min(start + batch, len(condition)))).to(generator.device)
+        with torch.no_grad():
+            x = generator.sample(
+                some, steps=steps, generator=own, watch=lambda i, of, x: counted.append(of), **given
+            )
+        parts.append(bytes_of(x.cpu()))
+    return Drawn(torch.cat(parts), max(counted), time.process_time() - begun)
+
+
+def figures(x: Tensor, real: Real, labels: Tensor | None = None, *, draws: int = 200) -> dict[str, Figure]:
+    """Every measure of pictures x uint8 (n, c, h, w) against real ones, by name.
+
+    ``labels`` (n,) are the classes that were asked for, where the features come from a classifier of them.
+    Precision, recall, density and coverage are of as many real pictures as generated ones, at most.
+    """
+    if len(x) < 10:
+        raise HarmoniaError(f"{len(x)} pictures say nothing about a generator: draw 10 at least, better 5000")
+    network, f = real.network, real.features
+    y = network.features(x)
+    if len(f) > len(y):
+        f = f[torch.randperm(len(f), generator=torch.Generator().manual_seed(0))[: len(y)]]
+    fd = frechet_interval(y, real.moments, draws=draws)
+    kernel = kernel_distance(y, real.features)
+    near, cover = precision_recall(y, f), density_coverage(y, f)
+    found = {
+        distance_name(network): Figure(frechet(moments(y), real.moments), fd.low, fd.high),
+        "FD at infinity": Figure(frechet_at_infinity(y, real.moments)),
+        "KD": Figure(kernel.value, kernel.value - kernel.deviation, kernel.value + kernel.deviation),
+        "precision": Figure(near.fidelity),
+        "recall": Figure(near.diversity),
+        "density": Figure(cover.fidelity),
+        "coverage": Figure(cover.diversity),
+    }
+    if isinstance(network, Classifies):
+        p = network.probabilities(x)
+        found["Inception Score"] = Figure(inception_score(p).value)
+        if labels is not None:
+            right = bootstrap(class_accuracy(p, labels))
+            found["class accuracy"] = Figure(right.mean, right.low, right.high)
+    return found
+
+
+def evaluate_generator(
+    generator: Generator,
+    condition: Condition,
+    real: Real,
+    *,
+    labels: Tensor | None = None,
+    real_labels: Tensor | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """A table: every measure of what is drawn for ``condition``, and the same of real pictures drawn again.
+
+    Args:
+        generator: what draws.
+        condition: a row for each picture to draw; 5,000 are usual here.
+        real: the pictures that it learned, in the features of a judge that has not guided it.
+        labels: (n,) the classes that ``condition`` asks for.
+        real_labels: those of the real pictures.
+        steps: of the sampler; ``guidance`` of it; None for the method's own.
+        seed: of the noise.
+    """
+    drawn = draw_pictures(generator, condition, steps=steps, guidance=guidance, seed=seed)
+    rows = real.again(len(condition), seed)
+    ours = figures(drawn.x, real, labels)
+    floor = figures(real.x[rows], real, None if real_labels is None else real_labels[rows], draws=2)
+    speed = len(condition) / max(drawn.seconds, 1e-9)
+    table = [_row("sampler steps", Figure(drawn.steps), None), _row("images/s of CPU", Figure(speed), None)]
+    return table + [_row(name, figure, floor.get(name)) for name, figure in ours.items()]
+
+
+def _row(measure: str, ours: Figure, real: Figure | None) -> dict[str, Any]:
+    return {
+        "measure": measure,
+        "value": ours.value,
+        "low": ours.low,
+        "high": ours.high,
+        "real": real.value if real else None,
+    }
+
+
+def summary(found: Mapping[str, Figure]) -> dict[str, float]:
+    """The values alone; the Frechet distance, whatever its features, is called FD."""
+    return {"FD" if name.startswith(("FD (", "FID")) else name: f.value for name, f in found.items()}

@@ -1,0 +1,244 @@
+"""imagine: encode -> settle -> generate. What a picture is to be of, from cues and a memory."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import harmonia.generators
+from harmonia.encoders import load as load_encoders
+from harmonia.encoders import unit
+from harmonia.generators import Condition, Saved, load_generator, spell
+from harmonia.model import Model
+from harmonia.tasks.collection import Collection
+from harmonia.tasks.cues import Media, read_cues
+from harmonia.types import Code, HarmoniaError, Recollection
+
+SHIPPED = Path(harmonia.generators.__file__).parent / "mini"
+"""The folder of the generator that ships."""
+ORDER = ("image", "text", "video", "audio")
+"""Of which modality a settled code is taken, where there are several in the generator's space."""
+NOWHERE = "from the cue itself"
+
+Given = Mapping[str, Media | None]
+"""What people give, by modality."""
+
+
+def load(folder: str | Path | None = None, device: str = "auto") -> Saved:
+    """A generator by its folder, or the one that ships; HarmoniaError if there is none."""
+    from harmonia.encoders.tower import place
+
+    path = SHIPPED if folder is None else Path(folder).expanduser()
+    if not path.is_dir():
+        raise HarmoniaError(
+            f"there is no generator in {path}: `harmonia train` lists recipes that make one, in RUN/model"
+        )
+    return load_generator(path, place(device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wish:
+    """What a picture is to be of: ``condition`` of one row, ``cue`` and ``how`` it came about in words.
+
+    ``found`` is what the memory answered, None where it was not asked or has nothing to say.
+    """
+
+    condition: Condition
+    cue: str
+    how: str
+    found: Recollection | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Imagination:
+    """A generator, and the memory that it draws from, if there is one."""
+
+    saved: Saved
+    collection: Collection | None = None
+    device: str = "auto"
+
+    def wish(
+        self, given: Given, from_memory: bool | None = None, found: Recollection | None = None
+    ) -> Wish:
+        """The condition that cues stand for. ``found`` is what the memory answers, if it was asked already.
+
+        ``from_memory`` true takes the settled state of the memory: its code in the generator's space, of a
+        picture rather than of words, and the words of the first record; false the cues as they are; None the
+        memory where it finds something, else the cues.
+
+        HarmoniaError if there are no cues, one cannot be read, the generator cannot be told any of it, or the
+        memory has to answer and cannot.
+        """
+        given = {modality: media for modality, media in given.items() if media not in (None, (), [])}
+        told = self.saved.generator.config.condition
+        if not given:
+            if told.classes or told.text or told.code:
+                raise HarmoniaError("nothing to imagine: give words, or --image, --audio or --video")
+            return Wish(Condition(1), "", "of nothing in particular: this generator is not told what to draw")
+        words, code = _words(given), None
+        found, how = self._recall(given, from_memory, found)
+        if found is not None:
+            words = next((p.text for p in found.records[0].record.parts if p.text), words)
+            code = self._settled(found)
+        if code is None and told.code:
+            code = self._raw(given)
+        return Wish(self._condition(code, words), _cue(given), how, found)
+
+    def between(self, first: str, second: str, n: int) -> Wish:
+        """``n`` conditions on the great circle from one record's code to another's; ids as in ``show``."""
+        if not self.saved.generator.config.condition.code:
+            raise HarmoniaError("this generator is told no codes, and has nothing between two memories")
+        if n < 2:
+            raise HarmoniaError(f"between two memories there are at least 2 pictures, both ends (got {n})")
+        ends = [torch.from_numpy(self._code_of(one)) for one in (first, second)]
+        codes = torch.stack([slerp(ends[0], ends[1], t / (n - 1)) for t in range(n)])
+        return Wish(Condition(n, code=codes), f"between {first} and {second}", "from the memory")
+
+    def _condition(self, code: NDArray[np.float32] | None, words: str) -> Condition:
+        told, said = self.saved.generator.config.condition, dict[str, Tensor]()
+        if code is not None:
+            said["code"] = torch.from_numpy(code)[None]
+        if told.text and words:
+            said["text"] = spell([words], told.text)
+        if told.classes and words:
+            names = self.saved.facts.labels or tuple((str(i),) for i in range(told.classes))
+            label = label_of(words, names)
+            if label is not None:
+                said["label"] = torch.tensor([label])
+            elif not said:
+                known = ", ".join(one[0] for one in names[:20]) + (", ..." if len(names) > 20 else "")
+                raise HarmoniaError(f"this generator knows no {words!r}: it draws {known}")
+        if not said:
+            raise HarmoniaError(
+                "this generator is told words: give some, or a memory that has words for what you give"
+                if told.text or told.classes
+                else "this generator draws what it likes: give no cue"
+            )
+        return Condition(1, **said)
+
+    def _recall(
+        self, given: Given, from_memory: bool | None, found: Recollection | None
+    ) -> tuple[Recollection | None, str]:
+        """What the memory answers, and where the condition then comes from."""
+        if from_memory is False:
+            return None, NOWHERE
+        if self.collection is None or not self.collection.exists:
+            if from_memory:
+                raise HarmoniaError("no memory here: `harmonia remember FOLDER` first, or take --from-cue")
+            return None, f"no memory here: {NOWHERE}"
+        try:
+            found = found or self.collection.recall(
+                given.get("text"), given.get("image"), given.get("audio"), given.get("video")
+            )
+        except HarmoniaError as error:
+            if from_memory:
+                raise
+            return None, f"{error}: {NOWHERE}"
+        if found.abstained or not found.records:
+            if from_memory:
+                raise HarmoniaError("nothing that is remembered matches: take --from-cue")
+            return None, f"nothing that is remembered matches: {NOWHERE}"
+        told = self.saved.generator.config.condition
+        if told.code and self._settled(found) is None:
+            if from_memory:
+                raise HarmoniaError(
+                    "the memory holds no codes of this generator's space: remember with --model mini"
+                )
+            return None, f"the memory holds no codes of this generator's space: {NOWHERE}"
+        first = found.records[0]
+        name = str(first.record.metadata.get("name") or first.record.id[:8])
+        return found, f"from the memory: {name} ({first.probability:.0%})"
+
+    def _settled(self, found: Recollection) -> NDArray[np.float32] | None:
+        """The settled code in the generator's space."""
+        codes = [code for code in found.codes.values() if code.space == self.saved.facts.space]
+        return min(codes, key=lambda c: ORDER.index(c.modality)).vector if codes else None
+
+    def _raw(self, given: Given) -> NDArray[np.float32]:
+        """The cues' own codes in the generator's space, as one."""
+        cues = read_cues(self._model, given, (), {}, float("inf"))
+        codes = [cue.content.vector for cue in cues if isinstance(cue.content, Code)]
+        if not codes:
+            raise HarmoniaError(f"no encoder of this generator's space takes {' or '.join(given)}")
+        both: NDArray[np.float32] = unit(np.sum(codes, axis=0)[None])[0]
+        return both
+
+    @cached_property
+    def _model(self) -> Model:
+        """The encoders of the generator's space: those of the memory, or those that ship."""
+        held = self.collection.model.encoders if self.collection and self.collection.exists else ()
+        for encoders in (held, load_encoders(("mini",), self.device)):
+            own = tuple(e for e in encoders if e.space == self.saved.facts.space)
+            if own:
+                return Model(("",), own)
+        raise HarmoniaError(
+            f"this generator is told codes of {self.saved.facts.space!r}, which neither mini nor the memory "
+            "makes: give --memory of one that was made with that model"
+        )
+
+    def _code_of(self, record_id: str) -> NDArray[np.float32]:
+        """The mean code of a record in the generator's space, of its picture if it has one."""
+        if self.collection is None:
+            raise HarmoniaError("no memory here: `harmonia remember FOLDER` first")
+        record = self.collection.show(record_id)
+        table, _ = self.collection.bound()
+        own = [e for e in self.collection.model.encoders if e.space == self.saved.facts.space]
+        for encoder in sorted(own, key=lambda e: ORDER.index(e.modality)):
+            held = table.encoders[encoder.name]
+            rows = held.codes[held.record == table.record_ids.index(record.id)]
+            if len(rows):
+                mean: NDArray[np.float32] = unit(rows.mean(axis=0)[None])[0]
+                return mean
+        raise HarmoniaError(
+            f"record {record.id[:8]} has no code in this generator's space: remember it with --model mini"
+        )
+
+
+def slerp(first: Tensor, second: Tensor, t: float) -> Tensor:
+    """The unit vector a share t of the way from one to another along their great circle; both float (d,)."""
+    angle = torch.arccos((first @ second).clamp(-1, 1))
+    if angle.sin() < 1e-4:
+        return torch.nn.functional.normalize(torch.lerp(first, second, t), dim=0)
+    return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / angle.sin()
+
+
+def label_of(words: str, labels: Sequence[Sequence[str]]) -> int | None:
+    """The class that words name in any of its languages; None if none, HarmoniaError if several."""
+    text = _plain(words)
+    named = [
+        i
+        for i, names in enumerate(labels)
+        if any(re.search(rf"(?<!\w){re.escape(_plain(name))}(?!\w)", text) for name in names)
+    ]
+    if len(named) > 1:
+        several = " and ".join(labels[i][0] for i in named)
+        raise HarmoniaError(f"the words name {several}: one picture is of one of them")
+    return named[0] if named else None
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _words(given: Given) -> str:
+    said = given.get("text")
+    return said if isinstance(said, str) else ""
+
+
+def _cue(given: Given) -> str:
+    """What was given, in words, for people."""
+    names = []
+    for modality, media in given.items():
+        for one in media if isinstance(media, list | tuple) else [media]:
+            is_file = isinstance(one, Path) or (modality != "text" and isinstance(one, str))
+            names.append(Path(str(one)).name if is_file else one if isinstance(one, str) else modality)
+    return " + ".join(names)

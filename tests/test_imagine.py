@@ -1,0 +1,372 @@
+"""imagine and what belongs to it: a real memory, generators trained for seconds, the command line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from harmonia.cli import main
+from harmonia.encoders import load as load_encoders
+from harmonia.generators import Batch, Condition, ConditionConfig, Facts, load_generator, save_generator
+from harmonia.generators.autoencoder import VAE, VAEConfig
+from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.modalities import image as pictures
+from harmonia.tasks.canvas import read_known, signal_of, tensor_of
+from harmonia.tasks.collection import Collection
+from harmonia.tasks.draw import Sampling, Start, draw
+from harmonia.tasks.imagine import Imagination, Wish, label_of, load, slerp
+from harmonia.types import HarmoniaError, Signal
+
+THINGS = {"apple": "#d02020", "leaf": "#20a030", "sea": "#2040d0", "sun": "#f0c010"}
+SIDE = 16
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def emoji(name: str, side: int = 64) -> Image.Image:
+    image = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(image)
+    shape = draw.ellipse if name in ("apple", "sun") else draw.rectangle
+    shape((side // 5, side // 5, side - side // 5, side - side // 5), fill=THINGS[name])
+    return image
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    folder = tmp_path_factory.mktemp("media")
+    for name in THINGS:
+        emoji(name).save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"the {name}")
+    found = Collection(folder / "memory.harmonia")
+    assert found.remember(folder).remembered == len(THINGS)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flow that was told the code of each picture for some steps."""
+    torch.manual_seed(0)
+    encoder = next(e for e in load_encoders(("mini",)) if e.modality == "image")
+    signals = [Signal("image", np.asarray(emoji(name))) for name in THINGS]
+    codes = torch.from_numpy(encoder.encode(signals))
+    x = torch.stack([tensor_of(signal, (3, SIDE, SIDE)) for signal in signals])
+    told = ConditionConfig(code=encoder.dim)
+    model = Diffusion(
+        DiffusionConfig(shape=(3, SIDE, SIDE), channels=(1, 1), condition=told, sampler="euler", steps=6)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    rows = torch.arange(16) % len(THINGS)
+    for _ in range(60):
+        loss = model.losses(Batch(x[rows], Condition(16, code=codes[rows])))["model"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("generators") / "flow"
+    save_generator(folder, model, facts=Facts("little flow", encoder.space))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A linear VAE of the pictures."""
+    torch.manual_seed(0)
+    x = torch.stack(
+        [tensor_of(Signal("image", np.asarray(emoji(name))), (3, SIDE, SIDE)) for name in THINGS]
+    ).repeat(4, 1, 1, 1)
+    model = VAE(VAEConfig(shape=(3, SIDE, SIDE), dim=4, network="linear", sigma=0.3))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(300):
+        loss = model.losses(Batch(x, Condition(len(x))))["model"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("generators") / "vae"
+    save_generator(folder, model, facts=Facts("little VAE"))
+    return folder
+
+
+@pytest.fixture
+def harmonia(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """The command line in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["harmonia", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return int(ended.value.code or 0), shown.out, shown.err
+
+    return run
+
+
+def pixels(file: Path) -> Tensor:
+    return torch.from_numpy(pictures.read(file).array.astype(np.float32))
+
+
+def distance(file: Path, name: str) -> float:
+    real = np.asarray(emoji(name).resize((SIDE, SIDE)), dtype=np.float32)
+    return float((pixels(file) - torch.from_numpy(real)).abs().mean())
+
+
+def test_a_half_picture_is_imagined_whole_from_the_memory(
+    harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path
+) -> None:
+    half = emoji("apple")
+    half.paste("black", (0, 32, 64, 64))
+    half.save(tmp_path / "half.png")
+    base = (
+        "imagine",
+        "apple",
+        "--image",
+        "half.png",
+        "-m",
+        collection.root,
+        "--generator",
+        trained,
+        "-n",
+        "2",
+    )
+    code, out, err = harmonia(*base)
+    assert code == 0 and "from the memory: apple" in err
+    files = [tmp_path / line for line in out.splitlines()]
+    assert [file.name for file in files] == ["apple-half-png-0-1.png", "apple-half-png-0-2.png"]
+    assert (tmp_path / "imagined" / "apple-half-png-0-sheet.png").is_file()
+    right = [distance(file, "apple") for file in files]
+    other = [distance(file, "sea") for file in files]
+    assert max(right) < min(other)
+
+
+def test_words_find_a_memory_or_speak_for_themselves(collection: Collection, trained: Path) -> None:
+    imagination = Imagination(load(trained), collection)
+    settled = imagination.wish({"text": "the sea"})
+    assert settled.found is not None and settled.found.records[0].record.metadata["name"] == "sea"
+    stored = torch.from_numpy(imagination._code_of(settled.found.records[0].record.id))
+    assert settled.condition.code is not None
+    assert float(settled.condition.code[0] @ stored) > 0.99
+    raw = imagination.wish({"text": "the sea"}, from_memory=False)
+    assert raw.found is None and raw.condition.code is not None
+    assert float(raw.condition.code[0] @ stored) < 0.9
+    unknown = imagination.wish({"text": "xylophone quartz"})
+    assert unknown.found is None and "nothing that is remembered matches" in unknown.how
+    with pytest.raises(HarmoniaError, match="nothing that is remembered matches"):
+        imagination.wish({"text": "xylophone quartz"}, from_memory=True)
+    with pytest.raises(HarmoniaError, match="no memory here"):
+        Imagination(load(trained)).wish({"text": "the sea"}, from_memory=True)
+
+
+def test_the_same_seed_gives_the_same_picture(harmonia: Cli, trained: Path, tmp_path: Path) -> None:
+    base = ("imagine", "a", "sea", "--generator", trained, "-n", "5", "--steps", "3")
+    assert [harmonia(*base, "--seed", seed, "--out", f"at{i}")[0] for i, seed in enumerate("772")] == [0] * 3
+    same, again, other = (
+        [pixels(f) for f in sorted((tmp_path / f"at{i}").glob("*[1-5].png"))] for i in range(3)
+    )
+    assert len(same) == 5
+    assert all(torch.equal(a, b) for a, b in zip(same, again, strict=True))
+    assert not torch.equal(same[0], other[0]) and not torch.equal(same[0], same[1])
+
+
+def test_what_is_known_stays(harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path) -> None:
+    whole = emoji("leaf").convert("RGBA")
+    whole.paste((0, 0, 0, 0), (32, 0, 64, 64))
+    whole.save(tmp_path / "cut.png")
+    code, out, _ = harmonia(
+        "imagine", "--complete", "cut.png", "-m", collection.root, "--generator", trained, "-n", "2",
+        "--preview", "live.png",
+    )  # fmt: skip
+    assert code == 0 and (tmp_path / "live.png").is_file()
+    known = read_known(tmp_path / "cut.png", (3, SIDE, SIDE))
+    assert known.mask[:, : SIDE // 2].all() and not known.mask[:, SIDE // 2 :].any()
+    for line in out.splitlines():
+        drawn = tensor_of(pictures.read(tmp_path / line), (3, SIDE, SIDE))
+        assert torch.equal(drawn[:, known.mask], known.x[:, known.mask])
+        mark = pictures.mark_of(tmp_path / line)
+        assert mark is not None and mark.composite
+    # by a mask the other half is drawn: white says where
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save(tmp_path / "mask.png")
+    given = read_known(tmp_path / "cut.png", (3, SIDE, SIDE), tmp_path / "mask.png")
+    assert torch.equal(given.mask, ~known.mask)
+
+
+def test_a_sketch_is_followed_as_far_as_asked(trained: Path) -> None:
+    saved = load(trained)
+    sketch = tensor_of(Signal("image", np.asarray(emoji("sun"))), (3, SIDE, SIDE))
+    condition = Condition(1, code=torch.zeros(1, saved.generator.config.condition.code))
+    far = [
+        float(
+            (next(draw(saved, condition, Sampling(2, 4, 1.0, 3), Start(sketch=sketch, strength=s))) - sketch)
+            .abs()
+            .mean()
+        )
+        for s in (0.05, 0.5, 1.0)
+    ]
+    assert far[0] < 0.1 and far[0] < far[1] < far[2]
+
+
+def test_from_one_memory_to_another(
+    harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path
+) -> None:
+    ids = {r.metadata["name"]: r.id for r in collection.store.records()}
+    code, out, _ = harmonia(
+        "imagine", "--between", ids["apple"][:8], ids["sea"], "-n", "5", "-m", collection.root,
+        "--generator", trained,
+    )  # fmt: skip
+    files = [tmp_path / line for line in out.splitlines()]
+    assert code == 0 and len(files) == 5
+    assert distance(files[0], "apple") < distance(files[0], "sea")
+    assert distance(files[-1], "sea") < distance(files[-1], "apple")
+    a, b = torch.nn.functional.normalize(torch.randn(2, 8, dtype=torch.float64), dim=1)
+    steps = torch.stack([slerp(a, b, t / 4) for t in range(5)])
+    angles = (steps[:-1] * steps[1:]).sum(1).arccos()
+    assert torch.allclose(steps.norm(dim=1), torch.ones(5, dtype=torch.float64))
+    assert torch.allclose(angles, angles[:1].expand(4)) and torch.allclose(steps[-1], b)
+
+
+def test_words_name_a_class_in_any_language(tmp_path: Path) -> None:
+    labels = (("zero", "null", "零"), ("one", "eins", "一"), ("two", "zwei", "二"))
+    assert [label_of(words, labels) for words in ("a Two", "EINS", "零", "twofold")] == [2, 1, 0, None]
+    with pytest.raises(HarmoniaError, match="zero and two"):
+        label_of("null oder zwei", labels)
+    model = Diffusion(DiffusionConfig(shape=(1, 8, 8), channels=(1,), condition=ConditionConfig(classes=3)))
+    save_generator(tmp_path / "digits", model, facts=Facts("digits", labels=labels))
+    imagination = Imagination(load(tmp_path / "digits"))
+    assert imagination.wish({"text": "eine eins"}).condition.parts().keys() == {"label"}
+    with pytest.raises(HarmoniaError, match="knows no 'nine': it draws zero, one, two"):
+        imagination.wish({"text": "nine"})
+
+
+def test_a_generator_that_is_told_words_gets_those_of_the_memory(
+    collection: Collection, tmp_path: Path
+) -> None:
+    model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), condition=ConditionConfig(text=16)))
+    save_generator(tmp_path / "words", model)
+    emoji("sun").save(tmp_path / "it.png")
+    cues = {"text": "sun", "image": (tmp_path / "it.png",)}
+    wish = Imagination(load(tmp_path / "words"), collection).wish(cues)
+    assert wish.condition.text is not None
+    said = bytes(int(b) - 1 for b in wish.condition.text[0] if b).decode()
+    assert said == "the sun"
+    with pytest.raises(HarmoniaError, match="is told words"):
+        Imagination(load(tmp_path / "words")).wish({"image": (tmp_path / "it.png",)})
+
+
+def test_bad_input_is_one_line(
+    harmonia: Cli, collection: Collection, trained: Path, vae: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(emoji_bytes(tmp_path)[:60])
+    (tmp_path / "file").write_text("not a folder")
+    flow = ("imagine", "sun", "--generator", trained)
+    cases = {
+        ("imagine", "sun", "--generator", tmp_path / "nowhere"): "there is no generator",
+        ("imagine", "sun", "--generator", tmp_path): "cannot read",
+        ("imagine", "--generator", trained): "nothing to imagine",
+        (*flow, "-m", tmp_path / "no-memory"): "no memory in",
+        (*flow, "--from-memory"): "no memory here",
+        ("imagine", "--vary", "broken.png", "--generator", trained): "broken.png",
+        (*flow, "--complete", "broken.png"): "broken.png",
+        (*flow, "--to", "audio"): "no generator of audio",
+        (*flow, "--out", tmp_path / "file"): "is a file",
+        (*flow, "--between", "a", "b"): "leave out the cues",
+        (*flow, "-n", "0"): "-n",
+        (*flow, "--steps", "0"): "--steps",
+        ("imagine", "sun", "--generator", vae): "draws what it likes",
+        ("imagine", "--generator", vae, "--like", "plain.png", "-n", "1"): "draws what it likes",
+        ("reconstruct", "broken.png", "--generator", vae): "broken.png",
+        ("reconstruct", "plain.png", "--generator", trained): "no autoencoder",
+    }
+    for arguments, said in cases.items():
+        code, out, err = harmonia(*arguments)
+        assert code != 0 and out == "" and said in err, (arguments, err)
+        assert len([line for line in err.splitlines() if not line.startswith(("Usage", "Try"))]) <= 2
+        assert "Traceback" not in err
+    assert not list(tmp_path.glob("imagined/*")) and not list(tmp_path.glob("reconstructed/*"))
+
+
+def emoji_bytes(folder: Path) -> bytes:
+    emoji("sun").save(folder / "plain.png")
+    return (folder / "plain.png").read_bytes()
+
+
+def test_a_full_disk_and_a_stop_leave_whole_files(
+    harmonia: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Image.Image.save
+
+    def full(self: Image.Image, file: object, *rest: object, **more: object) -> None:
+        if len(list(tmp_path.glob("imagined/*.png"))) >= 3:
+            Path(str(file)).write_bytes(b"half of a")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(self, file, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    base = ("imagine", "sun", "--generator", trained, "-n", "6", "--steps", "2")
+    code, _, err = harmonia(*base)
+    assert code == 1 and "No space left on device" in err and "Traceback" not in err
+    left = list((tmp_path / "imagined").iterdir())
+    assert len(left) == 3 and all(pictures.mark_of(file) for file in left)
+    monkeypatch.setattr(Image.Image, "save", plain)
+    shutil.rmtree(tmp_path / "imagined")
+    told = 0
+
+    def stop(self: Diffusion, condition: Condition, **options: object) -> Tensor:
+        nonlocal told
+        told += 1
+        if told > 1:
+            raise KeyboardInterrupt
+        return torch.zeros(len(condition), 3, SIDE, SIDE)
+
+    monkeypatch.setattr(Diffusion, "sample", stop)
+    assert harmonia(*base)[0] == 130
+    assert sorted(f.name for f in (tmp_path / "imagined").iterdir()) == [
+        "sun-0-1.png", "sun-0-2.png", "sun-0-3.png", "sun-0-4.png", "sun-0-sheet.png",
+    ]  # fmt: skip
+
+
+def test_reconstruct_denoise_and_anomaly(
+    harmonia: Cli, collection: Collection, vae: Path, tmp_path: Path
+) -> None:
+    emoji("leaf").save(tmp_path / "leaf.png")
+    noise = np.random.default_rng(0).normal(0, 100, (SIDE, SIDE, 3))
+    noisy = np.clip(np.asarray(emoji("leaf", SIDE)) + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "noisy.png")
+    strange = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(strange).save(tmp_path / "strange.png")
+    code, out, _ = harmonia("reconstruct", "leaf.png", "--generator", vae)
+    assert code == 0 and out.strip() == str(Path("reconstructed") / "leaf-1.png")
+    assert distance(tmp_path / out.strip(), "leaf") < 24
+    mark = pictures.mark_of(tmp_path / out.strip())
+    assert mark is not None and (mark.generator, mark.cue, mark.seed) == ("little VAE", "leaf.png", None)
+    _, out, _ = harmonia("denoise", "noisy.png", "--generator", vae)
+    before = tensor_of(pictures.read(tmp_path / "noisy.png"), (3, SIDE, SIDE))
+    real = tensor_of(Signal("image", np.asarray(emoji("leaf"))), (3, SIDE, SIDE))
+    after = tensor_of(pictures.read(tmp_path / out.strip()), (3, SIDE, SIDE))
+    assert (after - real).abs().mean() < (before - real).abs().mean()
+    code, out, _ = harmonia(
+        "anomaly", "leaf.png", "strange.png", "--generator", vae, "-m", collection.root, "--json"
+    )
+    found = json.loads(out)["files"]
+    assert code == 0 and [one["path"] for one in found] == ["strange.png", "leaf.png"]
+    assert found[0]["rank"] == 1.0 and found[1]["rank"] < 1.0 and found[0]["score"] > found[1]["score"]
+
+
+def test_the_condition_is_one_row_or_a_series(trained: Path) -> None:
+    saved = load_generator(trained)
+    wish = Wish(Condition(3, code=torch.zeros(3, saved.generator.config.condition.code)), "", "")
+    drawn = torch.cat(list(draw(saved, wish.condition, Sampling(3, 2, 1.0, 0))))
+    assert torch.equal(drawn[0], drawn[1]), "a series differs by its conditions only"
+    with pytest.raises(HarmoniaError, match="3 conditions for 2"):
+        next(draw(saved, wish.condition, Sampling(2)))
+    with pytest.raises(HarmoniaError, match="at least 1"):
+        Sampling(0)
+    assert signal_of(torch.ones(1, 2, 2)).array.shape == (2, 2, 3)

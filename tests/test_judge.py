@@ -1,0 +1,259 @@
+"""The judges, and what they say of generators, on tiny data that these tests write."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.generation import goals, rows_of, systems
+from benchmarks.generation_runs import sheet, timed
+from harmonia.cli import cli
+from harmonia.encoders.trained import load_towers
+from harmonia.generators import (
+    Batch,
+    Condition,
+    ConditionConfig,
+    Generator,
+    GeneratorConfig,
+    Watch,
+    save_generator,
+)
+from harmonia.generators.saved import KINDS
+from harmonia.recipes import prepare
+from harmonia.recipes.generation import GeneratorRun, Stage
+from harmonia.recipes.judge import emoji_records, load_judge
+from harmonia.recipes.pictures import load_pictures
+from harmonia.recipes.text_judge import Settings, text_judge
+from harmonia.tasks.evaluate_generator import Real, draw_pictures, evaluate_generator
+from harmonia.types import HarmoniaError
+
+SIDE, COUNT = 28, 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpotsConfig(GeneratorConfig):
+    """``noise``: the deviation of what is added to the spots."""
+
+    noise: float = 0.0
+
+
+class Spots(Generator):
+    """Draws what ``write_digits`` writes: a bright spot at the place of the digit."""
+
+    config: SpotsConfig
+
+    def __init__(self, config: SpotsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.level = nn.Parameter(torch.ones(()))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """How far the level of the spots is from the brightest pixel."""
+        return {"model": (self.level - batch.x.amax()).square()}
+
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Spots, in two steps."""
+        assert condition.label is not None
+        x = spots(condition.label).float() / 127.5 - 1
+        x = x + self.config.noise * torch.randn(x.shape, generator=generator)
+        for step in (1, 2):
+            if watch:
+                watch(step, 2, x)
+        return x
+
+
+def spots(labels: Tensor) -> Tensor:
+    """uint8 (n, 1, 28, 28), a bright spot of 6 x 6 at the place of the class."""
+    y, x = 2 + 9 * (labels // 4), 1 + 7 * (labels % 4)
+    place = torch.arange(SIDE)[None]
+    down, across = ((place >= z[:, None]) & (place < z[:, None] + 6) for z in (y, x))
+    return ((down[:, :, None] & across[:, None, :]) * 255).to(torch.uint8)[:, None]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of spots of shaky brightness, ten classes."""
+    folder = tmp_path_factory.mktemp("mnist")
+    labels = torch.randint(10, (COUNT,), generator=torch.Generator().manual_seed(1))
+    shaky = torch.rand(COUNT, 1, 1, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
+    pictures = (spots(labels)[:, 0] * shaky).to(torch.uint8)
+    np.savez(folder / "digits.npz", x=pictures.numpy(), y=labels.numpy())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a judge of these spots."""
+    changes = {"steps": "60", "batch": "32", "device": "cpu"}
+    outcome = prepare("judge", digits, changes).train(tmp_path_factory.mktemp("judge"))
+    assert outcome.figures["accuracy"] > 0.7
+    return outcome.model
+
+
+def test_a_judge_is_what_was_saved(judged: Path, digits: Path) -> None:
+    judge = load_judge(judged)
+    pictures = load_pictures("mnist", "val", data=digits)
+    assert judge.name.startswith("judge of mnist ") and judge.config.classes[3] == "three"
+    features, p = judge.features(pictures.x), judge.probabilities(pictures.x)
+    assert features.shape == (40, 64) and float(features.min()) == 0
+    torch.testing.assert_close(p.sum(1), torch.ones(40))
+    torch.testing.assert_close(judge.features(pictures.x.float() / 127.5 - 1), features)
+    torch.testing.assert_close(judge.features(pictures.x[:1]), features[:1], atol=1e-4, rtol=1e-4)
+    with pytest.raises(HarmoniaError, match="takes pictures"):
+        judge.features(pictures.x[:, :, 2:])
+
+
+def test_a_damaged_judge_is_refused(judged: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((judged / name).read_bytes())
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["config"]["features"] = 32
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(HarmoniaError, match="damaged"):
+        load_judge(tmp_path)
+    with pytest.raises(HarmoniaError):
+        load_judge(tmp_path / "absent")
+
+
+def test_a_good_generator_is_told_from_a_bad_one(judged: Path, digits: Path) -> None:
+    pictures = load_pictures("mnist", data=digits)
+    assert pictures.label is not None
+    real = Real(pictures.x, load_judge(judged))
+    asked = real.again(200)
+    config = {"shape": (1, SIDE, SIDE), "condition": ConditionConfig(classes=10)}
+
+    def table(noise: float) -> dict[str, dict[str, float]]:
+        rows = evaluate_generator(
+            Spots(SpotsConfig(noise=noise, **config)), pictures.condition(asked), real,
+            labels=pictures.label[asked], real_labels=pictures.label,
+        )  # fmt: skip
+        return {one["measure"]: one for one in rows}
+
+    good, bad = table(0.0), table(1.5)
+    distance = next(name for name in good if name.startswith("FD (judge of mnist"))
+    assert good["sampler steps"]["value"] == 2
+    assert good["class accuracy"]["value"] > good["class accuracy"]["real"] - 0.2
+    assert bad["class accuracy"]["value"] < good["class accuracy"]["value"] - 0.1
+    for name in (distance, "KD", "FD at infinity"):
+        assert good[name]["value"] < bad[name]["value"]
+        assert good[name]["real"] < bad[name]["value"]
+    assert good["class accuracy"]["low"] <= good["class accuracy"]["value"] <= good["class accuracy"]["high"]
+
+
+def test_pictures_do_not_depend_on_chance(judged: Path) -> None:
+    generator = Spots(SpotsConfig(shape=(1, SIDE, SIDE), noise=0.3))
+    asked = Condition(30, label=torch.arange(30) % 10)
+    first, again, other = (draw_pictures(generator, asked, batch=12, seed=s).x for s in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.dtype == torch.uint8 and first.shape == (30, 1, SIDE, SIDE)
+
+
+def test_evaluate_command_of_a_generator(
+    judged: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KINDS, "spots", f"{__name__}:Spots")
+    config = SpotsConfig(shape=(1, SIDE, SIDE), condition=ConditionConfig(classes=10))
+    save_generator(tmp_path / "model", Spots(config))
+    args = ["evaluate", str(tmp_path / "model"), "--dataset", "mnist", "--data", str(digits), "--json"]
+    shown = CliRunner().invoke(cli, [*args, "--device", "cpu", "-n", "100", "--judge", str(judged)])
+    assert shown.exit_code == 0, shown.output
+    rows = {one["measure"]: one for one in json.loads(shown.output)}
+    assert rows["class accuracy"]["value"] > 0.5 and rows["coverage"]["real"] > 0.5
+    refused = CliRunner().invoke(cli, args)
+    assert refused.exit_code == 2 and "--judge" in refused.output
+
+
+def write_emoji(folder: Path, count: int) -> None:
+    rows = []
+    for number in range(count):
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), (number * 37 % 256, number * 91 % 256, 90)).save(file, "PNG")
+        names, tags = {"en": f"thing {number}"}, {"en": [f"tag {number}"]}
+        rows.append(
+            {"hexcode": f"E{number:03X}", "emoji": chr(0xE000 + number), "name": names["en"],
+             "group": ("food", "flags")[number % 2], "subgroup": "some",
+             "names": json.dumps(names), "tags": json.dumps(tags), "png": file.getvalue()}
+        )  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), folder / "noto.parquet")
+
+
+def test_judges_of_emoji(tmp_path: Path) -> None:
+    write_emoji(tmp_path, 40)
+    changes = {"dataset": "emoji", "steps": "3", "batch": "16", "device": "cpu"}
+    run = prepare("judge", tmp_path, changes)
+    held = emoji_records("val", tmp_path)
+    assert run.judge.config.classes == ("flags", "food") and len(held) == len(run.held) == 4
+    want = [("flags", "food").index(record.metadata["group"]) for record in held]
+    assert run.held.label.tolist() == want
+    match = prepare("text-judge", tmp_path, changes | {"vocabulary": "300"})
+    outcome = match.train(tmp_path / "run")
+    assert outcome.figures["margin"] == pytest.approx(
+        outcome.figures["text match"] - outcome.figures["of another"]
+    )
+    assert set(load_towers(outcome.model).towers) == {"image", "text"}
+    with pytest.raises(HarmoniaError, match="no texts"):
+        text_judge(tmp_path, Settings(dataset="mnist"))
+
+
+# --- the benchmark
+
+
+def test_systems_are_the_recipes_of_generators() -> None:
+    found = systems("mnist")
+    assert "gan" in found and not {"judge", "text-judge", "clip", "mini"} & set(found)
+
+
+def test_goals_are_judged_on_the_best_system() -> None:
+    table = {
+        "real, drawn again": {"FD": 0.8, "accuracy %": 99.0},
+        "flow": {"FD": 1.5, "accuracy %": 99.4, "steps": 20.0},
+        "flow-student": {"FD": 1.8, "accuracy %": 99.2, "steps": 4.0},
+        "vae": {"FD": 1.2, "accuracy %": 60.0, "steps": 1.0},
+        "gan": {"FD": 20.0, "accuracy %": 90.0, "steps": 1.0},
+        "autoencoder": {"PSNR": 20.0},
+    }
+    found = {one["what"]: one["holds"] for one in goals(table)}
+    assert found == {
+        "best system (flow): accuracy": True,
+        "best system (flow): FD": True,
+        "flow-student, 4 steps: FD": True,
+        "gan: FD": False,
+    }
+    rows = {one["what"]: one for one in rows_of(table)}
+    assert rows["vae: FD"]["ratio"] == 1.5 and rows["autoencoder: PSNR"]["peer"] is None
+
+
+def test_stages_are_timed_and_sheets_are_drawn(digits: Path, tmp_path: Path) -> None:
+    pictures = load_pictures("mnist", data=digits)
+    model = Spots(SpotsConfig(shape=(1, SIDE, SIDE)))
+    base = prepare("judge", digits, {"steps": "40", "device": "cpu"}).config
+    stages = (
+        Stage("level", model, pictures, base),
+        Stage("late", Spots(model.config), lambda: pictures, base),
+    )
+    costs, fixed = timed(GeneratorRun("spots", model, stages, facts=None, card=""))  # type: ignore[arg-type]
+    assert set(costs) == {"level", "late"} and all(0 < cost < 1 for cost in costs.values()) and fixed >= 0
+    sheet(spots(torch.arange(80) // 8), tmp_path / "sheet.png")
+    image = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert image.shape == (10 * SIDE * 2, 8 * SIDE * 2)
+    line = image[2 * SIDE : 4 * SIDE, : 2 * SIDE]
+    assert (line[::2, ::2] == spots(torch.tensor([1]))[0, 0].numpy()).all()
