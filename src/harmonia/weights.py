@@ -37,6 +37,8 @@ def write_model(
     try:
         with _replacing(folder) as temporary:
             save_file(packed, temporary / WEIGHTS, metadata={"format": "pt"})
+            # as readable as the other files: the library writes for its owner only
+            (temporary / WEIGHTS).chmod(0o644)
             for name, text in texts.items():
                 (temporary / name).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:

@@ -96,7 +96,8 @@ class GeneratorRun:
             dataset = stage.dataset if isinstance(stage.dataset, Indexed) else stage.dataset()
             result = fit(stage.model, dataset, stage.config, folder / stage.name)
             stage.model.requires_grad_(False)
-        figures = {"loss": result.history[-1].get("loss", float("nan")), **self.figures(self.generator)}
+        losses = {name: value for name, value in result.history[-1].items() if name.startswith("loss")}
+        figures = losses | dict(self.figures(self.generator))
         # of the processes of torchrun, one writes
         if int(os.environ.get("RANK", "0")) == 0:
             lines = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
