@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from harmonia.generators.autoregressive import (
     guided,
     one_by_one,
     pick,
+    start_from,
 )
 from harmonia.layers import Cache
 from harmonia.objectives import masked_prediction, token_cross_entropy
@@ -187,6 +189,16 @@ def test_the_same_seed_draws_the_same_and_each_step_is_shown() -> None:
     assert any(not torch.equal(codes[0], c) for c in codes[1:])
 
 
+def test_guidance_is_the_settings_unless_told() -> None:
+    model = livened(made()).float()
+    model.config = replace(model.config, guidance=3.0)
+    drawn = model.sample_codes(labels(*range(3)), generator=seeded())
+    assert torch.equal(drawn, model.sample_codes(labels(*range(3)), guidance=3.0, generator=seeded()))
+    one = model.sample_codes(labels(*range(3)), guidance=1.0, generator=seeded())
+    assert torch.equal(one, model.sample_codes(labels(*range(3)), guidance=1 + 1e-6, generator=seeded()))
+    assert not torch.equal(drawn, one)
+
+
 def test_one_by_one_gives_each_place_the_code_before() -> None:
     model = made()
     asked: list[tuple[list[int], int]] = []
@@ -221,6 +233,19 @@ def test_saved_and_loaded_draws_the_same(tmp_path: Path) -> None:
     assert torch.equal(
         loaded.sample(labels(0, 1), generator=seeded()), model.sample(labels(0, 1), generator=seeded())
     )
+
+
+def test_codes_begin_as_far_apart_as_their_entries() -> None:
+    model = made(codes=8)
+    before = model.embedding.weight[8].clone()
+    start_from(model.embedding, model.codec)
+    entries = model.codec.bottleneck.entries(torch.arange(8))
+    far = torch.cdist(entries, entries) / entries.std()
+    found = torch.cdist(model.embedding.weight[:8], model.embedding.weight[:8])
+    # 128 random directions keep the distances of 4, up to a factor
+    ratio = (found / far)[~torch.eye(8, dtype=torch.bool)]
+    assert ratio.max() / ratio.min() < 1.7
+    assert torch.equal(model.embedding.weight[8], before)
 
 
 def test_settings_that_cannot_be_meant() -> None:

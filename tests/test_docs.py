@@ -29,15 +29,15 @@ def test_the_tree_is_the_tree() -> None:
     """Paths by indentation, two spaces a level, so that two files of one name are told apart."""
     block = README[README.index("    src/harmonia/\n") : README.index("    benchmarks/ ")]
     listed: list[str] = []
-    folder = ""
+    folders: list[str] = []
     for line in block.splitlines()[1:]:
         depth = (len(line) - len(line.lstrip()) - 6) // 2
+        folders = folders[:depth]
         first = line.split()[0]
         if first.endswith("/"):
-            folder = first
+            folders.append(first)
         else:
-            names = [word for word in line.split() if word.endswith(".py")]
-            listed += [(folder if depth else "") + name for name in names]
+            listed += ["".join(folders) + word for word in line.split() if word.endswith(".py")]
     package = ROOT / "src" / "harmonia"
     there = [path.relative_to(package).as_posix() for path in package.rglob("*.py")]
     assert sorted(listed) == sorted(there)

@@ -15,6 +15,7 @@ COMMANDS = {
     "retrieve": "Plain nearest-neighbour search, to compare recall with.",
     "show": "Show one record with all its parts.",
     "status": "Say what the memory holds and which encoders made it.",
+    "serve": "Serve the memory to programs and people.",
     "learn": "Learn from the memory's own records how far to trust what.",
     "train": "Train encoders by a recipe.",
     "evaluate": "Score a model on a public dataset.",

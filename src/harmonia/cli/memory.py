@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from harmonia.tasks.report import MemoryReport, ModalityReport
 
+
 @click.group("memory")
 def command() -> None:
     """Look into the memory: room, hubs, false memories."""

@@ -27,6 +27,7 @@ class CodeConfig(GeneratorConfig):
 
     ``codec``        of the VQ-VAE
     ``dropout``      of the transformer
+    ``guidance``     with which samples are drawn unless told otherwise
     ``temperature``  of sampling: 1 for the model's own distribution, 0 for its likeliest code
     ``top_k``        only so many of the likeliest codes are drawn from; 0 for all
     ``top_p``        only the likeliest codes that together have this probability are
@@ -34,6 +35,7 @@ class CodeConfig(GeneratorConfig):
 
     codec: VQVAEConfig = field(default_factory=VQVAEConfig)
     dropout: float = 0.1
+    guidance: float = 1.0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -116,6 +118,11 @@ class Autoregressive(Generator):
         """The transformer's; the codec is a model of its own."""
         return {"model": list(self.prior.parameters())}
 
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Of the codes: see `start_from`."""
+        return self.prior.embed
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean negative log-likelihood of a code, in nats."""
         codes = codes_of(self.codec, batch.x).flatten(1)
@@ -133,7 +140,7 @@ class Autoregressive(Generator):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
@@ -146,11 +153,12 @@ class Autoregressive(Generator):
         self,
         condition: Condition,
         *,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
         """Codes, int64 (n, h', w')."""
+        guidance = self.config.guidance if guidance is None else guidance
         told = self.prior.conditioner(both(condition.to(self.device), guidance))
         cache = Cache()
 
@@ -186,6 +194,21 @@ def one_by_one(
         if watch is not None:
             watch(place + 1, h * w, codec.decode_codes(codes.view(n, h, w)))
     return codes.view(n, h, w)
+
+
+@torch.no_grad()
+def start_from(embedding: nn.Embedding, codec: VQVAE) -> None:
+    """Begin with codes as near to each other as the entries that they stand for: a fixed random projection.
+
+    A transformer of codes otherwise has to find out which of them look alike. Call it when the codec is
+    trained and the transformer is not.
+    """
+    size = codec.config.codes
+    entries = codec.bottleneck.entries(torch.arange(size, device=codec.device))
+    entries = (entries - entries.mean(0)) / entries.std().clamp_min(1e-6)
+    shape = (entries.shape[1], embedding.embedding_dim)
+    projection = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(entries)
+    embedding.weight[:size] = entries @ projection / shape[0] ** 0.5
 
 
 def codes_of(codec: VQVAE, x: Tensor) -> Tensor:

@@ -64,6 +64,11 @@ class DallE(Generator):
         """The transformer's; the codec is a model of its own."""
         return {"model": list(self.stream.parameters())}
 
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Of the codes: see `start_from`."""
+        return self.stream.code
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per token: text_weight times those of the text, the rest those of the picture.
 
@@ -85,11 +90,12 @@ class DallE(Generator):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
         """One code after the other: there are as many steps as codes, and ``steps`` is not looked at."""
+        guidance = self.config.guidance if guidance is None else guidance
         text = self.stream.text_of(both(condition.to(self.device), guidance))
         cache = Cache()
 
@@ -116,13 +122,11 @@ class TextAndCodes(nn.Module):
         self.letters = config.condition.text
         self.letter, self.code = nn.Embedding(BYTES, s.width), nn.Embedding(c.codes, s.width)
         self.start = nn.Parameter(torch.zeros(s.width))
-        self.place = nn.Parameter(torch.randn(self.letters, s.width) * 0.02)
-        self.row = nn.Parameter(torch.randn(h, 1, s.width) * 0.02)
-        self.column = nn.Parameter(torch.randn(w, s.width) * 0.02)
+        self.place = nn.Parameter(torch.randn(self.letters, s.width) * 0.7)
+        self.row = nn.Parameter(torch.randn(h, 1, s.width) * 0.7)
+        self.column = nn.Parameter(torch.randn(w, s.width) * 0.7)
         self.body = CausalTransformer(s.width, s.blocks, s.heads, dropout=config.dropout)
         self.say, self.see = nn.Linear(s.width, BYTES), nn.Linear(s.width, c.codes)
-        for embedding in (self.letter, self.code):
-            nn.init.normal_(embedding.weight, std=0.02)
 
     def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of each byte (n, t, 257) and each code (n, h' w', K), given all that stands before it.

@@ -56,6 +56,11 @@ class MaskGIT(Generator):
         """The transformer's; the codec is a model of its own."""
         return {"model": list(self.prior.parameters())}
 
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Of the codes: see `start_from`."""
+        return self.prior.embed
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The cross-entropy of hidden codes, in nats; how many are hidden is drawn for each sample."""
         codes = codes_of(self.codec, batch.x).flatten(1)
@@ -70,7 +75,7 @@ class MaskGIT(Generator):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
@@ -84,12 +89,13 @@ class MaskGIT(Generator):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
         """Codes, int64 (n, h', w')."""
         n, prior, config = condition.n, self.prior, self.config
+        guidance = config.guidance if guidance is None else guidance
         told = prior.conditioner(both(condition.to(self.device), guidance))
 
         def predict(ids: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harmonia.generators import Batch, Facts
 from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
-from harmonia.generators.autoregressive import Autoregressive, AutoregressiveConfig, CodeConfig
+from harmonia.generators.autoregressive import Autoregressive, AutoregressiveConfig, CodeConfig, start_from
 from harmonia.generators.dalle import DallE, DallEConfig
 from harmonia.generators.maskgit import MaskGIT, MaskGITConfig
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
@@ -28,19 +28,20 @@ Config = TypeVar("Config", bound=CodeConfig)
 class CodeSettings(Settings):
     """``steps`` are those of both stages, of which the codec has the share ``codec_share``.
 
-    ``codes`` of the codebook; ``shift`` moves training pictures by up to so many pixels; ``temperature`` and
-    ``top_p`` of sampling are kept in the model.
+    ``codes`` of the codebook; ``shift`` moves training pictures by up to so many pixels; ``guidance``,
+    ``temperature`` and ``top_p`` of sampling are kept in the model.
     """
 
-    steps: int = 4000
-    batch: int = 64
-    lr: float = 1e-3
+    steps: int = 6000
+    batch: int = 32
+    lr: float = 4e-3
     codes: int = 128
     codec_share: float = 0.5
-    codec_lr: float = 2e-3
-    dropout: float = 0.1
+    codec_lr: float = 3e-3
+    dropout: float = 0.0
     shift: int = 1
-    temperature: float = 1.0
+    guidance: float = 1.5
+    temperature: float = 0.9
     top_p: float = 1.0
 
 
@@ -97,6 +98,7 @@ def config_of(
         condition=settings.conditions(pictures),
         codec=codec,
         dropout=settings.dropout,
+        guidance=settings.guidance,
         temperature=settings.temperature,
         top_p=settings.top_p,
     )
@@ -122,9 +124,14 @@ def two_stages(
     codec = config(steps=first, lr=settings.codec_lr, warmup=min(50, first), weight_decay=1e-4)
     rest = max(1, settings.steps - first)
     prior = config(steps=rest, lr=settings.lr, warmup=min(100, rest), weight_decay=0.05)
+
+    def coded() -> Coded:
+        start_from(model.embedding, model.codec)
+        return Coded(pictures, model.codec, settings.shift)
+
     stages = (
         Stage("codec", model.codec, Moved(pictures, settings.shift), codec),
-        Stage("prior", model, partial(Coded, pictures, model.codec, settings.shift), prior),
+        Stage("prior", model, coded, prior),
     )
     facts = Facts(name=name, labels=pictures.labels)
     return GeneratorRun(name, model, stages, facts, card(name, settings, paper))

@@ -44,7 +44,7 @@ class StyleGANSettings(Settings):
 
     steps: int = 5000
     batch: int = 32
-    lr: float = 3e-3
+    lr: float = 6e-3
     loss: str = "relativistic"
     gamma: float = 0.5
     path: float = 0.0

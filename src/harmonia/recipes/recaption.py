@@ -50,6 +50,7 @@ class RecaptionSettings(CodeSettings):
 
     dataset: str = "emoji"
     condition: str = "text"
+    dropout: float = 0.1
     length: int = 80
     descriptive: bool = True
     languages: str = "en"
@@ -190,7 +191,7 @@ def margin(
     """Text match of what is drawn for ``prompts`` with ``names``, less that with the names of others."""
     generator = torch.Generator().manual_seed(settings.seed)
     condition = Condition(len(prompts), text=spell(prompts, settings.length)).to(model.device)
-    x = model.sample(condition, guidance=2.0, generator=generator).cpu()
+    x = model.sample(condition, guidance=settings.guidance, generator=generator).cpu()
     pixels = ((x + 1) * 127.5).round().to(torch.uint8)
     towers = {encoder.modality: encoder for encoder in load(["mini"], "cpu")}
     images = torch.from_numpy(towers["image"].encode(as_signals(pixels)))

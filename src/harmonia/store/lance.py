@@ -203,6 +203,10 @@ class LanceStore:
         """
         return self._tables.read(lambda snapshot: _chosen(snapshot, None, where))
 
+    def created(self, where: str | None = None) -> dict[str, float]:
+        """When records were added (Unix seconds), by id, oldest first; ``where`` is that of ``select``."""
+        return self._tables.read(lambda snapshot: search.matching(snapshot.records, where))
+
     def holding(self, digest: str) -> list[Record]:
         """Records with a part of this content (SHA-256 in hexadecimal), without codes, oldest first."""
 
@@ -362,7 +366,7 @@ def _add_records(table: Table, given: dict[str, str], old: dict[str, tuple[str, 
 def _chosen(snapshot: Snapshot, ids: Iterable[str] | None, where: str | None) -> list[str]:
     """Ids that are among ``ids``, if given, and fulfil ``where``, if given; each once."""
     if ids is None:
-        return search.matching(snapshot.records, where)
+        return list(search.matching(snapshot.records, where))
     wanted = list(dict.fromkeys(ids))
     if where is None:
         fits = set(rows_in(snapshot.records, "id", wanted, ["id"])["id"].to_pylist())

@@ -123,6 +123,10 @@ class Store(Protocol):
         """Ids of the records whose metadata fulfils an SQL condition, oldest first."""
         ...
 
+    def created(self, where: str | None = None) -> dict[str, float]:
+        """When records were added (Unix seconds), by id, oldest first; ``where`` is that of ``select``."""
+        ...
+
     def holding(self, digest: str) -> list[Record]:
         """Records with a part of this content (SHA-256 in hexadecimal), without codes, oldest first."""
         ...

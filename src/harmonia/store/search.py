@@ -23,8 +23,8 @@ def filter_columns(records: Table) -> list[str]:
     return [name for name in records.schema.names if name not in FIXED]
 
 
-def matching(records: Table, where: str | None) -> list[str]:
-    """Ids of the records that fulfil ``where``, oldest first."""
+def matching(records: Table, where: str | None) -> dict[str, float]:
+    """Ids of the records that fulfil ``where``, oldest first, and when each was added (Unix seconds)."""
     try:
         found = scan(records, ["id", "created"], where)
     except LANCE_ERRORS as error:
@@ -37,7 +37,7 @@ def matching(records: Table, where: str | None) -> list[str]:
             f"cannot filter by {where!r} ({reason}): metadata columns are {names}; text goes in single quotes"
         ) from error
     ordered = found.sort_by([("created", "ascending"), ("id", "ascending")])
-    return list(dict.fromkeys(ordered["id"].to_pylist()))
+    return dict(zip(*(ordered[name].to_pylist() for name in ("id", "created")), strict=True))
 
 
 def sorted_ids(records: Table) -> pa.Array:

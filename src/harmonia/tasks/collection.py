@@ -15,6 +15,7 @@ from harmonia.memory import Frame, HarmonicMemory
 from harmonia.modalities import LIMITS, Limits
 from harmonia.model import DEFAULT, Model
 from harmonia.store import CodeTable, LanceStore, Store
+from harmonia.store.cached import CachedRecords
 from harmonia.tasks import forget as forgetting
 from harmonia.tasks.candidates import fits, propose, sample_frames
 from harmonia.tasks.cues import Heard, Media, Query, encode_heard, read_cues, read_queries
@@ -50,6 +51,7 @@ class Collection:
         self._store: Store | None = None
         self._bound: tuple[CodeTable, HarmonicMemory | None] | None = None
         self._learned: tuple[tuple[int, int] | None, Learned] = (None, Learned())
+        self._records: CachedRecords | None = None
 
     @property
     def exists(self) -> bool:
@@ -136,7 +138,7 @@ class Collection:
             raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
         allowed = self._allowed(table, where, given if leave_out_cues else {})
         return recall(
-            self.model, memory, table, self.store.records, cues, k=k, steps=steps, alpha=alpha, beta=beta,
+            self.model, memory, table, self._fetch, cues, k=k, steps=steps, alpha=alpha, beta=beta,
             noise=noise, allowed=None if allowed is None else torch.from_numpy(allowed), learned=self.learned,
         )  # fmt: skip
 
@@ -171,7 +173,7 @@ class Collection:
             raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
         allowed = self._allowed(table, where, {})
         return recall_many(
-            self.model, memory, table, self.store.records, queries, options,
+            self.model, memory, table, self._fetch, queries, options,
             allowed=None if allowed is None else torch.from_numpy(allowed), learned=self.learned,
         )  # fmt: skip
 
@@ -224,12 +226,34 @@ class Collection:
 
     def bound(self) -> tuple[CodeTable, HarmonicMemory | None]:
         """The current snapshot and the memory over it; read anew when the store has changed."""
+        if self._records is not None and self._bound is not None:
+            return self._bound
         self._agree()
         version = self.store.version()[:2]
         if self._bound is None or self._bound[0].version != version:
             table = self.store.codes()
             self._bound = self._taught(table, self.model.memory(table))
         return self._bound
+
+    def pinned(self) -> Collection:
+        """This memory as it is now, for recalls that shall not wait for the disk.
+
+        Codes, learned constants and the records that were recalled are kept, whatever is committed later;
+        conditions are still looked up. Models are shared. Of a memory that outgrows RAM nothing is kept.
+        """
+        found = Collection(self.root, self._models, self._device, self._ram, self.limits)
+        found._model = self.model
+        if self.exists and fits(found.store, self._ram):
+            found.bound()
+            found._records = CachedRecords(found.store.records)
+        return found
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """What changes whenever recalls may be answered otherwise; () where nothing was remembered."""
+        if not self.exists:
+            return ()
+        return (*self.store.version()[:2], *(Learned.stamp(self.root) or ()))
 
     def codes_of(self, ids: Sequence[str]) -> dict[str, tuple[Code, ...]]:
         """All codes of records, by id; ids that nothing has are left out."""
@@ -244,6 +268,8 @@ class Collection:
     @property
     def learned(self) -> Learned:
         """What ``harmonia learn`` found for this memory; nothing if other encoders made it."""
+        if self._records is not None:
+            return self._learned[1]
         stamp = Learned.stamp(self.root)
         if stamp != self._learned[0]:
             learned = Learned.load(self.root)
@@ -271,6 +297,8 @@ class Collection:
 
     def _for(self, cues: Sequence[Cue], where: str | None) -> tuple[CodeTable, HarmonicMemory | None]:
         """All of the memory if it fits into RAM, else the candidates for these cues."""
+        if self._records is not None:
+            return self.bound()
         version = self.store.version()[:2]
         if self._bound is not None and self._bound[0].version == version:
             return self._bound
@@ -295,6 +323,9 @@ class Collection:
                 f"the memory in {self.root} was made with other encoders ({made}, not {mine}): "
                 "leave out --model, or remember into another folder"
             )
+
+    def _fetch(self, ids: Sequence[str]) -> list[Record]:
+        return self.store.records(ids) if self._records is None else self._records(ids)
 
     def _allowed(
         self, table: CodeTable, where: str | None, left_out: Mapping[str, Media | None]

@@ -66,9 +66,7 @@ class Imagination:
     collection: Collection | None = None
     device: str = "auto"
 
-    def wish(
-        self, given: Given, from_memory: bool | None = None, found: Recollection | None = None
-    ) -> Wish:
+    def wish(self, given: Given, from_memory: bool | None = None, found: Recollection | None = None) -> Wish:
         """The condition that cues stand for. ``found`` is what the memory answers, if it was asked already.
 
         ``from_memory`` true takes the settled state of the memory: its code in the generator's space, of a

@@ -106,7 +106,8 @@ def recall_many(
         if answer is not None and (q not in surest or _sure(answer) < _sure(surest[q])):
             surest[q] = answer
     for q, answer in surest.items():
-        if found[q] is None or not answer.abstained:
+        own_answer = found[q]
+        if own_answer is None or not own_answer.records or not answer.abstained:
             found[q] = answer
     return [answer or _incomparable(model, memory, cues) for answer, cues in zip(found, queries, strict=True)]
 

@@ -89,8 +89,8 @@ def remember(
     second run encodes only what is new or changed. ``limits`` bound what one file may make us decode.
     What cannot be read is reported and the rest goes on. ``copy`` keeps content-addressed copies of the
     media inside the store. ``whole`` leaves out records of which any part cannot be read, ``within``
-    files that lie, links followed, in none of these folders (if any are given). Ctrl-C, or ``watch`` saying no, commits what is done and returns a report with
-    ``stopped`` set; the next run continues.
+    files that lie, links followed, in none of these folders (if any are given). Ctrl-C, or ``watch``
+    saying no, commits what is done and returns a report with ``stopped`` set; the next run continues.
     """
     root = root.absolute()
     ignored: Counter[str] = Counter()

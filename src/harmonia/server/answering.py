@@ -1,0 +1,201 @@
+"""Answers to conversations: what the memory recalls, or imagines, in plain sentences, with the evidence.
+
+No language model is here: the sentences are composed from the records, and say nothing that is not in them.
+The last message of the user is the cue, its words and media together; those before it are not asked by.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harmonia.modalities import sniff
+from harmonia.server.drawing import EVIDENCE, file_of, painted, planned, recalled
+from harmonia.server.errors import ApiError, missing_model
+from harmonia.server.fetching import fetch
+from harmonia.server.files import PREFIX
+from harmonia.server.service import Service
+from harmonia.server.streams import count
+from harmonia.server.uploads import checked, decoded
+from harmonia.tasks.cues import Media, Query
+from harmonia.tasks.draw import Sampling
+from harmonia.tasks.recall import Options
+from harmonia.types import Recalled, Recollection
+
+RECALLS, IMAGINES = "harmonia", "harmonia-imagine"
+"""The models that answer: by what is remembered, and with a picture drawn from it."""
+CUES, LONGEST = 16, 20_000
+"""Most media of one message, and most characters of its words."""
+QUOTED = 200
+"""Characters of a record's words that an answer quotes."""
+WORTH = 0.01
+"""Records that are less probable than this are evidence, but not worth a sentence."""
+KINDS = {"video": "a film", "image": "a picture", "audio": "sound", "text": "words"}
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Media as a client wrote them: base64, a data URL, an address, or the id of an uploaded file.
+
+    ``modality`` is "" where the bytes say it; ``param`` names the field of the request.
+    """
+
+    given: str
+    modality: str
+    param: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One message of a conversation: who said it, its words, and its media, or their modality and bytes."""
+
+    role: str
+    words: str
+    media: Sequence[Attachment | tuple[str, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What is said, by which recollection, and pictures (PNG) that were drawn for it."""
+
+    text: str
+    found: Recollection | None
+    abstained: bool
+    pictures: Sequence[bytes] = field(default=())
+
+    def harmonia(self, number: int | None = None) -> dict[str, Any]:
+        """The extension of OpenAI's messages: the records behind an answer, and the picture of one choice."""
+        records = self.found.records if self.found else ()
+        evidence = [{"record_id": one.record.id, "probability": one.probability} for one in records]
+        told: dict[str, Any] = {"evidence": evidence, "abstained": self.abstained}
+        if self.pictures and number is not None:
+            picture = base64.b64encode(self.pictures[number]).decode()
+            told["image"] = {"b64_json": picture, "output_format": "png"}
+        return told
+
+
+def check_model(name: str) -> None:
+    """ApiError 404 for a model that does not answer here."""
+    if name not in (RECALLS, IMAGINES):
+        raise ApiError(
+            404, f"there is no model of that name that answers: ask {RECALLS!r} or {IMAGINES!r}",
+            code="model_not_found", param="model",
+        )  # fmt: skip
+
+
+def no_speech(param: str) -> ApiError:
+    """The answer where a voice is asked for."""
+    error = missing_model("answering aloud", "no recipe of this version makes one; ask for text")
+    error.param = param
+    return error
+
+
+def asked_words(turns: Sequence[Turn]) -> int:
+    """The words of a conversation: what usage counts as its input. Media are not counted."""
+    return sum(count(turn.words) for turn in turns)
+
+
+async def answer(
+    at: Service, model: str, turns: Sequence[Turn], *, param: str, n: int = 1, seed: int = 0
+) -> Answer:
+    """The answer to the last message of the user; ``n`` pictures if one imagines.
+
+    ApiError for a conversation without a cue, or media that cannot be read; ``param`` names its field.
+    """
+    check_model(model)
+    given = await _given(at, turns, param)
+    if model == IMAGINES:
+        return await _imagined(at, given, Sampling(n, seed=seed))
+    found = await at.recall(Query(given), Options(EVIDENCE))
+    return Answer(_told(found), found, found.abstained)
+
+
+async def _imagined(at: Service, given: dict[str, Media], sampling: Sampling) -> Answer:
+    plan = await planned(at, given, sampling, found=await recalled(at, Query(given)))
+    drawn = await painted(at, plan)
+    found = plan.wish.found
+    text = (
+        f"This picture is generated, not remembered; it was drawn {_how(found)} by {plan.mark.generator!r}."
+    )
+    files = await at.work(lambda: [file_of(one, plan.mark) for one in drawn])
+    return Answer(text, found, found is None, files)
+
+
+def _how(found: Recollection | None) -> str:
+    if found is None or not found.records:
+        return "from the cue itself, for nothing that is remembered matches it,"
+    return f"from what the memory recalls, {_described(found.records[0])},"
+
+
+async def _given(at: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
+    """The cues of the last message of the user, by modality."""
+    last = next((turn for turn in reversed(turns) if turn.role == "user"), None)
+    if last is None or not (last.words.strip() or last.media):
+        raise ApiError(400, f"{param} has no words and no media of a user to recall by", param=param)
+    if len(last.media) > CUES or len(last.words) > LONGEST:
+        raise ApiError(
+            400, f"a message has at most {LONGEST:,} characters and {CUES} media to recall by", param=param
+        )
+    found: dict[str, list[str | bytes]] = {"text": [last.words]} if last.words.strip() else {}
+    for one in last.media:
+        modality, media = one if isinstance(one, tuple) else await read(at, one)
+        found.setdefault(modality, []).append(media)
+    # imagine takes words as one text
+    return {modality: several[0] if len(several) == 1 else several for modality, several in found.items()}
+
+
+async def read(at: Service, one: Attachment) -> tuple[str, bytes]:
+    """The modality and the bytes of media; ApiError 400 if they cannot be had or are none."""
+    if one.given.lower().startswith(("http://", "https://")):
+        if not at.settings.fetch:
+            raise ApiError(
+                400, f"{one.param}: this server fetches nothing; send data:...;base64, or serve with --fetch",
+                code="fetch_disabled", param=one.param,
+            )  # fmt: skip
+        data = await fetch(one.given, one.param, most=at.settings.upload)
+    elif one.given.startswith(PREFIX):
+        data = await at.work(lambda: at.files.path(at.files.get(one.given)).read_bytes())
+    else:
+        data = await at.work(lambda: decoded(one.given, one.param))
+    modality = one.modality or sniff(data[:512])
+    if modality is None:
+        raise ApiError(
+            400, f"{one.param} is of no known format: send a picture, a sound, a video or a text",
+            code="unsupported_media", param=one.param,
+        )  # fmt: skip
+    return modality, checked(data, modality, one.param)
+
+
+def _told(found: Recollection) -> str:
+    """A recollection in sentences."""
+    nothing = f"the probability that no record matches is {_percent(found.certificate.nothing)}"
+    if found.abstained or not found.records:
+        nearest = f" The nearest is {_described(found.records[0])}." if found.records else ""
+        return f"Nothing that is remembered matches: {nothing}.{nearest}"
+    first, *others = found.records
+    also = "; ".join(_described(one) for one in others if one.probability >= WORTH)
+    text = f"The memory recalls {_described(first)}."
+    return f"{text}{f' Also possible: {also}.' if also else ''} {nothing[0].upper()}{nothing[1:]}."
+
+
+def _described(one: Recalled) -> str:
+    """A record by its own words, or its name; what it holds, where in it, and how probable it is."""
+    parts = one.moment or one.record.parts
+    said = next((p.text for p in (*parts, *one.record.parts) if p.text), None)
+    name = one.record.metadata.get("name")
+    words = " ".join(said.split()) if said else str(name or one.record.id[:8])
+    words = words if len(words) <= QUOTED else words[: QUOTED - 1] + "…"
+    held = {part.modality for part in one.record.parts}
+    facts = [" with ".join(kind for modality, kind in KINDS.items() if modality in held)]
+    span = next(
+        (p for p in parts if p.start is not None and p.end is not None and p.modality != "text"), None
+    )
+    if span is not None:
+        facts.append(f"from {span.start:.1f} s to {span.end:.1f} s")
+    return f"“{words}” ({', '.join([*facts, _percent(one.probability)])})"
+
+
+def _percent(p: float) -> str:
+    return "over 99%" if p > 0.99 else "under 1%" if p < 0.01 else f"{p:.0%}"

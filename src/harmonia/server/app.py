@@ -1,0 +1,113 @@
+"""The application: routes, the guard before them, and their life."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import generate_latest
+
+from harmonia.server import errors
+from harmonia.server.guard import OPEN, Guard
+from harmonia.server.keys import read_keys
+from harmonia.server.schemas.errors import REFUSALS
+from harmonia.server.service import Service
+from harmonia.server.settings import Settings
+
+ROUTES: tuple[str, ...] = (
+    "recall", "records", "media", "imagine", "jobs", "report",
+    "chat", "responses", "images", "audio", "realtime",
+    "models", "embeddings", "files", "vector_stores", "store_files",
+)  # fmt: skip
+"""Modules of ``harmonia.server.routes``, each with a ``router``. To add one: write it, add its name."""
+PAGE = Path(__file__).parent / "page"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app of one memory; HarmoniaError if its keys cannot be read."""
+    keys = read_keys(settings.keys) if settings.keys else ()
+    found = Service(settings)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        await found.start()
+        yield
+        await found.stop()
+
+    app = FastAPI(
+        title="Harmonia", version=version("harmonia"), lifespan=life, docs_url=None, redoc_url=None,
+        description="A memory that sees, hears and reads.",
+    )  # fmt: skip
+    app.state.service = found
+    errors.install(app)
+    for name in ROUTES:
+        router = importlib.import_module(f"harmonia.server.routes.{name}").router
+        app.include_router(router, responses=REFUSALS)
+    _add_probes(app)
+    _add_page(app)
+    _describe(app, bool(keys))
+    app.add_middleware(Guard, settings=settings, keys=keys, registry=found.registry)
+    return app
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page at ``/`` and what it is made of under ``/page/``, where the guard asks for no key."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/page", _PageFiles(directory=PAGE))
+
+
+class _PageFiles(StaticFiles):
+    """Files that a browser keeps; it asks about code each time, about drawings once in an hour."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """The file, or 304."""
+        response = super().file_response(*args, **kwargs)
+        drawing = response.media_type == "image/svg+xml"
+        response.headers["Cache-Control"] = "max-age=3600" if drawing else "no-cache"
+        return response
+
+
+def _add_probes(app: FastAPI) -> None:
+    @app.get("/health", tags=["operation"])
+    async def health() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "ok"}
+
+    @app.get("/ready", tags=["operation"], responses={503: {"description": "They are not."}})
+    async def ready(request: Request) -> JSONResponse:
+        """Models and memory are loaded."""
+        there = request.app.state.service.ready
+        return JSONResponse({"status": "ready" if there else "loading"}, 200 if there else 503)
+
+    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse, responses=REFUSALS)
+    async def metrics(request: Request) -> PlainTextResponse:
+        """Counters for Prometheus."""
+        text = generate_latest(request.app.state.service.registry)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _describe(app: FastAPI, guarded: bool) -> None:
+    """Let the OpenAPI document say that a key is needed, where one is."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        if guarded:
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"key": []}]
+            for path in OPEN:
+                document["paths"][path]["get"]["security"] = []
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

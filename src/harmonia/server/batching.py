@@ -1,0 +1,90 @@
+"""Requests of many clients, answered together: whatever waits while one batch runs is the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Generic, TypeVar
+
+from harmonia.server.errors import ApiError
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Batcher(Generic[Q, A]):
+    """Calls of one function that takes many questions.
+
+    ``run`` answers a batch in ``executor``, each question with an answer or an exception. A batch has at most
+    ``size`` questions; the first of a batch waits at most ``delay`` seconds for others. More than ``queue``
+    waiting questions are refused with 503.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Q]], Sequence[A | Exception]],
+        executor: Executor,
+        *,
+        size: int,
+        delay: float,
+        queue: int,
+    ) -> None:
+        self.run, self.executor, self.size, self.delay = run, executor, size, delay
+        self.waiting: asyncio.Queue[tuple[Q, asyncio.Future[A]]] = asyncio.Queue(queue)
+        self.batches = self.questions = 0
+        self._worker: asyncio.Task[None] | None = None
+
+    async def __call__(self, question: Q) -> A:
+        """The answer to one question; raises what ``run`` gave for it."""
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        try:
+            self.waiting.put_nowait((question, answer))
+        except asyncio.QueueFull:
+            raise ApiError(
+                503, "too many requests are waiting: try again in a second", headers={"Retry-After": "1"}
+            ) from None
+        return await answer
+
+    def start(self) -> None:
+        """Begin to answer, in the running event loop."""
+        self._worker = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        """Answer what waits, then end."""
+        while not self.waiting.empty():
+            await asyncio.sleep(0.01)
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._next()
+            batch = [(question, answer) for question, answer in batch if not answer.cancelled()]
+            if not batch:
+                continue
+            self.batches += 1
+            self.questions += len(batch)
+            found: Sequence[Any]
+            try:
+                found = await loop.run_in_executor(self.executor, self.run, [q for q, _ in batch])
+            except Exception as error:
+                # it belongs to those who asked, and the next batch may go well
+                found = [error] * len(batch)
+            for (_, answer), one in zip(batch, found, strict=True):
+                if answer.cancelled():
+                    continue
+                if isinstance(one, Exception):
+                    answer.set_exception(one)
+                else:
+                    answer.set_result(one)
+
+    async def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
+        batch = [await self.waiting.get()]
+        if self.waiting.empty() and self.delay:
+            await asyncio.sleep(self.delay)
+        while len(batch) < self.size and not self.waiting.empty():
+            batch.append(self.waiting.get_nowait())
+        return batch

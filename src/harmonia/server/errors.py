@@ -1,0 +1,106 @@
+"""The one error body: ``{"error": {"message", "type", "param", "code"}}``, as OpenAI's clients read it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from harmonia.types import HarmoniaError
+
+log = logging.getLogger("harmonia.server")
+
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+         429: "rate_limit_error", 501: "not_implemented_error", 503: "overloaded_error"}  # fmt: skip
+
+
+class ApiError(HTTPException):
+    """An answer that is an error. ``message`` says what to do; ``param`` names the field that is wrong.
+
+    An HTTPException, so that FastAPI lets it through while it reads a body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.status, self.message, self.code, self.param = status, message, code, param
+
+
+def missing_model(what: str, brings: str) -> ApiError:
+    """The answer of an endpoint whose model is not there yet; ``brings`` names the recipe or setting.
+
+    OpenAI's clients try again after any 5xx, unless they are told that it is of no use.
+    """
+    return ApiError(
+        501,
+        f"{what} needs a model that is not here: {brings}",
+        code="model_not_available",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def not_found(what: str, name: str) -> ApiError:
+    """The answer for an id that nothing has."""
+    return ApiError(404, f"there is no {what} {name!r}", code=f"{what.replace(' ', '_')}_not_found")
+
+
+def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """The error body."""
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def response(error: ApiError) -> JSONResponse:
+    """An error as a response."""
+    content = body(error.status, error.message, error.code, error.param)
+    return JSONResponse(content, error.status, headers=error.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Give every kind of failure the one error body."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HarmoniaError, _harmonia_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _crash)
+
+
+async def _api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return response(error)
+
+
+async def _harmonia_error(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(body(400, request.app.state.service.told(str(error))), 400)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """The first thing that is wrong with a request. What was sent is not sent back."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(str(one) for one in first["loc"][1:]) or None
+    return JSONResponse(body(400, f"{param or 'the body'}: {first['msg']}", "invalid_value", param), 400)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(body(error.status_code, str(error.detail)), error.status_code, headers=error.headers)
+
+
+async def _crash(request: Request, error: Exception) -> JSONResponse:
+    """A fault of ours: the log has the traceback, the client does not."""
+    route = getattr(request.scope.get("route"), "path", "other")
+    log.error("failed", extra={"facts": {"route": route}}, exc_info=error)
+    return JSONResponse(body(500, "the server failed; its log says why", "internal_error"), 500)

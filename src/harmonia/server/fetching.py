@@ -1,0 +1,147 @@
+"""Fetching what an address on the net holds, where the server may: never from a private network.
+
+A name is resolved once: every one of its addresses has to be public, and the connection goes to one that was
+checked, so that a name which changes its mind meanwhile (DNS rebinding) leads nowhere else. The same holds
+for each redirect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urljoin
+
+import httpcore
+
+from harmonia.server.errors import ApiError
+
+REDIRECTS = 4
+SECONDS = 20.0
+"""Most redirects that are followed, and how long all of it may take."""
+TYPES = ("image/", "audio/", "video/", "text/plain", "application/octet-stream", "binary/octet-stream")
+"""Content types that may be media; the bytes themselves are sniffed later."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def public(address: Address) -> bool:
+    """Whether an address is one of the whole net: not private, loopback, link-local, reserved or multicast.
+
+    An IPv6 address that stands for an IPv4 address is as public as that one.
+    """
+    inner: Address | None = None
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if inner is not None:
+        return public(inner)
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+async def fetch(
+    url: str,
+    param: str,
+    *,
+    most: int,
+    seconds: float = SECONDS,
+    allowed: Callable[[Address], bool] = public,
+) -> bytes:
+    """What ``url`` holds, at most ``most`` bytes; ApiError 400 if it may not or cannot be had.
+
+    ``param`` names the field of the request; ``allowed`` says to which addresses connections may go.
+    """
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            httpcore.AsyncConnectionPool(
+                network_backend=_Checked(allowed, param), keepalive_expiry=0
+            ) as pool,
+        ):
+            for _ in range(REDIRECTS + 1):
+                found = await _get(pool, url, param, most)
+                if isinstance(found, bytes):
+                    return found
+                url = urljoin(url, found)
+    except TimeoutError:
+        raise _refused(param, "it takes too long to answer") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+        raise _refused(param, "it cannot be reached") from None
+    raise _refused(param, "it redirects too often")
+
+
+async def _get(pool: httpcore.AsyncConnectionPool, url: str, param: str, most: int) -> bytes | str:
+    """The body of an answer, or where it redirects to."""
+    headers = [("Accept", "image/*, */*;q=0.5"), ("Accept-Encoding", "identity"), ("User-Agent", "harmonia")]
+    async with pool.stream("GET", _url(url, param), headers=headers) as response:
+        said = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
+        if response.status in (301, 302, 303, 307, 308) and "location" in said:
+            return said["location"]
+        if response.status != 200:
+            raise _refused(param, f"it answers with {response.status}")
+        if not said.get("content-type", TYPES[-1]).lower().startswith(TYPES):
+            raise _refused(param, "it is no picture, sound or film")
+        if said.get("content-encoding", "identity") != "identity":
+            raise _refused(param, "it is compressed")
+        return await _body(response, param, most)
+
+
+async def _body(response: httpcore.Response, param: str, most: int) -> bytes:
+    found = bytearray()
+    async for block in response.aiter_stream():
+        found += block
+        if len(found) > most:
+            raise ApiError(400, f"{param} is over the limit of {most:,} bytes", code="too_large", param=param)
+    return bytes(found)
+
+
+def _url(url: str, param: str) -> httpcore.URL:
+    try:
+        found = httpcore.URL(url.encode("ascii"))
+        known = found.scheme in (b"http", b"https") and bool(found.host) and b"@" not in url.encode("ascii")
+    except (ValueError, UnicodeError, KeyError):
+        known = False
+    if not known or any(ord(c) <= 32 for c in url):
+        raise _refused(param, "only addresses that begin with http:// or https:// are read")
+    return found
+
+
+def _refused(param: str, why: str) -> ApiError:
+    return ApiError(400, f"{param} cannot be fetched: {why}", code="cannot_fetch", param=param)
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Connects to allowed addresses only; names are resolved here and nowhere else."""
+
+    def __init__(self, allowed: Callable[[Address], bool], param: str) -> None:
+        self.allowed, self.param, self.inner = allowed, param, httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        address = await self._address(host, port)
+        return await self.inner.connect_tcp(address, port, timeout, local_address, socket_options)
+
+    async def _address(self, host: str, port: int) -> str:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host.strip("[]"), port, type=socket.SOCK_STREAM
+            )
+            addresses = [ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found]
+        except (OSError, ValueError, UnicodeError) as error:
+            raise httpcore.ConnectError(str(error)) from error
+        if not addresses or not all(self.allowed(one) for one in addresses):
+            raise ApiError(
+                400, f"{self.param} is on a private network, which is never read: send the file itself",
+                code="private_address", param=self.param,
+            )  # fmt: skip
+        return str(addresses[0])

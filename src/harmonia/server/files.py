@@ -1,0 +1,127 @@
+"""Files that clients upload, kept by their content until they are deleted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from harmonia.server.errors import ApiError, not_found
+from harmonia.server.formats import HEAD, kind_of
+from harmonia.server.incoming import aside, written
+from harmonia.store.files import write_atomically
+from harmonia.tasks.remember import identity_of
+from harmonia.types import Part
+
+log = logging.getLogger("harmonia.server")
+
+PREFIX = "file-"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An upload. Its id is that of the record it would be, so that content and id say the same.
+
+    ``suffix`` and ``mime`` are of the kind that its first bytes show; ``modality`` is None for a kind that
+    cannot be remembered.
+    """
+
+    id: str
+    filename: str
+    purpose: str
+    bytes: int
+    created_at: int
+    suffix: str
+    mime: str
+    modality: str | None
+
+
+class Files:
+    """The uploads of one memory: for each the content and a JSON file, which is written last."""
+
+    def __init__(self, own: Path) -> None:
+        self.own, self.folder = own, own / "files"
+        self._lock = threading.Lock()
+        self._files = {file.id: file for file in map(_read, self.folder.glob("*.json")) if file}
+
+    def add(self, content: BinaryIO, name: str, purpose: str) -> File:
+        """Keep an upload; the same content again is the same file, under its new name."""
+        head = content.read(HEAD)
+        if not head:
+            raise ApiError(400, "the file is empty", param="file", code="empty_file")
+        content.seek(0)
+        kind = kind_of(head, name)
+        with aside(self.own) as folder:
+            draft = folder / "file"
+            digest = written(content, draft)
+            file = File(
+                file_id(identity_of([Part(kind.modality if kind else "", digest=digest)])),
+                shown_name(name), purpose, draft.stat().st_size, int(time.time()),
+                kind.suffix if kind else "", kind.mime if kind else "application/octet-stream",
+                kind.modality if kind else None,
+            )  # fmt: skip
+            with self._lock:
+                if before := self._files.get(file.id):
+                    file = replace(file, created_at=before.created_at)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                draft.replace(self.path(file))
+                write_atomically(self._note(file), json.dumps(asdict(file)))
+                self._files[file.id] = file
+        return file
+
+    def find(self, wanted: str) -> File | None:
+        """The file of an id, if there is one."""
+        return self._files.get(wanted)
+
+    def get(self, wanted: str) -> File:
+        """The file of an id; ApiError 404 if there is none."""
+        found = self.find(wanted)
+        if found is None:
+            raise not_found("file", wanted)
+        return found
+
+    def all(self) -> list[File]:
+        """Every file, oldest first."""
+        return sorted(self._files.values(), key=lambda file: (file.created_at, file.id))
+
+    def path(self, file: File) -> Path:
+        """Where the content lies."""
+        return self.folder / (file.id + file.suffix)
+
+    def remove(self, file: File) -> None:
+        """Delete a file."""
+        with self._lock:
+            self._files.pop(file.id, None)
+            self._note(file).unlink(missing_ok=True)
+            self.path(file).unlink(missing_ok=True)
+
+    def _note(self, file: File) -> Path:
+        return self.folder / f"{file.id}.json"
+
+
+def file_id(record_id: str) -> str:
+    """The id by which files call a record."""
+    return PREFIX + record_id
+
+
+def record_id(file_id: str) -> str:
+    """The id of the record that a file is or would be."""
+    return file_id.removeprefix(PREFIX)
+
+
+def shown_name(name: str) -> str:
+    """A file's name as a client gave it, without folders and what cannot be printed."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    return "".join(c for c in last if c.isprintable())[:200] or "file"
+
+
+def _read(note: Path) -> File | None:
+    try:
+        return File(**json.loads(note.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        log.warning("a file's note cannot be read", extra={"facts": {"file": note.stem}})
+        return None

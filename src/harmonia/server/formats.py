@@ -1,0 +1,73 @@
+"""What a file is by how it begins: its modality, the suffix that fits, the content type to serve it as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harmonia.modalities import modality_of, sniff
+
+HEAD = 512
+"""First bytes of a file that tell what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of file. Only these content types are ever served to be shown in a browser."""
+
+    modality: str
+    suffix: str
+    mime: str
+
+
+# (offset, bytes, kind), from the formats' specifications; the first that fits counts.
+_SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
+    (0, b"\xff\xd8\xff", Kind("image", ".jpg", "image/jpeg")),
+    (0, b"\x89PNG\r\n", Kind("image", ".png", "image/png")),
+    (0, b"GIF8", Kind("image", ".gif", "image/gif")),
+    (8, b"WEBP", Kind("image", ".webp", "image/webp")),
+    (0, b"BM", Kind("image", ".bmp", "image/bmp")),
+    (0, b"II*\0", Kind("image", ".tiff", "image/tiff")),
+    (0, b"MM\0*", Kind("image", ".tiff", "image/tiff")),
+    (4, b"ftypavif", Kind("image", ".avif", "image/avif")),
+    *(
+        (4, b"ftyp" + brand, Kind("image", ".heic", "image/heic"))
+        for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+    ),
+    (8, b"WAVE", Kind("audio", ".wav", "audio/wav")),
+    (0, b"fLaC", Kind("audio", ".flac", "audio/flac")),
+    (0, b"OggS", Kind("audio", ".ogg", "audio/ogg")),
+    (0, b"ID3", Kind("audio", ".mp3", "audio/mpeg")),
+    (0, b"FORM", Kind("audio", ".aiff", "audio/aiff")),
+    (4, b"ftypM4A ", Kind("audio", ".m4a", "audio/mp4")),
+    (4, b"ftypM4B ", Kind("audio", ".m4a", "audio/mp4")),
+    (4, b"ftypqt", Kind("video", ".mov", "video/quicktime")),
+    (4, b"ftyp3g", Kind("video", ".3gp", "video/3gpp")),
+    (4, b"ftyp", Kind("video", ".mp4", "video/mp4")),
+    (8, b"AVI ", Kind("video", ".avi", "video/x-msvideo")),
+)
+_AAC, _MP3 = Kind("audio", ".aac", "audio/aac"), Kind("audio", ".mp3", "audio/mpeg")
+_WEBM, _MKV = Kind("video", ".webm", "video/webm"), Kind("video", ".mkv", "video/x-matroska")
+_AUDIO = {".mp4": Kind("audio", ".m4a", "audio/mp4"), ".webm": Kind("audio", ".ogg", "audio/webm")}
+
+
+def kind_of(head: bytes, name: str = "") -> Kind | None:
+    """The kind of a file that begins with ``head``, or None.
+
+    The name that a client gave is believed only where a container may hold a sound as well as a film.
+    """
+    modality = sniff(head)
+    if modality == "text":
+        wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return Kind("text", ".txt", f"text/plain; charset={'utf-16' if wide else 'utf-8'}")
+    if modality is None:
+        return None
+    found = next((kind for at, magic, kind in _SIGNATURES if head.startswith(magic, at)), None)
+    if found is None and modality == "audio":
+        # the two bits of the layer are zero in AAC, never in MP3
+        found = _MP3 if len(head) > 1 and head[1] & 0x06 else _AAC
+    if found is None and modality == "video":
+        found = _WEBM if b"webm" in head[:64] else _MKV
+    if found and found.suffix in _AUDIO and modality_of(Path(name)) == "audio":
+        return _AUDIO[found.suffix]
+    return found

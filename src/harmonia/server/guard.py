@@ -1,0 +1,235 @@
+"""What stands before every route: who calls, from where, how much, how often. One ASGI middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from harmonia.server import errors
+from harmonia.server.errors import ApiError
+from harmonia.server.keys import LOCAL, Key, find_key
+from harmonia.server.settings import Settings
+
+log = logging.getLogger("harmonia.server")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+OPEN = ("/health", "/ready")
+"""Answered without a key: they say nothing about what is remembered."""
+PAGE = ("/", "/page/")
+"""The page itself is open; what it shows comes through the API, with the key that the person gives it."""
+CLIENTS = 10_000
+"""Callers whose rate is kept in mind; the one that was quiet longest is forgotten."""
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "media-src 'self' blob:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; "
+        "base-uri 'none'"
+    ),
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Cache-Control": "no-store",
+}
+_ENCODED = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+class Guard:
+    """Refuses what should not come in, and counts what does.
+
+    * host names other than loopback's, ``host`` and ``names`` (DNS rebinding), pages of other origins (a site
+      in the same browser that posts to a memory on loopback)
+    * a missing, wrong or too weak key; reading needs ``read``, changing and deleting ``write``, ``admin``
+      where a route says so (``request.state.key.may("admin")``)
+    * bodies over ``upload`` bytes, by their header or as they come; bodies slower than ``patience``
+    * more requests than ``rate``
+    """
+
+    def __init__(
+        self, app: Any, settings: Settings, keys: Sequence[Key], registry: CollectorRegistry
+    ) -> None:
+        self.app, self.settings, self.keys = app, settings, keys
+        self.hosts = {"localhost", "127.0.0.1", "[::1]", settings.host, *settings.names}
+        self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.requests = Counter("harmonia_requests_total", "Requests", ("route", "status"), registry=registry)
+        self.seconds = Histogram(
+            "harmonia_request_seconds", "Time to the end of the answer", ("route",), registry=registry
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        seen = _Seen(send, start=time.perf_counter())
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        try:
+            key = self._admit(scope, headers)
+        except ApiError as error:
+            await _refuse(scope, receive, seen, error)
+        else:
+            scope.setdefault("state", {})["key"] = key
+            body = _Body(receive, self.settings.upload, self.settings.patience)
+            try:
+                await self.app(scope, body if scope["type"] == "http" else receive, seen)
+            except ApiError as error:
+                # a body that was too large or too slow, raised inside of the route that read it
+                if seen.status:
+                    raise
+                await _refuse(scope, receive, seen, error)
+        self._note(scope, seen)
+
+    def _admit(self, scope: Scope, headers: Mapping[str, str]) -> Key:
+        """The caller's key; raises ApiError for a caller who is not let in."""
+        host = headers.get("host", "")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if "*" not in self.hosts and name not in self.hosts:
+            raise ApiError(421, "this server does not go by that name: add it with --name", code="wrong_host")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise ApiError(403, "pages of other sites may not use this server", code="wrong_origin")
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise ApiError(403, "pages of other sites may not use this server", code="wrong_origin")
+        if int(_number(headers.get("content-length", "0"))) > self.settings.upload:
+            raise _too_large(self.settings.upload)
+        path = scope["path"]
+        key = self._key(scope, headers) if not _open(path) else LOCAL
+        self._limit(key.name if key is not LOCAL else (scope.get("client") or ["?"])[0])
+        return key
+
+    def _key(self, scope: Scope, headers: Mapping[str, str]) -> Key:
+        if not self.keys:
+            return LOCAL
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        if scope["type"] == "websocket" and not secret:
+            secret = _subprotocol(headers.get("sec-websocket-protocol", ""))
+        elif scheme.lower() != "bearer":
+            secret = ""
+        key = find_key(self.keys, secret.strip()) if secret else None
+        if key is None:
+            raise ApiError(
+                401,
+                "give an API key of this server: Authorization: Bearer hm-...",
+                code="invalid_api_key" if secret else "missing_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        needed = "read" if scope["type"] == "websocket" or reads(scope["method"], scope["path"]) else "write"
+        if not key.may(needed):
+            raise ApiError(403, f"the key {key.name!r} may not {needed}", code="insufficient_scope")
+        return key
+
+    def _limit(self, caller: str) -> None:
+        """A token bucket for every caller."""
+        if not self.settings.rate:
+            return
+        now = time.monotonic()
+        left, since = self.buckets.pop(caller, (float(self.settings.burst), now))
+        left = min(float(self.settings.burst), left + (now - since) * self.settings.rate) - 1.0
+        self.buckets[caller] = max(left, -1.0), now
+        if len(self.buckets) > CLIENTS:
+            self.buckets.popitem(last=False)
+        if left < 0:
+            wait = f"{-left / self.settings.rate:.0f}" if self.settings.rate < 1 else "1"
+            raise ApiError(
+                429, "too many requests: slow down", code="rate_limit_exceeded", headers={"Retry-After": wait}
+            )
+
+    def _note(self, scope: Scope, seen: _Seen) -> None:
+        """A line in the log and the counters: the route's pattern, never what was asked."""
+        if scope["type"] != "http":
+            return
+        route = getattr(scope.get("route"), "path", "other")
+        took = time.perf_counter() - seen.start
+        self.requests.labels(route, str(seen.status)).inc()
+        self.seconds.labels(route).observe(took)
+        facts = {"method": scope["method"], "route": route, "status": seen.status, "seconds": round(took, 4)}
+        facts["key"] = scope.get("state", {}).get("key", LOCAL).name
+        log.info("request", extra={"facts": facts})
+
+
+class _Seen:
+    """Passes an answer on with the security headers, and remembers its status."""
+
+    def __init__(self, send: Send, start: float) -> None:
+        self.send, self.start, self.status = send, start, 0
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = message.get("headers", [])
+            held = {name.lower() for name, _ in given}
+            message["headers"] = [*given, *(one for one in _ENCODED if one[0] not in held)]
+        await self.send(message)
+
+
+class _Body:
+    """A request's body, no more than ``most`` bytes, within ``patience`` seconds."""
+
+    def __init__(self, receive: Receive, most: int, patience: float) -> None:
+        self.receive, self.most, self.size, self.done = receive, most, 0, False
+        self.until = time.monotonic() + patience
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        if self.done:
+            # what comes after the body is the client going away, for which one may wait long
+            return await self.receive()
+        try:
+            async with asyncio.timeout(max(0.01, self.until - time.monotonic())):
+                message = await self.receive()
+        except TimeoutError:
+            raise ApiError(
+                408, "the request came too slowly: send it again", code="timeout",
+                headers={"Connection": "close"},
+            ) from None  # fmt: skip
+        if message["type"] == "http.request":
+            self.size += len(message.get("body", b""))
+            self.done = not message.get("more_body", False)
+            if self.size > self.most:
+                raise _too_large(self.most)
+        return message
+
+
+def reads(method: str, path: str) -> bool:
+    """Whether a request changes nothing. Questions come as POST too: only these paths change the memory."""
+    changing = ("/v1/files", "/v1/vector_stores", "/v1/memory/records", "/v1/memory/jobs")
+    return method in ("GET", "HEAD", "OPTIONS") or not path.startswith(changing) or path.endswith("/search")
+
+
+def _open(path: str) -> bool:
+    return path in OPEN or path == PAGE[0] or path.startswith(PAGE[1])
+
+
+def _number(text: str) -> float:
+    """A header's number; what is none counts as too much."""
+    return float(text) if text.isdigit() else float("inf") if text else 0.0
+
+
+def _subprotocol(header: str) -> str:
+    """The key that a browser's WebSocket gives, which cannot set other headers."""
+    given = [one.strip() for one in header.split(",")]
+    return next((one.partition("openai-insecure-api-key.")[2] for one in given if "api-key." in one), "")
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"the body is over the limit of {most:,} bytes: send less", code="too_large")
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+        return
+    await errors.response(error)(scope, receive, send)

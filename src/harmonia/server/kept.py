@@ -1,0 +1,56 @@
+"""Responses that are kept for their caller, so that a conversation can go on: in memory only, so many."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harmonia.server.answering import Turn
+from harmonia.server.errors import ApiError
+
+MOST, BYTES = 1000, 64 * 2**20
+"""Responses that are kept, and their bytes as JSON; the oldest go first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A response, and the words of the conversation with it."""
+
+    response: dict[str, Any]
+    turns: Sequence[Turn]
+    size: int
+
+
+class Responses:
+    """What was answered, by the name of the caller's key and the id of the response."""
+
+    def __init__(self, most: int = MOST, size: int = BYTES) -> None:
+        self.most, self.limit, self.size = most, size, 0
+        self.held: OrderedDict[tuple[str, str], Kept] = OrderedDict()
+
+    def keep(self, caller: str, response: dict[str, Any], turns: Sequence[Turn]) -> None:
+        """Keep a response; its conversation's media are not kept."""
+        spoken = [Turn(turn.role, turn.words) for turn in turns]
+        size = len(json.dumps(response)) + sum(len(turn.words) for turn in spoken)
+        self.held[caller, response["id"]] = Kept(response, spoken, size)
+        self.size += size
+        while len(self.held) > self.most or self.size > self.limit:
+            self.size -= self.held.popitem(last=False)[1].size
+
+    def get(self, caller: str, response_id: str, param: str | None = None) -> Kept:
+        """One response; ApiError 404 if it is not kept."""
+        found = self.held.get((caller, response_id))
+        if found is None:
+            raise ApiError(
+                404, "there is no such response: they are kept in memory only, until the server ends",
+                code="response_not_found", param=param,
+            )  # fmt: skip
+        return found
+
+    def forget(self, caller: str, response_id: str) -> None:
+        """Forget one response; ApiError 404 if it is not kept."""
+        self.size -= self.get(caller, response_id).size
+        del self.held[caller, response_id]

@@ -1,0 +1,163 @@
+// The cue box's contents: what to recall by, each as a chip with how far it is trusted and counts.
+
+import { $, button, el, icon, plural, shorten } from "./dom.js";
+
+const WORDS = 60;
+const KINDS = { text: "words", image: "picture", audio: "sound", video: "video", record: "memory" };
+const WEIGHTS = [
+  ["1", "counts for"],
+  ["2", "counts double"],
+  ["0.5", "counts half"],
+  ["-1", "counts against"],
+];
+// The slider's right end clamps a cue; below it, settling may clean what is noisy: kappa from 0.1 to 10.
+const CLAMPED = 10;
+const kappa = (at) => (at >= CLAMPED ? null : 10 ** ((at - 5) / 5));
+const TRUST = ["a hint", "loosely", "loosely", "partly", "partly", "half", "mostly", "mostly", "firmly", "firmly", "exactly"];
+
+export class Cues {
+  // `changed` is told when what is asked changes; `edit` gets words back to change them.
+  constructor(list, { changed, edit }) {
+    this.list = list;
+    this.changed = changed;
+    this.edit = edit;
+    this.held = [];
+  }
+
+  get empty() {
+    return this.held.length === 0;
+  }
+
+  addWords(text) {
+    if (text.trim()) this.#add({ modality: "text", label: shorten(text, WORDS), text: text.trim() });
+  }
+
+  // A picture, sound or video; false for a file of another kind.
+  addFile(file, label = file.name) {
+    const modality = kindOf(file);
+    if (!modality) return false;
+    const thumb = modality === "image" ? URL.createObjectURL(file) : null;
+    this.#add({ modality, label: shorten(label || KINDS[modality], WORDS), file, thumb });
+    return true;
+  }
+
+  // "More like this" and "not this".
+  addRecord(id, label, against = false) {
+    this.held = this.held.filter((cue) => cue.id !== id);
+    this.#add({ modality: "record", label: shorten(label, WORDS - 10), id, weight: against ? -1 : 1 });
+  }
+
+  clear() {
+    this.held.forEach(forgetThumb);
+    this.held = [];
+    this.#draw();
+  }
+
+  // As the API takes them (see api.js). Names are unique, since shares come back by name.
+  asked() {
+    return this.held.map(({ name, modality, text, file, id, weight, trust }) => ({
+      name,
+      weight,
+      trust: kappa(trust),
+      ...(modality === "text" ? { text } : modality === "record" ? { record: id } : { modality, file }),
+    }));
+  }
+
+  // The kinds that somebody can hear or see: for icons beside shares.
+  modalityOf(name) {
+    const film = name.endsWith(" sound") && this.held.some((cue) => `${cue.name} sound` === name);
+    return film ? "audio" : (this.held.find((cue) => cue.name === name)?.modality ?? "text");
+  }
+
+  #add(cue) {
+    const taken = new Set(this.held.map((one) => one.name));
+    let name = cue.label;
+    for (let number = 2; taken.has(name); number += 1) name = `${cue.label} (${number})`;
+    this.held.push({ weight: 1, trust: CLAMPED, ...cue, name });
+    this.#draw();
+    this.changed();
+  }
+
+  #remove(cue) {
+    forgetThumb(cue);
+    this.held = this.held.filter((one) => one !== cue);
+    this.#draw();
+    this.changed();
+    ($(".chip button", this.list) ?? $("#words")).focus();
+  }
+
+  #draw() {
+    this.list.replaceChildren(...this.held.map((cue) => this.#chip(cue)));
+    this.list.setAttribute("aria-label", this.empty ? "What to recall by: nothing yet" : `What to recall by: ${plural(this.held.length, "cue")}`);
+  }
+
+  #chip(cue) {
+    const word = el("output", { class: "trust-word" }, TRUST[cue.trust]);
+    const slider = el("input", {
+      type: "range",
+      min: 0,
+      max: CLAMPED,
+      step: 1,
+      value: cue.trust,
+      "aria-label": `Trust in ${cue.name}`,
+      "aria-valuetext": TRUST[cue.trust],
+      oninput: () => {
+        cue.trust = Number(slider.value);
+        word.textContent = TRUST[cue.trust];
+        slider.setAttribute("aria-valuetext", TRUST[cue.trust]);
+        this.changed();
+      },
+    });
+    const item = el("li", { class: cue.weight < 0 ? "chip against" : "chip" });
+    const counts = el(
+      "select",
+      {
+        "aria-label": `How ${cue.name} counts`,
+        onchange: () => {
+          cue.weight = Number(counts.value);
+          item.classList.toggle("against", cue.weight < 0);
+          this.changed();
+        },
+      },
+      WEIGHTS.map(([value, label]) => el("option", { value, selected: Number(value) === cue.weight }, label)),
+    );
+    item.append(
+      this.#face(cue),
+      this.#title(cue),
+      button("close", `Remove ${cue.name}`, () => this.#remove(cue), { shown: false }),
+      el("div", { class: "chip-dials" }, counts, el("label", { class: "trust" }, el("span", {}, "Trust"), slider, word)),
+    );
+    return item;
+  }
+
+  #face(cue) {
+    if (cue.thumb) return el("img", { class: "chip-face", src: cue.thumb, alt: "" });
+    return el("span", { class: "chip-face" }, icon(cue.modality === "record" ? "more" : cue.modality));
+  }
+
+  #title(cue) {
+    if (cue.modality !== "text") {
+      return el("span", { class: "chip-name", title: cue.name, dir: "auto" }, cue.name, el("small", {}, KINDS[cue.modality]));
+    }
+    const change = () => {
+      this.held = this.held.filter((one) => one !== cue);
+      this.#draw();
+      this.edit(cue.text);
+    };
+    return el("button", { type: "button", class: "chip-name", title: "Change the words", dir: "auto", onclick: change }, cue.name);
+  }
+}
+
+const forgetThumb = (cue) => cue.thumb && URL.revokeObjectURL(cue.thumb);
+
+const ENDINGS = {
+  image: /\.(png|jpe?g|webp|gif|bmp|tiff?|heic|heif|avif)$/i,
+  audio: /\.(wav|mp3|flac|ogg|oga|opus|m4a|aac)$/i,
+  video: /\.(mp4|webm|mov|mkv|avi|m4v)$/i,
+};
+
+function kindOf(file) {
+  const kind = file.type.split("/")[0];
+  if (kind in ENDINGS) return kind;
+  return Object.keys(ENDINGS).find((name) => ENDINGS[name].test(file.name ?? "")) ?? null;
+}

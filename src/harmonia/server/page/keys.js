@@ -1,0 +1,38 @@
+// Keyboard shortcuts, what they are, and a way to turn them off.
+
+import { dialog, el } from "./dom.js";
+
+const OFF = "shortcuts-off";
+const ELSEWHERE = [
+  ["Enter", "recall; Shift and Enter for a new line"],
+  ["Arrow keys", "from memory to memory, once one has the focus"],
+  ["Escape", "close what is open"],
+  ["Ctrl V", "recall by a copied picture"],
+];
+
+// `actions`: letter -> [what it does, function]. They rest while somebody types or a dialog is open.
+export function listen(actions) {
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    if (localStorage.getItem(OFF) || document.querySelector("dialog[open]")) return;
+    if (event.target.closest("input, textarea, select, audio, video, [contenteditable]")) return;
+    const action = actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action[1]();
+  });
+}
+
+export function openHelp(actions) {
+  const { body } = dialog("Keyboard shortcuts");
+  const off = el("input", {
+    type: "checkbox",
+    checked: !localStorage.getItem(OFF),
+    onchange: () => (off.checked ? localStorage.removeItem(OFF) : localStorage.setItem(OFF, "1")),
+  });
+  const rows = [...Object.entries(actions).map(([letter, [what]]) => [letter, what]), ...ELSEWHERE];
+  body.append(
+    el("dl", { class: "facts keys" }, rows.map(([key, what]) => el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)))),
+    el("label", { class: "pick" }, off, "Shortcuts of a single letter are on"),
+  );
+}

@@ -1,0 +1,42 @@
+"""Pages of a list, as OpenAI's clients turn them: by the id before or after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harmonia.server.errors import ApiError
+
+
+def page(
+    ids: Sequence[str], limit: int, order: str, after: str | None = None, before: str | None = None
+) -> tuple[list[str], bool]:
+    """One page of ``ids`` (oldest first), and whether there are more beyond it.
+
+    ApiError 400 if ``after`` or ``before`` is none of them.
+    """
+    ordered = list(ids) if order == "asc" else list(reversed(ids))
+    begin = 0 if after is None else _place(ordered, after, "after") + 1
+    if before is not None:
+        end = _place(ordered, before, "before")
+        begin = max(begin, end - limit)
+        return ordered[begin:end], begin > 0
+    return ordered[begin : begin + limit], len(ordered) > begin + limit
+
+
+def listed(data: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:
+    """A page as clients read it."""
+    return {
+        "object": "list",
+        "data": list(data),
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": more,
+    }
+
+
+def _place(ids: Sequence[str], wanted: str, param: str) -> int:
+    try:
+        return ids.index(wanted)
+    except ValueError:
+        raise ApiError(400, f"nothing in this list has the id that {param} gives", param=param) from None

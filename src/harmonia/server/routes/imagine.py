@@ -1,0 +1,80 @@
+"""Imagine: pictures of what cues bring back, marked as generated."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from harmonia.server.cued import query_of
+from harmonia.server.drawing import EVIDENCE, file_of, painted, planned, recalled
+from harmonia.server.errors import ApiError
+from harmonia.server.forms import FormRoute, attached, documented
+from harmonia.server.schemas.errors import LACKS
+from harmonia.server.schemas.memory import ImagineIn
+from harmonia.server.service import Service, admin_of, service
+from harmonia.server.streams import while_there
+from harmonia.tasks.cues import Query
+from harmonia.tasks.draw import Sampling
+from harmonia.tasks.imagine import Wish
+from harmonia.tasks.recall import Options
+
+router = APIRouter(prefix="/v1/memory", tags=["memory"], responses=LACKS)
+
+At = Annotated[Service, Depends(service)]
+
+
+async def imagine_form(request: Request, at: At) -> dict[str, Any]:
+    """Pictures from media that are files of a form."""
+    asked, files = await attached(request, ImagineIn)
+    return await while_there(request, _imagine(at, asked, files, admin_of(request)))
+
+
+router.add_api_route(
+    "/imagine", imagine_form, methods=["POST"], route_class_override=FormRoute, include_in_schema=False
+)
+
+
+@router.post("/imagine", openapi_extra=documented(ImagineIn))
+async def imagine(asked: ImagineIn, request: Request, at: At) -> dict[str, Any]:
+    """PNG pictures, each of which says in its metadata that it was generated, and the records behind them."""
+    return await while_there(request, _imagine(at, asked, {}, admin_of(request)))
+
+
+async def _imagine(at: Service, asked: ImagineIn, files: Mapping[str, bytes], admin: bool) -> dict[str, Any]:
+    await at.work(at.generator)  # that there is none is said first
+    query, where = await query_of(at, asked, files, admin=admin, leave_out=False)
+    options = Options(EVIDENCE, alpha=asked.alpha, beta=asked.beta, noise=asked.noise)
+    found = None
+    if asked.from_memory is not False:
+        found = await recalled(at, query, options, where, must=bool(asked.from_memory))
+    sampling = Sampling(asked.n, asked.steps, asked.guidance, asked.seed)
+    given = _given(query, asked.from_memory)
+    plan = await planned(at, given, sampling, found=found, from_memory=asked.from_memory)
+    drawn = await painted(at, plan)
+    pictures = await at.work(lambda: [base64.b64encode(file_of(one, plan.mark)).decode() for one in drawn])
+    return {
+        "object": "memory.imagination", "generated": True, "model": plan.mark.generator, "how": plan.wish.how,
+        "data": [{"b64_json": one, "seed": asked.seed, "index": i} for i, one in enumerate(pictures)],
+        "evidence": _evidence(plan.wish),
+    }  # fmt: skip
+
+
+def _given(query: Query, from_memory: bool | None) -> dict[str, Any]:
+    """The cues by modality; a record's codes stand for themselves in what the memory answers."""
+    words = " ".join(thing.value for thing in query.things if isinstance(thing.value, str))
+    given: dict[str, Any] = {"text": words} if words else {}
+    for thing in query.things:
+        if isinstance(thing.value, bytes):
+            given.setdefault(thing.modality, []).append(thing.value)
+    if not given and from_memory is not True:
+        raise ApiError(400, "a record is drawn from the memory: leave from_memory true", param="from_memory")
+    return given or {"record": "a record"}
+
+
+def _evidence(wish: Wish) -> list[dict[str, Any]]:
+    if wish.found is None:
+        return []
+    return [{"record": one.record.id, "probability": one.probability} for one in wish.found.records]

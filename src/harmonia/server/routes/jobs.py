@@ -1,0 +1,108 @@
+"""Jobs: remembering much in the background, watched as it goes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import StreamingResponse
+
+from harmonia.server.errors import ApiError, not_found
+from harmonia.server.files import record_id
+from harmonia.server.incoming import plain_name
+from harmonia.server.jobs import ENDED, Job
+from harmonia.server.schemas.memory import JobIn
+from harmonia.server.service import REMEMBER, Service, service
+
+router = APIRouter(prefix="/v1/memory/jobs", tags=["memory"])
+
+At = Annotated[Service, Depends(service)]
+EVENTS = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+@router.post("", status_code=202)
+async def submit(asked: JobIn, at: At) -> dict[str, Any]:
+    """Begin to remember paths within the allowed folders, or uploaded files."""
+
+    def begin() -> Job:
+        if asked.paths:
+            return at.jobs.submit(REMEMBER, [at.inside(path) for path in asked.paths])
+        files = [at.files.get(one) for one in asked.files]
+        names = {record_id(file.id): plain_name(file.filename) for file in files}
+        return at.jobs.submit(
+            REMEMBER, [at.files.path(file) for file in files], copy=True, note={"names": names}
+        )
+
+    return job_json(await at.work(begin))
+
+
+@router.get("")
+async def list_jobs(
+    at: At,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+) -> dict[str, Any]:
+    """Jobs, newest first."""
+    every = [job for job in reversed(at.jobs.all()) if job.kind == REMEMBER]
+    ids = [job.id for job in every]
+    if after is not None and after not in ids:
+        raise ApiError(400, "no job has the id that is given as after", param="after")
+    begin = 0 if after is None else ids.index(after) + 1
+    page = every[begin : begin + limit]
+    return {
+        "object": "list",
+        "data": [job_json(job) for job in page],
+        "first_id": page[0].id if page else None,
+        "last_id": page[-1].id if page else None,
+        "has_more": len(every) > begin + limit,
+    }
+
+
+@router.get("/{job_id}")
+async def read(job_id: str, at: At) -> dict[str, Any]:
+    """One job: its state, how far it is, and what could not be read."""
+    return job_json(_one(at, job_id))
+
+
+@router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)  # type: ignore[arg-type]
+async def events(
+    job_id: str, request: Request, at: At, last_event_id: Annotated[str | None, Header()] = None
+) -> StreamingResponse:
+    """The job as server-sent events, until it ends; with Last-Event-ID only what is new since then."""
+    job = _one(at, job_id)
+    seen = int(last_event_id) if last_event_id and re.fullmatch("[0-9]{1,15}", last_event_id) else -1
+
+    async def stream() -> AsyncIterator[str]:
+        async for now in at.jobs.watch(job, seen, lambda: at.ready):
+            if now is None:
+                yield ": waiting\n\n"
+                continue
+            name = now.state if now.state in ENDED else "progress"
+            yield f"event: {name}\nid: {now.revision}\ndata: {json.dumps(job_json(now))}\n\n"
+
+    return StreamingResponse(stream(), media_type="text/event-stream")
+
+
+@router.delete("/{job_id}")
+async def cancel(job_id: str, at: At) -> dict[str, Any]:
+    """Stop a job; what it has remembered so far stays."""
+    job = _one(at, job_id)
+    await at.work(lambda: at.jobs.cancel(job))
+    return job_json(job)
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """A job for clients: without paths."""
+    shown = {k: v for k, v in asdict(job).items() if k not in ("paths", "note", "copy", "whole", "kind")}
+    return {"object": "memory.job", **shown}
+
+
+def _one(at: Service, job_id: str) -> Job:
+    job = at.jobs.jobs.get(job_id)
+    if job is None or job.kind != REMEMBER:
+        raise not_found("job", job_id)
+    return job

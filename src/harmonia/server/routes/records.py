@@ -1,0 +1,204 @@
+"""Records: remember what clients send, read, describe, forget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
+from fastapi.responses import JSONResponse
+from pydantic import TypeAdapter, ValidationError
+
+from harmonia.server import filters
+from harmonia.server.errors import ApiError, not_found
+from harmonia.server.forms import FILES, FormRoute, as_json
+from harmonia.server.incoming import (
+    Incoming,
+    Kept,
+    aside,
+    checked_metadata,
+    known,
+    plain_name,
+    put_aside,
+    text_part,
+)
+from harmonia.server.schemas.filters import Filter
+from harmonia.server.schemas.memory import RecordByPath, RecordChange
+from harmonia.server.service import OWN, Service, admin_of, service
+from harmonia.server.shown import record_json
+from harmonia.store import digest_file
+from harmonia.types import HarmoniaError, Part, Record
+
+router = APIRouter(prefix="/v1/memory/records", tags=["memory"])
+
+At = Annotated[Service, Depends(service)]
+FORM = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "text": {"type": "string"},
+                        "metadata": {"type": "string", "description": "a JSON object"},
+                        "separate": {"type": "boolean", "default": False},
+                    },
+                }
+            }
+        }
+    }
+}
+
+
+async def create_form(
+    request: Request,
+    at: At,
+    files: Annotated[list[UploadFile], File()] = [],  # noqa: B006 (FastAPI copies it)
+    text: Annotated[str | None, Form()] = None,
+    metadata: Annotated[str, Form()] = "{}",
+    separate: Annotated[bool, Form()] = False,
+) -> JSONResponse:
+    """Remember uploaded files and words: one record of all, or with ``separate`` one of each file."""
+    said = as_json(metadata, "metadata")
+    if not isinstance(said, dict):
+        raise ApiError(400, "metadata is a JSON object", param="metadata")
+    said = checked_metadata(said)
+    if len(files) > FILES:
+        raise ApiError(400, f"at most {FILES} files come at once: start a job for more", param="files")
+    words = [text_part(text)] if text is not None else []
+    with ExitStack() as stack:
+        folder = await at.work(lambda: stack.enter_context(aside(at.settings.memory / OWN)))
+        if separate:
+            return await _create_each(at, files, words, said, folder, admin_of(request))
+        parts = [await at.work(lambda f=file: put_aside(f.file, f.filename or "", folder)) for file in files]  # type: ignore[misc]
+        names = {"name": plain_name(files[0].filename or "")} if files else {}
+        kept = await _keep(at, [*parts, *words], names | said)
+    return JSONResponse(_shown(kept, admin_of(request)), 201 if kept.created else 200)
+
+
+router.add_api_route(
+    "", create_form, methods=["POST"], route_class_override=FormRoute, include_in_schema=False
+)
+
+
+@router.post("", status_code=201, openapi_extra=FORM, responses={200: {"description": "It was there"}})
+async def create_by_path(asked: RecordByPath, request: Request, at: At) -> JSONResponse:
+    """Remember a file on the server's machine, copied, if it lies in a folder that the server may read."""
+    said = checked_metadata(asked.metadata)
+    words = [text_part(asked.text)] if asked.text is not None else []
+
+    def part() -> Part:
+        path = at.inside(asked.path)
+        if not path.is_file():
+            raise ApiError(400, "the path names no file: for a folder start a job", param="path")
+        return Part(known(path).modality, path=str(path), digest=digest_file(path))
+
+    found = await at.work(part)
+    kept = await _keep(at, [found, *words], {"name": Path(found.path or "").stem} | said)
+    return JSONResponse(_shown(kept, admin_of(request)), 201 if kept.created else 200)
+
+
+@router.get("")
+async def list_records(
+    request: Request,
+    at: At,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    order: Literal["asc", "desc"] = "desc",
+    where: Annotated[str | None, Query(max_length=4000)] = None,
+    filters_: Annotated[str | None, Query(alias="filters", max_length=20_000)] = None,
+) -> dict[str, Any]:
+    """Records by the time they came, newest first; ``after`` is the ``last_id`` of the page before."""
+    condition = filters.condition_of(where, _filter(filters_), admin=admin_of(request))
+
+    def read() -> tuple[list[Record], bool]:
+        if not at.collection.exists:
+            return [], False
+        store = at.collection.store
+        ids = store.select(condition or "true")
+        ids = ids if order == "asc" else ids[::-1]
+        if after is not None and after not in ids:
+            raise ApiError(400, "no record of this list has the id that is given as after", param="after")
+        begin = 0 if after is None else ids.index(after) + 1
+        return store.records(ids[begin : begin + limit]), len(ids) > begin + limit
+
+    found, more = await at.work(read)
+    return {
+        "object": "list",
+        "data": [record_json(record, admin=admin_of(request)) for record in found],
+        "first_id": found[0].id if found else None,
+        "last_id": found[-1].id if found else None,
+        "has_more": more,
+    }
+
+
+@router.get("/{record_id}")
+async def read(record_id: str, request: Request, at: At) -> dict[str, Any]:
+    """One record with all its parts."""
+    return record_json(await at.work(lambda: _one(at, record_id)), admin=admin_of(request))
+
+
+@router.patch("/{record_id}")
+async def describe(record_id: str, asked: RecordChange, request: Request, at: At) -> dict[str, Any]:
+    """Change metadata, key by key."""
+    said = checked_metadata(asked.metadata)
+    await at.work(lambda: _one(at, record_id))
+    await at.write(lambda: at.writer().store.describe({record_id: said}))
+    return record_json(await at.work(lambda: _one(at, record_id)), admin=admin_of(request))
+
+
+@router.delete("/{record_id}")
+async def forget(record_id: str, at: At) -> dict[str, Any]:
+    """Forget a record: its parts, and copies of media that no other record has."""
+    await at.work(lambda: _one(at, record_id))
+    await at.write(lambda: at.writer().forget([record_id]))
+    return {"id": record_id, "object": "memory.record.deleted", "deleted": True}
+
+
+def _one(at: Service, record_id: str) -> Record:
+    found = at.collection.store.records([record_id]) if at.collection.exists else []
+    if not found:
+        raise not_found("record", record_id)
+    return found[0]
+
+
+def _shown(kept: Kept, admin: bool) -> dict[str, Any]:
+    return {**record_json(kept.record, admin=admin), "created": kept.created}
+
+
+async def _keep(at: Service, parts: Sequence[Part], metadata: dict[str, Any]) -> Kept:
+    if not parts:
+        raise ApiError(400, "there is nothing to remember: send files or text", param="files")
+    return await at.creates(Incoming(tuple(parts), metadata))
+
+
+async def _create_each(
+    at: Service, files: Sequence[UploadFile], words: Sequence[Part], said: dict[str, Any], folder: Path,
+    admin: bool,
+) -> JSONResponse:  # fmt: skip
+    """One record of each file; those that are broken are named with the reason, and the others stay."""
+    data, problems = [], []
+    for file in files:
+        name = plain_name(file.filename or "")
+        try:
+            part = await at.work(lambda f=file: put_aside(f.file, f.filename or "", folder))  # type: ignore[misc]
+            data.append(_shown(await _keep(at, [part, *words], {"name": name} | said), admin))
+        except (ApiError, HarmoniaError) as error:
+            problems.append({"name": name, "reason": at.told(getattr(error, "message", str(error)))})
+    if not data:
+        reason = problems[0]["reason"] if problems else "there is nothing to remember: send files"
+        raise ApiError(400, reason, code="unsupported_media", param="files")
+    return JSONResponse({"object": "list", "data": data, "problems": problems}, 201)
+
+
+def _filter(text: str | None) -> Filter | None:
+    if text is None:
+        return None
+    try:
+        found: Filter = TypeAdapter(Filter).validate_python(as_json(text, "filters"))
+    except ValidationError as error:
+        raise ApiError(400, f"filters: {error.errors()[0]['msg']}", param="filters") from None
+    return found

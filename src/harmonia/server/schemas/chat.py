@@ -1,0 +1,129 @@
+"""Chat completions, as OpenAI's clients ask for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from harmonia.server.schemas.asked import Asked
+
+Text = Annotated[str, Field(max_length=1_000_000)]
+Model = Annotated[str, Field(max_length=200, json_schema_extra={"enum": ["harmonia", "harmonia-imagine"]})]
+Encoded = Annotated[str, Field(min_length=1, description="base64, a data URL, or an address")]
+Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=4)]
+
+
+class TextPart(BaseModel):
+    """Words."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class RefusalPart(BaseModel):
+    """What an assistant would not do."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
+class ImageUrl(BaseModel):
+    """Where a picture is: in a data URL, or at an address where the server may fetch."""
+
+    url: Encoded
+    detail: str | None = None
+
+
+class ImagePart(BaseModel):
+    """A picture as a cue."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class InputAudio(BaseModel):
+    """A sound in base64; its bytes, not ``format``, say what it is."""
+
+    data: Encoded
+    format: str | None = None
+
+
+class AudioPart(BaseModel):
+    """A sound as a cue."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+class FileData(BaseModel):
+    """A file in base64, of any kind that can be remembered."""
+
+    file_data: Encoded | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class FilePart(BaseModel):
+    """A file as a cue."""
+
+    type: Literal["file"]
+    file: FileData
+
+
+ChatPart = Annotated[TextPart | ImagePart | AudioPart | FilePart | RefusalPart, Field(discriminator="type")]
+
+
+def as_parts(content: Any) -> Any:
+    """A message's words alone are one part of text."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [] if content is None else content
+
+
+class ChatMessage(Asked):
+    """One message. Of what comes back with an assistant's, only the words are read."""
+
+    without_effect = ("name", "annotations", "refusal", "harmonia")
+
+    role: Literal["developer", "system", "user", "assistant"]
+    content: Annotated[
+        list[ChatPart],
+        Field(max_length=64),
+        BeforeValidator(as_parts, json_schema_input_type=str | list[ChatPart] | None),
+    ] = Field(default=[])
+
+
+class StreamOptions(BaseModel):
+    """What a stream is to tell besides."""
+
+    include_usage: bool | None = False
+
+
+def as_list(stop: Any) -> Any:
+    """One word that stops is a list of one."""
+    return [stop] if isinstance(stop, str) else [] if stop is None else stop
+
+
+class ChatIn(Asked):
+    """A chat completion."""
+
+    model: Model
+    messages: list[ChatMessage] = Field(min_length=1, max_length=256)
+    modalities: list[Literal["text", "audio"]] | None = None
+    n: Annotated[int, Field(ge=1, le=8)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: Annotated[Stop, BeforeValidator(as_list, json_schema_input_type=str | Stop | None)] = Field(
+        default=[]
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    metadata: dict[str, str] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+
+    @property
+    def most(self) -> int | None:
+        """Most words of an answer."""
+        given = [one for one in (self.max_tokens, self.max_completion_tokens) if one is not None]
+        return min(given) if given else None

@@ -1,0 +1,31 @@
+"""Filters on metadata: comparisons, and what joins them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Value = bool | int | float | Annotated[str, Field(max_length=1000)]
+
+
+class Comparison(BaseModel):
+    """One metadata key compared with a value. ``contains`` is for keys that hold lists, such as tags."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains"]
+    key: str = Field(min_length=1, max_length=200)
+    value: Value | Annotated[list[Value], Field(max_length=1000)]
+
+
+class Compound(BaseModel):
+    """Several filters: all of them, or any."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["and", "or"]
+    filters: list[Comparison | Compound] = Field(min_length=1, max_length=64)
+
+
+Filter = Comparison | Compound

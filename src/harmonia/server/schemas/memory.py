@@ -1,0 +1,118 @@
+"""What is asked of the memory: cues, records by path, jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from harmonia.server.schemas.filters import Filter
+
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="the id of a record")]
+Words = Annotated[str, Field(min_length=1, max_length=20_000)]
+Media = Annotated[
+    str, Field(min_length=1, description="base64, a data URL, or cid:NAME for a file of the same form")
+]
+
+
+class Strict(BaseModel):
+    """A body in which every field is known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class CueIn(Strict):
+    """One cue: words, media, or a record of which more is wanted.
+
+    ``weight`` says how far it counts (negative: against); ``trust`` how firmly it is held, null for
+    clamped; ``name`` is what the answer calls it.
+    """
+
+    text: Words | None = None
+    image: Media | None = None
+    audio: Media | None = None
+    video: Media | None = None
+    record: Id | None = None
+    name: str | None = Field(None, min_length=1, max_length=100)
+    weight: float = Field(1.0, ge=-100, le=100)
+    trust: float | None = Field(None, ge=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [
+            kind for kind in ("text", "image", "audio", "video", "record") if getattr(self, kind) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError("a cue is one of text, image, audio, video and record")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the five it is."""
+        return next(k for k in ("text", "image", "audio", "video", "record") if getattr(self, k) is not None)
+
+
+class Cued(Strict):
+    """Cues, and how the memory takes them."""
+
+    cues: list[CueIn] = Field(min_length=1, max_length=16)
+    against: list[Words] = Field(default=[], max_length=16, description="words that count against a record")
+    not_like: list[Id] = Field(default=[], max_length=16, description="records of which no more is wanted")
+    where: str | None = Field(None, max_length=4000, description="SQL condition on the metadata")
+    filters: Filter | None = None
+    alpha: float = Field(1.0, ge=1, le=4)
+    beta: float | None = Field(None, gt=0, le=1e6)
+    noise: float | None = Field(None, ge=0, le=1e3)
+
+
+class Settling(Cued):
+    """Cues, settled in at most ``steps`` steps."""
+
+    steps: int = Field(8, ge=0, le=64)
+
+
+class RecallIn(Settling):
+    """A recall: the whole records from any part of them."""
+
+    k: int = Field(10, ge=1, le=1000)
+    explain: bool = False
+
+
+class ImagineIn(Cued):
+    """A wish for pictures of what cues bring back."""
+
+    to: Literal["image"] = "image"
+    n: int = Field(1, ge=1, le=10)
+    seed: int = Field(0, ge=0, lt=2**63)
+    guidance: float = Field(2.0, ge=0, le=50)
+    steps: int | None = Field(None, ge=1, le=250, description="of the sampler, null for its own number")
+    from_memory: bool | None = Field(
+        True, description="draw what the memory settles on; false for the cues as they are; null for either"
+    )
+
+
+class RecordByPath(Strict):
+    """A file on the server's machine, within the folders that it may read."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    text: Words | None = None
+    metadata: dict[str, Any] = {}
+
+
+class RecordChange(Strict):
+    """New metadata of a record, key by key; null empties a key."""
+
+    metadata: dict[str, Any]
+
+
+class JobIn(Strict):
+    """What to remember in the background: paths on the server's machine, or uploaded files."""
+
+    paths: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(default=[], max_length=1000)
+    files: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=1000)
+
+    @model_validator(mode="after")
+    def _any(self) -> Self:
+        if bool(self.paths) == bool(self.files):
+            raise ValueError("give paths or files")
+        return self

@@ -1,0 +1,96 @@
+"""Responses, as OpenAI's clients ask for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from harmonia.server.schemas.asked import LABELS, SAMPLING, Asked
+from harmonia.server.schemas.chat import Encoded, InputAudio, Model, RefusalPart, Text
+
+ResponseId = Annotated[str, Field(max_length=100)]
+
+
+class WordsPart(BaseModel):
+    """Words of either side."""
+
+    type: Literal["input_text", "output_text"]
+    text: Text
+
+
+class InputImage(BaseModel):
+    """A picture as a cue."""
+
+    type: Literal["input_image"]
+    image_url: Encoded | None = None
+    file_id: str | None = None
+
+
+class InputSound(BaseModel):
+    """A sound as a cue."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+class InputFile(BaseModel):
+    """A file as a cue."""
+
+    type: Literal["input_file"]
+    file_data: Encoded | None = None
+    file_url: Encoded | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+ResponsePart = Annotated[
+    WordsPart | InputImage | InputSound | InputFile | RefusalPart, Field(discriminator="type")
+]
+
+
+def as_parts(content: Any) -> Any:
+    """A message's words alone are one part."""
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+
+
+class ResponseMessage(BaseModel):
+    """One message of the input; of one that was an output, only the words are read."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Annotated[
+        list[ResponsePart],
+        Field(max_length=64),
+        BeforeValidator(as_parts, json_schema_input_type=str | list[ResponsePart]),
+    ]
+
+
+class DrawnItem(BaseModel):
+    """A picture of an earlier output, given back with the conversation; it is not looked at."""
+
+    type: Literal["image_generation_call"]
+    id: str
+
+
+def as_messages(given: Any) -> Any:
+    """An input of words alone is one message of the user."""
+    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+
+
+Items = Annotated[list[ResponseMessage | DrawnItem], Field(min_length=1, max_length=256)]
+
+
+class ResponseIn(Asked):
+    """A response."""
+
+    without_effect = (*SAMPLING, *LABELS, "truncation", "stream_options")
+
+    model: Model
+    input: Annotated[Items, BeforeValidator(as_messages, json_schema_input_type=str | Items)]
+    instructions: Text | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    previous_response_id: ResponseId | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = True
+    stream: bool | None = False

@@ -1,0 +1,112 @@
+"""What is asked of vector stores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from harmonia.server.schemas.filters import Filter
+from harmonia.server.schemas.memory import Strict, Words
+
+Name = Annotated[str, Field(max_length=256)]
+FileId = Annotated[str, Field(min_length=1, max_length=100)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+Attributes = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=64)],
+        bool | int | Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+Chunking = Annotated[
+    dict[str, Any] | None, Field(description="taken and not used: the memory cuts media by its own windows")
+]
+Never = Annotated[None, Field(description="nothing here expires")]
+BATCH = 2000
+"""Most files of one batch."""
+
+
+class StoreIn(Strict):
+    """A new vector store."""
+
+    name: Name | None = None
+    description: Name | None = None
+    metadata: Metadata | None = None
+    file_ids: list[FileId] = Field(default=[], max_length=BATCH)
+    chunking_strategy: Chunking = None
+    expires_after: Never = None
+
+
+class StoreChange(Strict):
+    """What is new about a vector store; null leaves it."""
+
+    name: Name | None = None
+    metadata: Metadata | None = None
+    expires_after: Never = None
+
+
+class FileIn(Strict):
+    """A file for a vector store."""
+
+    file_id: FileId
+    attributes: Attributes | None = None
+    chunking_strategy: Chunking = None
+
+
+class FileChange(Strict):
+    """The attributes of a file, in place of those that it had."""
+
+    attributes: Attributes | None
+
+
+class BatchIn(Strict):
+    """Several files for a vector store: by id with the same attributes, or each with its own."""
+
+    file_ids: list[FileId] | None = Field(None, min_length=1, max_length=BATCH)
+    files: list[FileIn] | None = Field(None, min_length=1, max_length=BATCH)
+    attributes: Attributes | None = None
+    chunking_strategy: Chunking = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.file_ids is None) == (self.files is None):
+            raise ValueError("give either file_ids or files")
+        return self
+
+    @property
+    def attached(self) -> dict[str, dict[str, Any]]:
+        """The attributes of each file, by its id."""
+        if self.files is not None:
+            return {one.file_id: dict(one.attributes or {}) for one in self.files}
+        return {one: dict(self.attributes or {}) for one in self.file_ids or ()}
+
+
+class Ranking(Strict):
+    """How results are chosen. ``ranker`` is taken and not used: the memory ranks."""
+
+    ranker: Annotated[str, Field(max_length=64)] | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class SearchIn(Strict):
+    """A search: words, or several that are to be met together. ``rewrite_query`` is not used."""
+
+    query: Annotated[
+        list[Words],
+        Field(min_length=1, max_length=16),
+        BeforeValidator(
+            lambda given: [given] if isinstance(given, str) else given,
+            json_schema_input_type=Words | list[Words],
+        ),
+    ]
+    filters: Filter | None = None
+    max_num_results: int = Field(10, ge=1, le=50)
+    ranking_options: Ranking | None = None
+    rewrite_query: bool | None = None
+
+
+StoreFileStatus = Literal["in_progress", "completed", "failed", "cancelled"]

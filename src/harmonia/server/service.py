@@ -1,0 +1,261 @@
+"""What all routes work with: the memory, its batched recalls, and the threads that heavy work runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import Request
+from prometheus_client import CollectorRegistry
+
+from harmonia.generators import Saved
+from harmonia.model import FILE_NAME
+from harmonia.server.batching import Batcher
+from harmonia.server.errors import missing_model
+from harmonia.server.files import Files
+from harmonia.server.incoming import Incoming, Kept, clear_incoming, create
+from harmonia.server.jobs import Job, Jobs
+from harmonia.server.settings import Settings
+from harmonia.server.stores import Stores
+from harmonia.tasks.collection import Collection
+from harmonia.tasks.cues import Heard, Query, hear
+from harmonia.tasks.imagine import SHIPPED, load
+from harmonia.tasks.recall import Options
+from harmonia.tasks.remember import Report
+from harmonia.types import Code, HarmoniaError, Recollection, Signal
+
+log = logging.getLogger("harmonia.server")
+
+T = TypeVar("T")
+
+REMEMBER = "remember"
+"""The kind of the jobs that clients start."""
+OWN = ".server"
+"""The folder inside the memory where the server keeps what is its own."""
+LOOK, REST = 1.0, 4.0
+"""Seconds after which one looks again whether another process has changed the memory; and how many times as
+long as it took to load the change one waits at least."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One recall as it waits for its batch. ``where`` is an SQL condition on the metadata."""
+
+    heard: Sequence[Heard]
+    options: Options
+    where: str | None = None
+
+
+class Service:
+    """One memory, served.
+
+    Threads do the heavy work, so that the event loop never waits: ``asking`` (recalls and codes, batched over
+    clients), ``writing`` (what changes the memory, one thing after the other), ``working`` (decoding,
+    drawing, previews), ``studying`` (long readings of the whole memory), and that of ``jobs``.
+
+    Recalls are answered from ``collection``, which is pinned, and replaced when the memory has changed. What
+    this process changes is acknowledged after that: who was told that a record is remembered (or forgotten, or
+    described anew) finds it so. What other processes change is seen ``LOOK`` seconds later, and loading it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.collection = Collection(settings.memory, limits=settings.limits)
+        self._state: tuple[int, ...] = ()
+        self._renewing = threading.Lock()
+        self._watcher: asyncio.Task[None] | None = None
+        self.registry = CollectorRegistry()
+        self.asking = ThreadPoolExecutor(1, "asking")
+        self.writing = ThreadPoolExecutor(1, "writing")
+        self.working = ThreadPoolExecutor(2, "working")
+        self.studying = ThreadPoolExecutor(1, "studying")
+        self._own = threading.local()
+        self._loading = threading.Lock()
+        self._generator: Saved | None = None
+        how = {"size": settings.batch, "delay": settings.delay, "queue": settings.queue}
+        self.recalls: Batcher[Asked, Recollection] = Batcher(self._recall, self.asking, **how)  # type: ignore[arg-type]
+        self.codes: Batcher[Signal, list[Code]] = Batcher(self._encode, self.asking, **how)  # type: ignore[arg-type]
+        self.creates: Batcher[Incoming, Kept] = Batcher(self._create, self.writing, **how)  # type: ignore[arg-type]
+        within = (*settings.roots, settings.memory)
+        self.jobs = Jobs(settings.memory / OWN / "jobs", self.writer, within, self.told, self.renew)
+        self.jobs.after(REMEMBER, self._name)
+        self.made = _made(settings.memory)
+        self.files = Files(settings.memory / OWN)
+        self.stores = Stores(settings.memory / OWN / "stores", self.writer, self.files, self.jobs, self.made)
+        self.report: tuple[tuple[int, int] | None, dict[str, Any]] = (None, {})
+        self.ready = False
+
+    async def start(self) -> None:
+        """Load the models and the memory, then answer."""
+        self.recalls.start()
+        self.codes.start()
+        self.creates.start()
+        await self.ask(self._warm)
+        await self.work(lambda: clear_incoming(self.settings.memory / OWN))
+        await self.work(self.jobs.start)
+        self._watcher = asyncio.create_task(self._watch())
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Finish what was begun."""
+        self.ready = False
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await self.recalls.stop()
+        await self.codes.stop()
+        await self.creates.stop()
+        await self.jobs.stop()
+        for pool in (self.writing, self.working, self.studying, self.asking):
+            await asyncio.to_thread(pool.shutdown)
+
+    async def ask(self, call: Callable[[], T]) -> T:
+        """Run a reading of the memory where nothing else reads it."""
+        return await asyncio.get_running_loop().run_in_executor(self.asking, call)
+
+    async def write(self, call: Callable[[], T]) -> T:
+        """Run a change of the memory, after those before it; then recalls see it."""
+
+        def change() -> T:
+            try:
+                return call()
+            finally:
+                self.renew()
+
+        return await asyncio.get_running_loop().run_in_executor(self.writing, change)
+
+    async def work(self, call: Callable[[], T]) -> T:
+        """Run anything heavy that needs no codes; the store may be read (its handles are opened anew)."""
+        return await asyncio.get_running_loop().run_in_executor(self.working, call)
+
+    async def study(self, call: Callable[[Collection], T]) -> T:
+        """Run a long reading of the memory on a copy of its codes, so that recalls need not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self.studying, lambda: call(self.writer()))
+
+    async def recall(
+        self, query: Query, options: Options | None = None, where: str | None = None
+    ) -> Recollection:
+        """One recall, in a batch with those of other clients; HarmoniaError if it cannot be answered."""
+        said = all(thing.modality == "text" or isinstance(thing.value, tuple) for thing in query.things)
+        if said and not query.given:  # words and codes: nothing to decode
+            heard = hear(query, self.settings.limits)
+        else:
+            heard = await self.work(lambda: hear(query, self.settings.limits))
+        return await self.recalls(Asked(heard, options or Options(), where))
+
+    async def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
+        """The codes of signals, by every encoder of their modality."""
+        return list(await asyncio.gather(*(self.codes(signal) for signal in signals)))
+
+    def generator(self) -> Saved:
+        """The generator of pictures, loaded on first use (in ``work``); ApiError 501 if there is none."""
+        folder = Path(self.settings.generator) if self.settings.generator else SHIPPED
+        with self._loading:
+            if self._generator is None:
+                if not folder.is_dir():
+                    raise missing_model(
+                        "drawing pictures",
+                        "run `harmonia train imagine-mini` and serve with --generator RUN/model",
+                    )
+                self._generator = load(folder)
+            return self._generator
+
+    def writer(self) -> Collection:
+        """The memory, opened once for each thread that calls: a Collection is used by one only."""
+        if not hasattr(self._own, "collection"):
+            self._own.collection = Collection(self.settings.memory, limits=self.settings.limits)
+        found: Collection = self._own.collection
+        return found
+
+    def told(self, message: str) -> str:
+        """A message as clients may read it: without the places of this machine."""
+        for folder in (self.settings.memory, *self.settings.roots):
+            for path in {str(folder), str(folder.absolute()), str(folder.resolve())} - {"/", "."}:
+                message = message.replace(path, "…")
+        return message
+
+    def inside(self, path: str) -> Path:
+        """A path that a client gave, resolved; HarmoniaError unless it lies within the allowed roots."""
+        try:
+            whole = Path(path).expanduser().resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise HarmoniaError("this cannot be a path: give another") from error
+        if not any(whole.is_relative_to(root.resolve()) for root in self.settings.roots):
+            raise HarmoniaError("the path is outside of the folders that this server may read: see --root")
+        return whole
+
+    def renew(self) -> None:
+        """Have recalls see all that is committed; until it is loaded they are answered from before."""
+        with self._renewing:
+            try:
+                state = self.collection.state
+                if state != self._state:
+                    self.collection, self._state = self.collection.pinned(), state
+            except HarmoniaError as error:
+                log.warning("the memory cannot be read anew", exc_info=error)
+
+    async def _watch(self) -> None:
+        """See what other processes change."""
+        while True:
+            begun = time.monotonic()
+            await asyncio.to_thread(self.renew)
+            await asyncio.sleep(max(LOOK, REST * (time.monotonic() - begun)))
+
+    def _warm(self) -> None:
+        self.renew()
+        # encoders compile and load on their first use
+        self.collection.model.encode([Signal("text", "warm")])
+
+    def _encode(self, signals: Sequence[Signal]) -> Sequence[list[Code] | Exception]:
+        return self.collection.model.encode(signals)
+
+    def _name(self, job: Job, report: Report) -> None:
+        """Uploaded files are called as their clients called them."""
+        names: dict[str, str] = job.note.get("names", {})
+        if names:
+            self.writer().store.describe({one: {"name": name} for one, name in names.items()})
+
+    def _create(self, several: Sequence[Incoming]) -> Sequence[Kept | Exception]:
+        found = create(self.writer(), several)
+        self.renew()
+        return found
+
+    def _recall(self, asked: Sequence[Asked]) -> Sequence[Recollection | Exception]:
+        """Recalls with the same options and condition settle together."""
+        groups: dict[tuple[Options, str | None], list[int]] = {}
+        for i, one in enumerate(asked):
+            groups.setdefault((one.options, one.where), []).append(i)
+        found: dict[int, Recollection | Exception] = {}
+        collection = self.collection
+        for (options, where), members in groups.items():
+            queries = [asked[i].heard for i in members]
+            try:
+                answers = collection.recall_heard(queries, options, where=where)
+            except HarmoniaError as error:
+                found |= dict.fromkeys(members, error)
+                continue
+            found |= dict(zip(members, answers, strict=True))
+        return [found[i] for i in range(len(asked))]
+
+
+def _made(memory: Path) -> int:
+    """When a memory was made, or now (Unix seconds)."""
+    note = memory / FILE_NAME
+    return int(note.stat().st_mtime if note.is_file() else time.time())
+
+
+async def service(request: Request) -> Service:
+    """The service of the app that a request came to (``Depends(service)``)."""
+    found: Service = request.app.state.service
+    return found
+
+
+def admin_of(request: Request) -> bool:
+    """Whether the caller may see and say where on this machine files lie."""
+    return bool(request.state.key.may("admin"))

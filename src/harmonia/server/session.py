@@ -1,0 +1,211 @@
+"""A realtime session: what a client's events do to its conversation, and what it is told of it."""
+
+from __future__ import annotations
+
+import io
+import uuid
+import wave
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from harmonia.modalities import sniff
+from harmonia.server.answering import Attachment, Turn, answer, asked_words, no_speech, read
+from harmonia.server.errors import ApiError, not_found
+from harmonia.server.schemas.realtime import (
+    BufferAppend,
+    BufferEvent,
+    Event,
+    Item,
+    ItemCreate,
+    ItemNamed,
+    ResponseCreate,
+    SessionUpdate,
+)
+from harmonia.server.service import Service
+from harmonia.server.streams import count, limited, words
+from harmonia.server.uploads import decoded
+
+ITEMS, BYTES = 256, 32 * 2**20
+"""Messages of one conversation, and bytes of its media."""
+RATE = 24_000
+"""Samples a second of sounds that come without a header."""
+
+Told = dict[str, Any]
+
+
+class Session:
+    """One conversation over one connection; nothing of it is kept afterwards."""
+
+    def __init__(self, at: Service, model: str) -> None:
+        self.at, self.model = at, model
+        self.items: dict[str, Told] = {}
+        self.turns: dict[str, Turn] = {}
+        self.buffer = bytearray()
+        self.settings: Told = {
+            "type": "realtime", "object": "realtime.session", "id": _id("sess"), "model": model,
+            "output_modalities": ["text"], "instructions": "", "max_output_tokens": "inf", "tools": [],
+            "tool_choice": "none", "expires_at": None,
+            "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}, "turn_detection": None}},
+        }  # fmt: skip
+
+    async def handle(self, event: Event) -> AsyncIterator[Told]:
+        """What the client is told of an event; ApiError or HarmoniaError if it cannot be followed."""
+        if isinstance(event, SessionUpdate):
+            yield self._update(event)
+        elif isinstance(event, ItemCreate):
+            for told in await self._create(event.item):
+                yield told
+        elif isinstance(event, ItemNamed):
+            yield self._named(event)
+        elif isinstance(event, BufferAppend):
+            self._append(decoded(event.audio, "audio"))
+        elif isinstance(event, BufferEvent):
+            for told in await self._buffered(event):
+                yield told
+        elif isinstance(event, ResponseCreate):
+            async for told in self._respond(event):
+                yield told
+        else:
+            raise ApiError(400, "no response is under way", code="response_cancel_not_active")
+
+    def _update(self, event: SessionUpdate) -> Told:
+        change = event.session
+        change.refuse_unsupported()
+        if change.audio is not None:
+            change.audio.refuse_unsupported()
+            if change.audio.input is not None:
+                change.audio.input.refuse_unsupported()
+        if "audio" in (change.output_modalities or ()):
+            raise no_speech("session.output_modalities")
+        if change.model not in (None, self.model):
+            raise ApiError(400, "the model of a session stays: connect anew", param="session.model")
+        for name in ("instructions", "output_modalities", "max_output_tokens"):
+            if (value := getattr(change, name)) is not None:
+                self.settings[name] = value
+        return {"type": "session.updated", "session": self.settings}
+
+    async def _create(self, item: Item) -> list[Told]:
+        """A message, read in full before it is taken."""
+        name = item.id or _id("item")
+        if name in self.items:
+            raise ApiError(400, "an item has that id already", param="item.id")
+        if len(self.items) >= ITEMS:
+            raise ApiError(400, f"a conversation has at most {ITEMS} items: delete some", param="item")
+        said, media = [], []
+        for i, part in enumerate(item.content):
+            at = f"item.content.{i}"
+            if part.type in ("input_text", "output_text"):
+                said.append(part.text)
+            elif part.type == "input_image" and part.image_url:
+                media.append(await read(self.at, Attachment(part.image_url, "image", f"{at}.image_url")))
+            elif part.type == "input_audio" and part.audio:
+                media.append(("audio", _sound(decoded(part.audio, f"{at}.audio"), f"{at}.audio")))
+            else:
+                raise ApiError(400, f"{at} has nothing in it", param=at)
+        self._room(sum(len(data) for _, data in media))
+        shown = [part.model_dump(include={"type", "text"}) for part in item.content]
+        return self._add(name, item.role, shown, Turn(item.role, "\n".join(said), media))
+
+    def _add(self, name: str, role: str, content: list[Told], turn: Turn) -> list[Told]:
+        item = {"id": name, "object": "realtime.item", "type": "message", "status": "completed", "role": role,
+                "content": content}  # fmt: skip
+        before = next(reversed(self.items), None)
+        self.items[name], self.turns[name] = item, turn
+        return [{"type": f"conversation.item.{what}", "previous_item_id": before, "item": item}
+                for what in ("added", "done")]  # fmt: skip
+
+    def _named(self, event: ItemNamed) -> Told:
+        if event.item_id not in self.items:
+            raise not_found("item", event.item_id)
+        if event.type == "conversation.item.retrieve":
+            return {"type": "conversation.item.retrieved", "item": self.items[event.item_id]}
+        del self.items[event.item_id], self.turns[event.item_id]
+        return {"type": "conversation.item.deleted", "item_id": event.item_id}
+
+    def _append(self, data: bytes) -> None:
+        self._room(len(data))
+        self.buffer += data
+
+    async def _buffered(self, event: BufferEvent) -> list[Told]:
+        data = bytes(self.buffer)
+        self.buffer.clear()
+        if event.type == "input_audio_buffer.clear":
+            return [{"type": "input_audio_buffer.cleared"}]
+        if not data:
+            raise ApiError(400, "the buffer of sound is empty", code="input_audio_buffer_commit_empty")
+        before, name = next(reversed(self.items), None), _id("item")
+        turn = Turn("user", "", [("audio", _sound(data, "audio"))])
+        committed = {"type": "input_audio_buffer.committed", "previous_item_id": before, "item_id": name}
+        return [committed, *self._add(name, "user", [{"type": "input_audio", "transcript": None}], turn)]
+
+    def _room(self, more: int) -> None:
+        held = len(self.buffer) + sum(len(one[1]) for turn in self.turns.values() for one in turn.media
+                                      if isinstance(one, tuple))  # fmt: skip
+        if held + more > BYTES:
+            raise ApiError(400, f"a conversation holds at most {BYTES:,} bytes of media: delete some items",
+                           code="conversation_too_large")  # fmt: skip
+
+    async def _respond(self, event: ResponseCreate) -> AsyncIterator[Told]:
+        """The answer to the last message of the user."""
+        wish = event.response
+        if wish is not None:
+            wish.refuse_unsupported()
+        if "audio" in ((wish and wish.output_modalities) or ()):
+            raise no_speech("response.output_modalities")
+        most = (wish and wish.max_output_tokens) or self.settings["max_output_tokens"]
+        turns = list(self.turns.values())
+        found = await answer(self.at, self.model, turns, param="conversation")
+        text, cut = limited(found.text, None if most == "inf" else most)
+        for told in self._told(text, cut, found.harmonia(0 if found.pictures else None), asked_words(turns)):
+            yield told
+
+    def _told(self, text: str, cut: bool, harmonia: Told, asked: int) -> Iterator[Told]:
+        """A response as it comes to be, in OpenAI's order."""
+        name, response_id = _id("item"), _id("resp")
+        status = "incomplete" if cut else "completed"
+        part = {"type": "output_text", "text": text}
+        response: Told = {
+            "id": response_id, "object": "realtime.response", "status": "in_progress", "status_details": None,
+            "output": [], "output_modalities": ["text"], "conversation_id": self.settings["id"],
+            "metadata": None, "usage": None,
+        }  # fmt: skip
+        begun = {"id": name, "object": "realtime.item", "type": "message", "status": "in_progress",
+                 "role": "assistant", "content": []}  # fmt: skip
+        item = {**begun, "status": status, "content": [part], "harmonia": harmonia}
+        whole = {"response_id": response_id, "output_index": 0}
+        at = {**whole, "item_id": name, "content_index": 0}
+        yield {"type": "response.created", "response": response}
+        yield {"type": "response.output_item.added", **whole, "item": begun}
+        added, done = self._add(name, "assistant", [part], Turn("assistant", text))
+        yield {**added, "item": begun}
+        yield {"type": "response.content_part.added", **at, "part": {"type": "text", "text": ""}}
+        for word in words(text):
+            yield {"type": "response.output_text.delta", **at, "delta": word}
+        yield {"type": "response.output_text.done", **at, "text": text}
+        yield {"type": "response.content_part.done", **at, "part": {"type": "text", "text": text}}
+        yield {**done, "item": item}
+        yield {"type": "response.output_item.done", **whole, "item": item}
+        said = count(text)
+        details = {"type": "incomplete", "reason": "max_output_tokens"} if cut else None
+        usage = {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
+        ended = {"status": status, "status_details": details, "output": [item], "usage": usage}
+        yield {"type": "response.done", "response": {**response, **ended}}
+
+
+def _id(kind: str) -> str:
+    return f"{kind}_{uuid.uuid4().hex}"
+
+
+def _sound(data: bytes, param: str) -> bytes:
+    """A sound file: the data itself if it is one, else what it holds as 16-bit PCM of 24 kHz."""
+    if sniff(data[:512]) in ("audio", "video"):
+        return data
+    if len(data) < 2 or len(data) % 2:
+        raise ApiError(400, f"{param} is no 16-bit PCM, and no sound file", param=param)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes(data)
+    return file.getvalue()

@@ -1,0 +1,307 @@
+"""Vector stores: the memory itself, and subsets of it. A record's metadata say which it is in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harmonia.server.attributes import FACTS, KEY, attributes_of, size_of, stores_of
+from harmonia.server.errors import ApiError, not_found
+from harmonia.server.files import File, Files, file_id, record_id
+from harmonia.server.jobs import Job, Jobs
+from harmonia.store.files import write_atomically
+from harmonia.store.sql import is_in, quoted
+from harmonia.tasks.collection import Collection as Memory
+from harmonia.tasks.remember import Report
+from harmonia.types import HarmoniaError, Record
+
+log = logging.getLogger("harmonia.server")
+
+KIND = "vector_store"
+MEMORY = "vs_memory"
+"""The store that all records are in."""
+UNFIT = "the file is of no known format: send a picture, a sound, a video or a text"
+_ID = re.compile("file-[0-9a-f]{32}")
+
+
+@dataclass(slots=True)
+class VectorStore:
+    """One store. ``troubles`` are the files that could not be remembered: code, message, time by id."""
+
+    id: str
+    name: str
+    created_at: int
+    description: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    troubles: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a store: how far it is, since when, and what went wrong."""
+
+    status: str
+    created_at: int
+    error: Mapping[str, str] | None = None
+
+
+class Stores:
+    """The vector stores of one memory. Each is a small JSON file; who is in it, the records say.
+
+    ``open`` gives the memory to the thread that calls, which was ``made`` then (Unix seconds). All calls read
+    or write the disk.
+    """
+
+    def __init__(self, folder: Path, open: Callable[[], Memory], files: Files, jobs: Jobs, made: int) -> None:
+        self.folder, self.open, self.files, self.jobs = folder, open, files, jobs
+        self._lock = threading.RLock()
+        self._bytes: dict[str, tuple[tuple[int, ...], int]] = {}
+        self._stores = {MEMORY: VectorStore(MEMORY, "memory", made)}
+        self._stores |= {store.id: store for store in map(_read, folder.glob("vs_*.json")) if store}
+        jobs.after(KIND, self._remembered)
+
+    # The stores
+
+    def all(self) -> list[VectorStore]:
+        """Every store, oldest first; the memory is the oldest."""
+        return sorted(self._stores.values(), key=lambda one: (one.id != MEMORY, one.created_at, one.id))
+
+    def get(self, store_id: str) -> VectorStore:
+        """A store; ApiError 404 if there is none."""
+        found = self._stores.get(store_id)
+        if found is None:
+            raise not_found("vector store", store_id)
+        return found
+
+    def create(self, name: str, description: str | None, metadata: Mapping[str, str]) -> VectorStore:
+        """A new store."""
+        store = VectorStore(f"vs_{uuid.uuid4().hex}", name, int(time.time()), description, dict(metadata))
+        with self._lock:
+            self._stores[store.id] = store
+            self._save(store)
+        return store
+
+    def change(self, store: VectorStore, name: str | None, metadata: Mapping[str, str] | None) -> None:
+        """Name a store anew, give it other metadata; None leaves them."""
+        if store.id == MEMORY and name not in (None, store.name):
+            raise ApiError(400, "the memory's own store keeps its name", param="name")
+        with self._lock:
+            store.name = store.name if name is None else name
+            store.metadata = store.metadata if metadata is None else dict(metadata)
+            self._save(store)
+
+    def delete(self, store: VectorStore) -> None:
+        """Delete a store; its records stay in the memory."""
+        if store.id == MEMORY:
+            raise ApiError(400, "this store is the memory itself and cannot be deleted: forget its records")
+        with self._lock:
+            # without its file it is gone; what records still say of it then means nothing
+            self._stores.pop(store.id, None)
+            (self.folder / f"{store.id}.json").unlink(missing_ok=True)
+            self._put({one: {} for one in self.members(store)}, out=store.id)
+
+    # What is in them
+
+    def condition(self, store: VectorStore) -> str | None:
+        """The SQL condition that a record is in a store; None for the memory."""
+        return None if store.id == MEMORY else f"array_has({KEY}, {quoted(store.id)})"
+
+    def members(self, store: VectorStore) -> dict[str, float]:
+        """When the records of a store were remembered (Unix seconds), by id, oldest first."""
+        memory = self.open()
+        if not memory.exists:
+            return {}
+        try:
+            return memory.store.created(self.condition(store))
+        except HarmoniaError:
+            if store.id == MEMORY:
+                raise
+            return {}  # no record was ever in any store: there is no such column
+
+    def attach(self, store: VectorStore, given: Mapping[str, Mapping[str, Any]]) -> Job:
+        """Begin to remember files in a store, each with its attributes, by id; ApiError 404 for no file."""
+        files = [self.files.get(one) for one in given]
+        paths = [self.files.path(file) for file in files if file.modality]
+        note = {"store": store.id, "files": {one: dict(said) for one, said in given.items()}}
+        return self.jobs.submit(KIND, paths, copy=True, whole=True, note=note)
+
+    def entries(self, store: VectorStore) -> dict[str, Entry]:
+        """All files of a store, by id, oldest first."""
+        found = self._others(store)
+        _complete(found, self.members(store))
+        return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0])))
+
+    def some(self, store: VectorStore, ids: Sequence[str]) -> tuple[dict[str, Entry], dict[str, Record]]:
+        """Those files of a store that are among ``ids``, and the records of those that are remembered."""
+        memory = self.open()
+        wanted = [record_id(one) for one in ids if _ID.fullmatch(one)]
+        records = memory.store.records(wanted) if memory.exists else []
+        held = {file_id(one.id): one for one in records if store.id == MEMORY or store.id in stores_of(one)}
+        since = memory.store.created(is_in("id", [record_id(one) for one in held])) if held else {}
+        found = {one: entry for one, entry in self._others(store).items() if one in set(ids)}
+        _complete(found, since)
+        return found, held
+
+    def describe(self, record: Record, attributes: Mapping[str, Any]) -> None:
+        """Give a file of a store other attributes in place of those that it has."""
+        cleared = dict.fromkeys(key for key in attributes_of(record) if key not in FACTS)
+        with self._lock:
+            self._put({record.id: {**cleared, **attributes}})
+
+    def remove(self, store: VectorStore, one: str) -> None:
+        """Take a file out of a store; out of the memory's own store means to forget it."""
+        if store.id == MEMORY:
+            self.forget(record_id(one))
+        else:
+            with self._lock:
+                self._put({record_id(one): {}}, out=store.id)
+        self._drop(one, [store])
+
+    def forget(self, record: str) -> None:
+        """Forget a record, and with it its file in every store."""
+        memory = self.open()
+        if memory.exists and memory.store.records([record]):
+            memory.forget([record])
+        self._drop(file_id(record), self.all())
+
+    def usage_bytes(self, store: VectorStore) -> int:
+        """Bytes of the media of a store."""
+        memory = self.open()
+        if not memory.exists:
+            return 0
+        version = memory.store.version()
+        if self._bytes.get(store.id, ((), 0))[0] != version:
+            records = memory.store.records(list(self.members(store)))
+            self._bytes[store.id] = version, sum(size_of(one, memory.root) for one in records)
+        return self._bytes[store.id][1]
+
+    # Within
+
+    def _others(self, store: VectorStore) -> dict[str, Entry]:
+        """Files on their way into a store, and those that did not come in."""
+        found: dict[str, Entry] = {}
+        for job in self.jobs.all():
+            if job.kind != KIND or job.note["store"] != store.id:
+                continue
+            for one in dict(job.note["files"]):
+                if job.state == "completed":
+                    found.pop(one, None)
+                else:
+                    found[one] = entry_of(job)
+        for one, trouble in dict(store.troubles).items():
+            if one not in found or found[one].status != "in_progress":
+                error = {"code": trouble["code"], "message": trouble["message"]}
+                found[one] = Entry("failed", trouble["created_at"], error)
+        return found
+
+    def _remembered(self, job: Job, report: Report) -> None:
+        """In the jobs' thread: what was remembered is put into its store, with its attributes."""
+        given: dict[str, dict[str, Any]] = dict(job.note["files"])
+        reasons = {Path(problem.path).stem: problem.reason for problem in report.problems}
+        changes: dict[str, dict[str, Any]] = {}
+        troubles = {}
+        for one, attributes in given.items():
+            file, code = self.files.find(one), "invalid_file"
+            reason = reasons.get(one)
+            if file is None:
+                reason = "the file was deleted"
+            elif file.modality is None:
+                code, reason = "unsupported_file", UNFIT
+            if reason is None:
+                changes[record_id(one)] = attributes
+            else:
+                message = self.jobs.told(reason if file is None else _named(reason, file))
+                troubles[one] = {"code": code, "message": message, "created_at": int(job.created)}
+        left = {Path(path).stem for path in job.paths} - set(given)
+        for one in left:
+            # taken back while it was on its way: deleted, or taken out of the memory itself
+            if job.note["store"] == MEMORY or self.files.find(one) is None:
+                self.forget(record_id(one))
+        with self._lock:
+            self._put(changes, into=job.note["store"])
+            store = self._stores.get(job.note["store"])
+            if store is not None:
+                kept = {one: t for one, t in store.troubles.items() if one not in given}
+                if kept | troubles != store.troubles:
+                    store.troubles = kept | troubles
+                    self._save(store)
+
+    def _put(
+        self, changes: Mapping[str, Mapping[str, Any]], *, into: str | None = None, out: str | None = None
+    ) -> None:
+        """Change the metadata of those records that there are, and which stores they are in."""
+        memory, put = self.open(), {}
+        for record in memory.store.records(list(changes)) if memory.exists and changes else ():
+            said = dict(changes[record.id])
+            file = self.files.find(file_id(record.id))
+            if file is not None and record.metadata.get("name") == file.id:
+                # remembered from where uploads lie: that place says nothing
+                said = {"name": Path(file.filename).stem, "path": None, "folder": None} | said
+            stores = stores_of(record)
+            now = [one for one in stores if one != out]
+            if into is not None and into in self._stores and into != MEMORY and into not in now:
+                now.append(into)
+            if now != stores:
+                said[KEY] = now
+            if said:
+                put[record.id] = said
+        if put:
+            memory.store.describe(put)
+
+    def _drop(self, one: str, stores: Collection[VectorStore]) -> None:
+        """No longer know of a file on its way into stores, or of why it did not come in."""
+        ids = {store.id for store in stores}
+        for job in self.jobs.all():
+            if job.kind == KIND and job.note["store"] in ids and one in job.note["files"]:
+                files = {k: v for k, v in job.note["files"].items() if k != one}
+                self.jobs.renote(job, {**job.note, "files": files})
+        for store in stores:
+            with self._lock:
+                if store.troubles.pop(one, None):
+                    self._save(store)
+
+    def _save(self, store: VectorStore) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / f"{store.id}.json", json.dumps(asdict(store)))
+
+
+def _complete(found: dict[str, Entry], members: Mapping[str, float]) -> None:
+    """Add what is in a store; while a job is at it, recalls may not see it yet."""
+    for one, since in members.items():
+        before = found.get(file_id(one))
+        if before is None or before.status != "in_progress":
+            found[file_id(one)] = Entry("completed", int(since))
+
+
+def entry_of(job: Job) -> Entry:
+    """How a file of a job stands that is not in the store and has no trouble of its own."""
+    match job.state:
+        case "completed":
+            return Entry("completed", int(job.created))
+        case "stopped":
+            return Entry("cancelled", int(job.created))
+        case "failed":
+            error = {"code": "server_error", "message": job.message or "the job failed"}
+            return Entry("failed", int(job.created), error)
+    return Entry("in_progress", int(job.created))
+
+
+def _named(reason: str, file: File) -> str:
+    """A reason with the name that the client knows."""
+    return reason.replace(file.id + file.suffix, file.filename)
+
+
+def _read(path: Path) -> VectorStore | None:
+    try:
+        return VectorStore(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        log.warning("a vector store cannot be read", extra={"facts": {"store": path.stem}})
+        return None
