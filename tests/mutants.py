@@ -116,7 +116,8 @@ def _page(random: Random, data: bytes) -> bytes:
         b"<!DOCTYPE html><script>alert(1)</script>",
         b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(1)</script></svg>',
         b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>',
-        b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", b"#!/bin/sh\nreboot\n", b"\xff\xfe" + b"\xd8" * 99, b"\xef\xbb\xbf", b" " * 999,
+        b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", b"#!/bin/sh\nreboot\n", b"\xff\xfe" + b"\xd8" * 99, b"\xef\xbb\xbf",
+        b" " * 999,
         b"\x80\x04\x95\x1a\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
     ))  # fmt: skip
 
@@ -124,7 +125,9 @@ def _page(random: Random, data: bytes) -> bytes:
 def _huge_png(random: Random, data: bytes) -> bytes:
     """A picture that says it is huge, and holds a little, or much that is zero."""
     side = random.choice((20_000, 65_535, 2**31 - 1, 2**32 - 1, 0))
-    head = struct.pack(">IIBBBBB", side, side, random.choice((1, 8, 16)), random.choice((0, 2, 3, 6)), 0, 0, 0)
+    head = struct.pack(
+        ">IIBBBBB", side, side, random.choice((1, 8, 16)), random.choice((0, 2, 3, 6)), 0, 0, 0
+    )
     pixels = _zeros(random.choice((10, 3_000_000)))
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 
@@ -140,11 +143,12 @@ def _text_png(random: Random, data: bytes) -> bytes:
 def _endless_wav(random: Random, data: bytes) -> bytes:
     """A sound that says it has no samples a second, or too many, or is longer than it is."""
     rate, channels = random.choice((0, 1, 2**31, 44_100)), random.choice((0, 1, 65_535))
-    body = struct.pack("<HHIIHH", random.choice((1, 3, 65_534)), channels, rate, rate, random.choice((0, 2)), 16)
+    body = struct.pack(
+        "<HHIIHH", random.choice((1, 3, 65_534)), channels, rate, rate, random.choice((0, 2)), 16
+    )
     size = random.choice((0xFFFFFFFF, 4, 2**31))
-    return b"RIFF" + struct.pack("<I", size) + b"WAVEfmt " + struct.pack("<I", 16) + body + b"data" + struct.pack(
-        "<I", size
-    ) + random.randbytes(400)  # fmt: skip
+    begin = b"RIFF" + struct.pack("<I", size) + b"WAVEfmt " + struct.pack("<I", 16) + body
+    return begin + b"data" + struct.pack("<I", size) + random.randbytes(400)
 
 
 def _zip_bomb(random: Random, data: bytes) -> bytes:
@@ -170,7 +174,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 WAYS: dict[str, Callable[[Random, bytes], bytes]] = {
-    "flipped": _flipped, "header": _header, "cut": _cut, "holed": _holed, "swapped": _swapped, "longer": _longer,
+    "flipped": _flipped, "header": _header, "cut": _cut, "holed": _holed, "swapped": _swapped,
+    "longer": _longer,
     "renamed": _same, "polyglot": _polyglot, "page": _page, "huge_png": _huge_png, "text_png": _text_png,
     "endless_wav": _endless_wav, "zip_bomb": _zip_bomb, "noise": _noise,
 }  # fmt: skip

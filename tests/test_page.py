@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 from media import scene
+from serving import memory_of, serve
 
 from harmonia.encoders import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
@@ -21,7 +22,6 @@ from harmonia.generators.diffusion import Diffusion, DiffusionConfig
 from harmonia.server.app import PAGE
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
-from serving import memory_of, serve
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip(

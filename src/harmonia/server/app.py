@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from harmonia.server import errors
 from harmonia.server.guard import OPEN, Guard
 from harmonia.server.keys import read_keys
-from harmonia.server.schemas.errors import REFUSALS
+from harmonia.server.schemas.errors import REFUSALS, Responses
 from harmonia.server.service import Service
 from harmonia.server.settings import Settings
 
@@ -28,6 +28,7 @@ ROUTES: tuple[str, ...] = (
 )  # fmt: skip
 """Modules of ``harmonia.server.routes``, each with a ``router``. To add one: write it, add its name."""
 PAGE = Path(__file__).parent / "page"
+TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -90,7 +91,7 @@ def _add_probes(app: FastAPI) -> None:
         there = request.app.state.service.ready
         return JSONResponse({"status": "ready" if there else "loading"}, 200 if there else 503)
 
-    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse, responses=REFUSALS)
+    @app.get("/metrics", tags=["operation"], response_class=Response, responses=REFUSALS | TEXT)
     async def metrics(request: Request) -> PlainTextResponse:
         """Counters for Prometheus."""
         text = generate_latest(request.app.state.service.registry)

@@ -51,35 +51,38 @@ class Batcher(Generic[Q, A]):
         self._worker = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Answer what waits, then end."""
-        while not self.waiting.empty():
-            await asyncio.sleep(0.01)
+        """Answer what waits and what is being answered, then end."""
+        await self.waiting.join()
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             batch = await self._next()
-            batch = [(question, answer) for question, answer in batch if not answer.cancelled()]
-            if not batch:
+            await self._answer([(question, answer) for question, answer in batch if not answer.cancelled()])
+            for _ in batch:
+                self.waiting.task_done()
+
+    async def _answer(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+        if not batch:
+            return
+        self.batches += 1
+        self.questions += len(batch)
+        found: Sequence[Any]
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self.executor, self.run, [q for q, _ in batch])
+        except Exception as error:
+            # it belongs to those who asked, and the next batch may go well
+            found = [error] * len(batch)
+        for (_, answer), one in zip(batch, found, strict=True):
+            if answer.cancelled():
                 continue
-            self.batches += 1
-            self.questions += len(batch)
-            found: Sequence[Any]
-            try:
-                found = await loop.run_in_executor(self.executor, self.run, [q for q, _ in batch])
-            except Exception as error:
-                # it belongs to those who asked, and the next batch may go well
-                found = [error] * len(batch)
-            for (_, answer), one in zip(batch, found, strict=True):
-                if answer.cancelled():
-                    continue
-                if isinstance(one, Exception):
-                    answer.set_exception(one)
-                else:
-                    answer.set_result(one)
+            if isinstance(one, Exception):
+                answer.set_exception(one)
+            else:
+                answer.set_result(one)
 
     async def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
         batch = [await self.waiting.get()]

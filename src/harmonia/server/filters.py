@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from harmonia.server.errors import ApiError
 from harmonia.server.schemas.filters import Comparison, Compound, Filter
@@ -15,7 +16,15 @@ from harmonia.store.sql import quoted
 DEPTH, CONDITIONS = 8, 128
 """How far filters may nest, and how many comparisons they may have."""
 
-_TEXTS, _WORDS = re.compile(r"'(?:[^']|'')*'"), re.compile(r"\w+")
+FUNCTIONS = frozenset((
+    "abs", "array_has", "array_has_all", "array_has_any", "array_length", "cast", "coalesce", "contains",
+    "ends_with", "length", "lower", "regexp_like", "starts_with", "trim", "upper",
+))  # fmt: skip
+"""What a condition may call; others make much of little, such as ``repeat``."""
+BEFORE = frozenset(("and", "any", "between", "in", "like", "ilike", "not", "or"))
+"""Words that may stand before a parenthesis and call nothing."""
+# text, quoted names, words and numbers, signs; a comment is none of these
+_TOKEN = re.compile(r"""\s+|'(?:[^']|'')*'|`[^`']*`|"[^"']*"|\w[\w.]*|(?!--|/\*)[-=<>!(),+*/%\[\].]""")
 SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -34,12 +43,28 @@ def condition_of(where: str | None, given: Filter | None, *more: str | None, adm
     Only a key of scope admin may ask by where files lie, or by the metadata as a whole, which say it too.
     """
     found = [where, where_of(given), *more]
-    named = {word for one in found[:2] if one for word in _WORDS.findall(_TEXTS.sub("''", one.lower()))}
+    named = {word for one in found[:2] if one for word in _names(one)}
     if not admin and named & {*PLACES, "metadata"}:
         raise ApiError(
             403, "to filter by path or folder takes a key of scope admin", code="insufficient_scope"
         )
     return " AND ".join(f"({one})" for one in found if one) or None
+
+
+def _names(condition: str) -> set[str]:
+    """The words of an SQL condition outside of its texts, in lower case; ApiError 400 if it does more."""
+    tokens, end = [], 0
+    while end < len(condition):
+        token = _TOKEN.match(condition, end)
+        if token is None:
+            raise ApiError(400, f"where has {condition[end]!r}, which no condition needs", param="where")
+        end = token.end()
+        tokens += [token[0].lower()] if token[0].strip() else []
+    for word, after in pairwise(tokens):
+        if after == "(" and (word[0].isalnum() or word[0] in '_`"') and word not in FUNCTIONS | BEFORE:
+            allowed = ", ".join(sorted(FUNCTIONS))
+            raise ApiError(400, f"where may not call {word}: use {allowed}", param="where")
+    return {word for token in tokens if token[0] != "'" for word in re.findall(r"\w+", token)}
 
 
 def _comparisons(given: Filter, depth: int, param: str) -> Iterator[Comparison]:

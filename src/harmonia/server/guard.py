@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -99,10 +99,15 @@ class Guard:
         if "*" not in self.hosts and name not in self.hosts:
             raise ApiError(421, "this server does not go by that name: add it with --name", code="wrong_host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise ApiError(403, "pages of other sites may not use this server", code="wrong_origin")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise ApiError(403, "pages of other sites may not use this server", code="wrong_origin")
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # a proxy before us may have read another length: what follows is not to be trusted
+            raise ApiError(
+                400, "send Content-Length or Transfer-Encoding, not both", headers={"Connection": "close"}
+            )
         if int(_number(headers.get("content-length", "0"))) > self.settings.upload:
             raise _too_large(self.settings.upload)
         path = scope["path"]
@@ -205,7 +210,9 @@ class _Body:
 def reads(method: str, path: str) -> bool:
     """Whether a request changes nothing. Questions come as POST too: only these paths change the memory."""
     changing = ("/v1/files", "/v1/vector_stores", "/v1/memory/records", "/v1/memory/jobs")
-    return method in ("GET", "HEAD", "OPTIONS") or not path.startswith(changing) or path.endswith("/search")
+    if method in ("GET", "HEAD", "OPTIONS") or not path.startswith(changing):
+        return True
+    return method == "POST" and re.fullmatch(r"/v1/vector_stores/[^/]+/search", path) is not None
 
 
 def _open(path: str) -> bool:

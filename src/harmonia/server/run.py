@@ -6,16 +6,22 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
 import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.server import HANDLED_SIGNALS
 
 from harmonia.server import errors
 from harmonia.server.aside import Aside
@@ -67,7 +73,26 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop."""
-        super().run(sockets or [self.listener])
+        with self._ended_well():
+            super().run(sockets or [self.listener])
+
+    @contextmanager
+    def _ended_well(self) -> Iterator[None]:
+        """uvicorn ends the process by the signal that told it to stop; but that is no failure."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            if not self.should_exit:
+                sys.exit(0)
+
+        before = {one: signal.signal(one, leave) for one in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load, listen, and say so."""
@@ -107,6 +132,8 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # asyncio does so only for sockets that name TCP; the body would wait 40 ms for the head's receipt
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._wait()
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -61,8 +61,8 @@ class Service:
     drawing, previews), ``studying`` (long readings of the whole memory), and that of ``jobs``.
 
     Recalls are answered from ``collection``, which is pinned, and replaced when the memory has changed. What
-    this process changes is acknowledged after that: who was told that a record is remembered (or forgotten, or
-    described anew) finds it so. What other processes change is seen ``LOOK`` seconds later, and loading it.
+    this process changes is acknowledged after that: who was told that a record is remembered (or forgotten,
+    or described anew) finds it so. What others change is seen ``LOOK`` seconds later, and loading it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -184,9 +184,12 @@ class Service:
         """A path that a client gave, resolved; HarmoniaError unless it lies within the allowed roots."""
         try:
             whole = Path(path).expanduser().resolve()
+            within = any(whole.is_relative_to(root.resolve()) for root in self.settings.roots)
+            if within:
+                whole.exists()  # only the disk knows names that are too long
         except (OSError, ValueError, RuntimeError) as error:
             raise HarmoniaError("this cannot be a path: give another") from error
-        if not any(whole.is_relative_to(root.resolve()) for root in self.settings.roots):
+        if not within:
             raise HarmoniaError("the path is outside of the folders that this server may read: see --root")
         return whole
 
