@@ -48,7 +48,7 @@ def hostile(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def set_traps(folder: Path) -> None:
-    """Links out of the root and to themselves, a pipe that nobody writes to, a manifest that names a secret."""
+    """Links out of the root, a link to itself, a pipe, a manifest that names a secret."""
     root = folder / "root"
     root.mkdir()
     (folder / "secret.txt").write_text(SECRET)

@@ -66,7 +66,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stage:
-    """One run of ``fit``. ``dataset`` may be made when its turn has come, from what stages before it learned."""
+    """One run of ``fit``; ``dataset`` may be made when its turn comes, from what earlier stages learned."""
 
     name: str
     model: nn.Module
