@@ -308,3 +308,8 @@ def test_the_command_says_in_one_line_what_is_wrong(
     monkeypatch.setitem(sys.modules, "fastapi", None)
     code, _, err = run("--port", 0)
     assert code == 1 and err == "harmonia: serving needs more packages: pip install 'harmonia[server]'\n"
+
+
+def test_a_root_has_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(HarmoniaError, match="no folder"):
+        Settings(tmp_path / "m", roots=(tmp_path, tmp_path / "gone"))

@@ -90,7 +90,7 @@ class LatentSettings(DiffusionSettings):
     guidance: float = 1.0
     sampling: int = 20
     dim: int = 32
-    beta: float = 1.0
+    beta: float = 0.3
     share: float = 0.4
 
 

@@ -58,6 +58,9 @@ class Settings:
                 f"{self.host} can be reached by others: give --keys FILE (make one with --new-key), "
                 "or bind to 127.0.0.1"
             )
+        for root in self.roots:
+            if not root.is_dir():
+                raise HarmoniaError(f"{root} is no folder: give one that is there as --root")
         for name in ("upload", "burst", "batch", "queue"):
             if getattr(self, name) < 1:
                 raise HarmoniaError(f"{name} is {getattr(self, name)}: it has to be at least 1")
