@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from harmonia.generators import Facts
 from harmonia.generators.attngan import AttnGAN, AttnGANConfig
 from harmonia.generators.matching import MatchingConfig
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.training import TrainConfig
 
 
@@ -43,13 +42,7 @@ def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSetting
         Stage("match", model.pair, pictures, _match(s, max(1, round(s.share * s.steps)))),
         Stage("draw", model, pictures, _draw(s)),
     )
-    return GeneratorRun(
-        name="attngan",
-        generator=model,
-        stages=stages,
-        facts=Facts(name="attngan", labels=pictures.labels),
-        card=card("attngan", s, "AttnGAN (Xu et al. 2018)"),
-    )
+    return generator_run("attngan", s, pictures, model, stages, "AttnGAN (Xu et al. 2018)")
 
 
 def _match(s: AttnGANSettings, steps: int) -> TrainConfig:

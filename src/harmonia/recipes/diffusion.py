@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harmonia.generators import Batch, Facts, Generator
+from harmonia.generators import Batch
 from harmonia.generators.autoencoder import VAEConfig
 from harmonia.generators.diffusion import Diffusion, DiffusionConfig
 from harmonia.generators.distill import Distillation, student_config
 from harmonia.generators.guided import GuidedConfig, GuidedDiffusion
 from harmonia.generators.latent import Latent, LatentConfig
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.recipes.pictures import Pictures
 from harmonia.training import Indexed, TrainConfig
 
@@ -128,7 +128,7 @@ def guided(data: Path | None = None, settings: GuidedSettings = GuidedSettings()
         Stage("classifier", model.classifier, pictures, s.train(steps=_part(s.steps, s.share), seed=1)),
         Stage("diffusion", model.diffusion, pictures, s.train()),
     )
-    return _run("guided", s, pictures, model, stages, "Guided Diffusion (Dhariwal and Nichol 2021)")
+    return generator_run("guided", s, pictures, model, stages, "Guided Diffusion (Dhariwal and Nichol 2021)")
 
 
 def flow_student(data: Path | None = None, settings: StudentSettings = StudentSettings()) -> GeneratorRun:
@@ -149,7 +149,7 @@ def flow_student(data: Path | None = None, settings: StudentSettings = StudentSe
         Stage("student", distillation, begun, replace(lessons, lr=s.lr / 3)),
     )
     paper = "progressive distillation (Salimans and Ho 2022) of a rectified flow (Liu et al. 2023)"
-    return _run("flow-student", s, pictures, student, stages, paper)
+    return generator_run("flow-student", s, pictures, student, stages, paper)
 
 
 def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSettings()) -> GeneratorRun:
@@ -168,7 +168,7 @@ def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSetti
         Stage("autoencoder", model.autoencoder, pictures, vae),
         Stage("flow", model.flow, latents, s.train()),
     )
-    return _run("latent-flow", s, pictures, model, stages, "latent diffusion (Rombach et al. 2022)")
+    return generator_run("latent-flow", s, pictures, model, stages, "latent diffusion (Rombach et al. 2022)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,16 +217,6 @@ def _single(
 ) -> GeneratorRun:
     torch.manual_seed(settings.seed)
     model = Diffusion(config)
-    return _run(name, settings, pictures, model, (Stage("train", model, pictures, settings.train()),), paper)
-
-
-def _run(
-    name: str,
-    settings: Settings,
-    pictures: Pictures,
-    model: Generator,
-    stages: tuple[Stage, ...],
-    paper: str,
-) -> GeneratorRun:
-    facts = Facts(name=name, labels=pictures.labels)
-    return GeneratorRun(name, model, stages, facts, card(name, settings, paper))
+    return generator_run(
+        name, settings, pictures, model, (Stage("train", model, pictures, settings.train()),), paper
+    )

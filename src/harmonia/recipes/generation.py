@@ -116,3 +116,16 @@ def card(title: str, settings: Settings, paper: str) -> str:
         f"{LICENCES[s.dataset]}.\n\n"
         "It draws pictures like those of its data and knows nothing else. What it draws is generated."
     )
+
+
+def generator_run(
+    name: str,
+    settings: Settings,
+    pictures: Pictures,
+    model: Generator,
+    stages: tuple[Stage, ...],
+    paper: str,
+) -> GeneratorRun:
+    """The run of a recipe ``name``: its facts are the pictures' labels, its card quotes ``paper``."""
+    facts = Facts(name=name, labels=pictures.labels)
+    return GeneratorRun(name, model, stages, facts, card(name, settings, paper))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from harmonia.generators import Facts, Generator
 from harmonia.generators.autoencoder import VAEConfig
 from harmonia.generators.cascade import Imagen, ImagenConfig
 from harmonia.generators.diffusion import DiffusionConfig
@@ -20,8 +19,7 @@ from harmonia.generators.latent import Latent, LatentConfig
 from harmonia.generators.matching import MatchingConfig
 from harmonia.generators.unclip import Unclip, UnclipConfig
 from harmonia.recipes.diffusion import DiffusionSettings
-from harmonia.recipes.generation import GeneratorRun, Stage, card
-from harmonia.recipes.pictures import Pictures
+from harmonia.recipes.generation import GeneratorRun, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig
 
 
@@ -82,7 +80,9 @@ def latent_diffusion(
         Stage("vae", model.autoencoder, pictures, s.train(steps=s.part(), seed=1)),
         Stage("diffusion", model, measured, s.train()),
     )
-    return _run("latent-diffusion", s, pictures, model, stages, "latent diffusion (Rombach et al. 2022)")
+    return generator_run(
+        "latent-diffusion", s, pictures, model, stages, "latent diffusion (Rombach et al. 2022)"
+    )
 
 
 def glide(data: Path | None = None, settings: SystemSettings = SystemSettings(share=0.25)) -> GeneratorRun:
@@ -110,7 +110,7 @@ def glide(data: Path | None = None, settings: SystemSettings = SystemSettings(sh
         Stage("draw", model, pictures, s.train()),
         Stage("inpaint", inpainting, begun, replace(finetuning, lr=s.lr / 4)),
     )
-    return _run("glide", s, pictures, model, stages, "GLIDE (Nichol et al. 2022)")
+    return generator_run("glide", s, pictures, model, stages, "GLIDE (Nichol et al. 2022)")
 
 
 def imagen(data: Path | None = None, settings: SystemSettings = SystemSettings()) -> GeneratorRun:
@@ -132,7 +132,7 @@ def imagen(data: Path | None = None, settings: SystemSettings = SystemSettings()
         Stage("text", model.pair, pictures, s.towers()),
         Stage("draw", model, pictures, s.train()),
     )
-    return _run("imagen", s, pictures, model, stages, "Imagen (Saharia et al. 2022)")
+    return generator_run("imagen", s, pictures, model, stages, "Imagen (Saharia et al. 2022)")
 
 
 def dalle2(data: Path | None = None, settings: SystemSettings = SystemSettings(steps=2000)) -> GeneratorRun:
@@ -155,22 +155,10 @@ def dalle2(data: Path | None = None, settings: SystemSettings = SystemSettings(s
         Stage("codes", model.pair, pictures, s.towers()),
         Stage("draw", model, pictures, s.train()),
     )
-    return _run("dalle2", s, pictures, model, stages, "DALL-E 2, unCLIP (Ramesh et al. 2022)")
+    return generator_run("dalle2", s, pictures, model, stages, "DALL-E 2, unCLIP (Ramesh et al. 2022)")
 
 
 def _upsampler(config: DiffusionConfig) -> DiffusionConfig:
     """Half as wide, and in half the steps: it is told a picture, with noise of up to half."""
     channels = tuple(max(1, c // 2) for c in config.channels)
     return replace(config, augment=0.5, channels=channels, steps=max(1, config.steps // 2), guidance=1.0)
-
-
-def _run(
-    name: str,
-    settings: SystemSettings,
-    pictures: Pictures,
-    model: Generator,
-    stages: tuple[Stage, ...],
-    paper: str,
-) -> GeneratorRun:
-    facts = Facts(name=name, labels=pictures.labels)
-    return GeneratorRun(name, model, stages, facts, card(name, settings, paper))
