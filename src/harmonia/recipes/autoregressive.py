@@ -10,12 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from harmonia.generators import Batch, Facts
+from harmonia.generators import Batch
 from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
 from harmonia.generators.autoregressive import Autoregressive, AutoregressiveConfig, CodeConfig, start_from
 from harmonia.generators.dalle import DallE, DallEConfig
 from harmonia.generators.maskgit import MaskGIT, MaskGITConfig
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.recipes.pictures import Pictures
 from harmonia.training import TrainConfig
 from harmonia.types import HarmoniaError
@@ -133,8 +133,7 @@ def two_stages(
         Stage("codec", model.codec, Moved(pictures, settings.shift), codec),
         Stage("prior", model, coded, prior),
     )
-    facts = Facts(name=name, labels=pictures.labels)
-    return GeneratorRun(name, model, stages, facts, card(name, settings, paper))
+    return generator_run(name, settings, pictures, model, stages, paper)
 
 
 class Moved:

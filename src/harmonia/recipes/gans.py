@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from harmonia.generators import Facts, Generator
+from harmonia.generators import Generator
 from harmonia.generators.augment import AugmentConfig
 from harmonia.generators.critics import GameConfig
 from harmonia.generators.gan import GAN, GANConfig
 from harmonia.generators.stylegan import StyleGAN, StyleGANConfig
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
+from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.recipes.pictures import Pictures
 from harmonia.training import TrainConfig
 
@@ -109,5 +109,4 @@ def _run(name: str, model: Generator, pictures: Pictures, settings: Settings, pa
         save_every=max(100, s.steps // 4),
         log_every=50,
     )
-    facts = Facts(name, labels=pictures.labels)
-    return GeneratorRun(name, model, (Stage(name, model, pictures, config),), facts, card(name, s, paper))
+    return generator_run(name, s, pictures, model, (Stage(name, model, pictures, config),), paper)
