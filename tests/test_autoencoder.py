@@ -258,7 +258,7 @@ def test_training_goes_on_identically_after_it_broke_off(name: str, tmp_path: Pa
             whole = batch(64)
             return Batch(whole.x[indices], whole.condition.rows(indices))
 
-    config = TrainConfig(steps=12, batch=16, save_every=5, device="cpu")
+    config = TrainConfig(steps=12, batch=16, save_every=5, log_every=7, device="cpu")
 
     def made() -> Coder:
         torch.manual_seed(0)

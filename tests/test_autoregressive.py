@@ -20,7 +20,6 @@ from harmonia.generators.autoregressive import (
     guided,
     one_by_one,
     pick,
-    start_from,
 )
 from harmonia.layers import Cache
 from harmonia.objectives import masked_prediction, token_cross_entropy
@@ -237,15 +236,16 @@ def test_saved_and_loaded_draws_the_same(tmp_path: Path) -> None:
 
 def test_codes_begin_as_far_apart_as_their_entries() -> None:
     model = made(codes=8)
-    before = model.embedding.weight[8].clone()
-    start_from(model.embedding, model.codec)
+    embed = model.prior.embed
+    before = embed.weight[8].clone()
+    model.start()
     entries = model.codec.bottleneck.entries(torch.arange(8))
     far = torch.cdist(entries, entries) / entries.std()
-    found = torch.cdist(model.embedding.weight[:8], model.embedding.weight[:8])
+    found = torch.cdist(embed.weight[:8], embed.weight[:8])
     # 128 random directions keep the distances of 4, up to a factor
     ratio = (found / far)[~torch.eye(8, dtype=torch.bool)]
     assert ratio.max() / ratio.min() < 1.7
-    assert torch.equal(model.embedding.weight[8], before)
+    assert torch.equal(embed.weight[8], before)
 
 
 def test_settings_that_cannot_be_meant() -> None:

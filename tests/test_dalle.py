@@ -43,7 +43,7 @@ CODES = torch.stack([torch.arange(4).view(2, 2), torch.tensor([[7, 1], [0, 5]])]
 
 
 def test_the_stream_is_causal() -> None:
-    stream = made().double().eval().stream
+    stream = made().double().eval().prior
     text, codes = spell(["abcdef", "xy"], 6), CODES.flatten(1)
     said, seen = stream(text, codes)
     assert said.shape == (2, 6, 257) and seen.shape == (2, 4, 8)
@@ -60,7 +60,7 @@ def test_the_stream_is_causal() -> None:
 
 
 def test_sampling_predicts_what_training_does() -> None:
-    stream = made().double().eval().stream
+    stream = made().double().eval().prior
     text, codes, cache = spell(["abc", ""], 6), CODES.flatten(1), Cache()
     whole = stream(text, codes)[1]
     one = [stream.begin(text, cache)]
@@ -71,7 +71,7 @@ def test_sampling_predicts_what_training_does() -> None:
 def test_the_loss_is_an_eighth_text() -> None:
     model = made().double().eval()
     condition = texts("ab", "")
-    said, seen = model.stream(condition.text, CODES.flatten(1))
+    said, seen = model.prior(condition.text, CODES.flatten(1))
     # a, b and the end; the end alone
     where = (torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 0]))
     words = token_cross_entropy(said[where], torch.tensor([98, 99, 0, 0]))

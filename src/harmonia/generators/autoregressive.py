@@ -7,6 +7,7 @@ sampling, Holtzman et al. 2020.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -99,33 +100,65 @@ class CodeTransformer(nn.Module):
         return torch.cat([start, codes[:, :-1]], 1)
 
 
-class Autoregressive(Generator):
-    """A VQ-VAE and a causal `CodeTransformer` over its codes, row by row.
+class CodeGenerator(Generator):
+    """A VQ-VAE, ``codec``, and a transformer over its codes, ``prior``, that has them embedded in ``embed``.
 
     ``codec`` is trained first, by itself; ``losses`` trains the transformer alone, on pictures or on their
     codes (``Batch.x`` int64 (n, h', w')), so that a frozen codec need not be run at each step.
     """
 
-    config: AutoregressiveConfig
+    config: CodeConfig
+    prior: nn.Module
 
-    def __init__(self, config: AutoregressiveConfig) -> None:
+    def __init__(self, config: CodeConfig) -> None:
         super().__init__()
-        self.config = config
-        self.codec = VQVAE(config.codec)
-        self.prior = CodeTransformer(config, causal=True)
+        self.config, self.codec = config, VQVAE(config.codec)
+        self.prior = self.transformer()
+
+    @abstractmethod
+    def transformer(self) -> nn.Module:
+        """The prior, untrained."""
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The transformer's; the codec is a model of its own."""
         return {"model": list(self.prior.parameters())}
 
-    @property
-    def embedding(self) -> nn.Embedding:
-        """Of the codes: see `start_from`."""
-        return self.prior.embed
+    def codes(self, batch: Batch) -> Tensor:
+        """Those of a batch of pictures or codes, row by row: int64 (n, h' w')."""
+        if not batch.x.is_floating_point():
+            return batch.x.flatten(1)
+        with torch.no_grad():
+            return self.codec.codes(batch.x).flatten(1)
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Begin with codes as near to each other as the entries they stand for: a fixed random projection.
+
+        A transformer of codes otherwise has to find out which of them look alike. Call it when the codec is
+        trained and the transformer is not.
+        """
+        size = self.config.codec.codes
+        entries = self.codec.bottleneck.entries(torch.arange(size, device=self.device))
+        entries = (entries - entries.mean(0)) / entries.std().clamp_min(1e-6)
+        embed = self.prior.get_submodule("embed").get_parameter("weight")
+        shape = (entries.shape[1], embed.shape[1])
+        projection = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(entries)
+        embed[:size] = entries @ projection / shape[0] ** 0.5
+
+
+class Autoregressive(CodeGenerator):
+    """A VQ-VAE and a causal `CodeTransformer` over its codes, row by row."""
+
+    config: AutoregressiveConfig
+    prior: CodeTransformer
+
+    def transformer(self) -> CodeTransformer:
+        """Over the codes alone."""
+        return CodeTransformer(self.config, causal=True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean negative log-likelihood of a code, in nats."""
-        codes = codes_of(self.codec, batch.x).flatten(1)
+        codes = self.codes(batch)
         logits = self.logits(codes, self.prior.conditioner.drop(batch.condition))
         return {"model": token_cross_entropy(logits, codes)}
 
@@ -194,29 +227,6 @@ def one_by_one(
         if watch is not None:
             watch(place + 1, h * w, codec.decode_codes(codes.view(n, h, w)))
     return codes.view(n, h, w)
-
-
-@torch.no_grad()
-def start_from(embedding: nn.Embedding, codec: VQVAE) -> None:
-    """Begin with codes as near to each other as the entries that they stand for: a fixed random projection.
-
-    A transformer of codes otherwise has to find out which of them look alike. Call it when the codec is
-    trained and the transformer is not.
-    """
-    size = codec.config.codes
-    entries = codec.bottleneck.entries(torch.arange(size, device=codec.device))
-    entries = (entries - entries.mean(0)) / entries.std().clamp_min(1e-6)
-    shape = (entries.shape[1], embedding.embedding_dim)
-    projection = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(entries)
-    embedding.weight[:size] = entries @ projection / shape[0] ** 0.5
-
-
-def codes_of(codec: VQVAE, x: Tensor) -> Tensor:
-    """The codes int64 (n, h', w') of pictures; codes are returned as they are."""
-    if not x.is_floating_point():
-        return x
-    with torch.no_grad():
-        return codec.codes(x)
 
 
 def both(condition: Condition, guidance: float) -> Condition:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
-from harmonia.generators.autoregressive import CodeConfig, both, codes_of, one_by_one
+from harmonia.generators.autoencoder import VQVAEConfig
+from harmonia.generators.autoregressive import CodeConfig, CodeGenerator, both, one_by_one
 from harmonia.generators.base import Batch, Generator, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.layers.causal import Cache, CausalTransformer
@@ -45,39 +45,28 @@ class DallEConfig(CodeConfig):
             raise HarmoniaError(f"text_weight is {self.text_weight}: it has to be from 0 to below 1")
 
 
-class DallE(Generator):
+class DallE(CodeGenerator):
     """A dVAE and a causal transformer over [start, the bytes of a text, the codes of a picture].
 
-    ``codec`` is trained first, by itself; ``losses`` trains the transformer alone, on pictures or on their
-    codes (``Batch.x`` int64 (n, h', w')). Of a condition only ``text`` is read.
+    Of a condition only ``text`` is read.
     """
 
     config: DallEConfig
+    prior: TextAndCodes
 
-    def __init__(self, config: DallEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.codec = VQVAE(config.codec)
-        self.stream = TextAndCodes(config)
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The transformer's; the codec is a model of its own."""
-        return {"model": list(self.stream.parameters())}
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """Of the codes: see `start_from`."""
-        return self.stream.code
+    def transformer(self) -> TextAndCodes:
+        """Over a text and the codes of its picture."""
+        return TextAndCodes(self.config)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per token: text_weight times those of the text, the rest those of the picture.
 
         The end of a text counts as one of its tokens; what follows does not.
         """
-        codes = codes_of(self.codec, batch.x).flatten(1)
+        codes = self.codes(batch)
         dropped = torch.rand(len(codes)) < self.config.condition.drop
-        text = self.stream.text_of(batch.condition.without(dropped))
-        said, seen = self.stream(text, codes)
+        text = self.prior.text_of(batch.condition.without(dropped))
+        said, seen = self.prior(text, codes)
         spelled = text > 0
         counts = torch.cat([torch.ones_like(spelled[:, :1]), spelled[:, :-1]], 1)
         weight = self.config.text_weight
@@ -96,13 +85,13 @@ class DallE(Generator):
     ) -> Tensor:
         """One code after the other: there are as many steps as codes, and ``steps`` is not looked at."""
         guidance = self.config.guidance if guidance is None else guidance
-        text = self.stream.text_of(both(condition.to(self.device), guidance))
+        text = self.prior.text_of(both(condition.to(self.device), guidance))
         cache = Cache()
 
         def predict(before: Tensor, place: int) -> Tensor:
             if place == 0:
-                return self.stream.begin(text, cache)
-            return self.stream.next(before, place, cache)
+                return self.prior.begin(text, cache)
+            return self.prior.next(before, place, cache)
 
         codes = one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)
         return self.codec.decode_codes(codes)
@@ -120,7 +109,7 @@ class TextAndCodes(nn.Module):
         s, c = config.scale, config.codec
         h, w = c.latent[1:]
         self.letters = config.condition.text
-        self.letter, self.code = nn.Embedding(BYTES, s.width), nn.Embedding(c.codes, s.width)
+        self.letter, self.embed = nn.Embedding(BYTES, s.width), nn.Embedding(c.codes, s.width)
         self.start = nn.Parameter(torch.zeros(s.width))
         self.place = nn.Parameter(torch.randn(self.letters, s.width) * 0.7)
         self.row = nn.Parameter(torch.randn(h, 1, s.width) * 0.7)
@@ -166,7 +155,7 @@ class TextAndCodes(nn.Module):
     def _codes(self, codes: Tensor, first: int) -> Tensor:
         """Codes (n, t) as tokens; each stands at the place that it is to predict, from ``first`` on."""
         place = (self.row + self.column).flatten(0, 1)[first : first + codes.shape[1]]
-        tokens: Tensor = self.code(codes) + place
+        tokens: Tensor = self.embed(codes) + place
         return tokens
 
 

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from harmonia.generators.autoencoder import VQVAE
-from harmonia.generators.autoregressive import CodeConfig, CodeTransformer, both, codes_of, guided, pick
-from harmonia.generators.base import Batch, Generator, Watch
+from harmonia.generators.autoregressive import CodeConfig, CodeGenerator, CodeTransformer, both, guided, pick
+from harmonia.generators.base import Batch, Watch
 from harmonia.generators.conditioning import Condition
 from harmonia.objectives import masked_prediction
 from harmonia.types import HarmoniaError
@@ -37,33 +36,19 @@ class MaskGITConfig(CodeConfig):
             raise HarmoniaError("steps is at least 1, choice not negative")
 
 
-class MaskGIT(Generator):
-    """A VQ-VAE and a bidirectional `CodeTransformer` over its codes.
-
-    ``codec`` is trained first, by itself; ``losses`` trains the transformer alone, on pictures or on their
-    codes (``Batch.x`` int64 (n, h', w')).
-    """
+class MaskGIT(CodeGenerator):
+    """A VQ-VAE and a bidirectional `CodeTransformer` over its codes."""
 
     config: MaskGITConfig
+    prior: CodeTransformer
 
-    def __init__(self, config: MaskGITConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.codec = VQVAE(config.codec)
-        self.prior = CodeTransformer(config, causal=False)
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The transformer's; the codec is a model of its own."""
-        return {"model": list(self.prior.parameters())}
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """Of the codes: see `start_from`."""
-        return self.prior.embed
+    def transformer(self) -> CodeTransformer:
+        """Over the codes alone, which it sees all."""
+        return CodeTransformer(self.config, causal=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The cross-entropy of hidden codes, in nats; how many are hidden is drawn for each sample."""
-        codes = codes_of(self.codec, batch.x).flatten(1)
+        codes = self.codes(batch)
         hidden = hide(*codes.shape).to(codes.device)
         told = self.prior.conditioner(self.prior.conditioner.drop(batch.condition))
         logits = self.prior(codes.masked_fill(hidden, self.prior.entries), told)

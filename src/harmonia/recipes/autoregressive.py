@@ -12,7 +12,12 @@ from torch import Tensor
 
 from harmonia.generators import Batch
 from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
-from harmonia.generators.autoregressive import Autoregressive, AutoregressiveConfig, CodeConfig, start_from
+from harmonia.generators.autoregressive import (
+    Autoregressive,
+    AutoregressiveConfig,
+    CodeConfig,
+    CodeGenerator,
+)
 from harmonia.generators.dalle import DallE, DallEConfig
 from harmonia.generators.maskgit import MaskGIT, MaskGITConfig
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
@@ -113,7 +118,7 @@ def codec_steps(settings: CodeSettings) -> int:
 
 def two_stages(
     name: str,
-    model: Autoregressive | MaskGIT | DallE,
+    model: CodeGenerator,
     pictures: Pictures,
     settings: CodeSettings,
     paper: str,
@@ -126,7 +131,7 @@ def two_stages(
     prior = config(steps=rest, lr=settings.lr, warmup=min(100, rest), weight_decay=0.05)
 
     def coded() -> Coded:
-        start_from(model.embedding, model.codec)
+        model.start()
         return Coded(pictures, model.codec, settings.shift)
 
     stages = (
