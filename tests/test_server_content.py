@@ -15,42 +15,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from hostile import Json, bearer, hostile, ids_of, refused, state
+from hostile import Json, bearer, client, folder, ids, keys, refused, server, state, url
 
 HTML = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 SQL = ("x' OR 1=1 --", "x'); DROP TABLE records; --", "\\' OR 1=1", "$$", "x` OR `", "/* ' */", "%", "\0")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("hostile")
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    with hostile(folder) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def url(server: tuple[str, dict[str, str]]) -> str:
-    return server[0]
-
-
-@pytest.fixture(scope="module")
-def keys(server: tuple[str, dict[str, str]]) -> dict[str, str]:
-    return server[1]
-
-
-@pytest.fixture(scope="module")
-def client(url: str, keys: dict[str, str]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, headers=bearer(keys["admin"]), timeout=20) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def ids(client: httpx.Client) -> Json:
-    return ids_of(client)
 
 
 def test_json_that_is_none_or_too_much(client: httpx.Client, ids: Json) -> None:
