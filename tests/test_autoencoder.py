@@ -22,6 +22,7 @@ from harmonia.generators.autoencoder import (
     corrupt,
 )
 from harmonia.generators.coder import Coder
+from harmonia.generators.perception import Perception
 from harmonia.layers.codec import STRIDES
 from harmonia.recipes import prepare
 from harmonia.training import TrainConfig, fit
@@ -304,3 +305,49 @@ def test_what_cannot_be_meant_is_refused() -> None:
     ):
         with pytest.raises(HarmoniaError, match=words):
             make()
+
+
+def test_a_vae_with_a_look_weighs_what_the_look_sees(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = VAE(VAEConfig(**SMALL))
+    sharp = VAE(replace(plain.config, perceptual=0.5))
+    sharp.load_state_dict(plain.state_dict())
+    said = batch(4)
+
+    def loss(model: VAE) -> Tensor:
+        torch.manual_seed(1)
+        return model.losses(said)["model"]
+
+    assert torch.equal(loss(sharp), loss(plain))
+    # pixels as the only layer: the mean squared error on top
+    sharp.look = lambda x: [x]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        y = sharp.decoder(sharp.bottleneck(sharp.encoder(said.x)).z)
+    torch.testing.assert_close(loss(sharp), loss(plain) + 0.5 * (y - said.x).square().mean())
+    sharp.look = Perception(SMALL["shape"], 3, channels=4).features
+    for model in (plain, sharp):
+        loss(model).backward()
+    moved = zip(plain.decoder.parameters(), sharp.decoder.parameters(), strict=True)
+    assert any(not torch.equal(a.grad, b.grad) for a, b in moved)
+    save_generator(tmp_path / "m", sharp)
+    again = load_generator(tmp_path / "m").generator
+    assert again.config == sharp.config and set(again.state_dict()) == set(plain.state_dict())
+    with pytest.raises(HarmoniaError, match="perceptual"):
+        VAEConfig(**SMALL, perceptual=-1.0)
+
+
+def test_perception_learns_what_tells_pictures_apart() -> None:
+    torch.manual_seed(0)
+    model, label = Perception((1, 8, 8), 3), torch.arange(60) % 3
+    stripes = torch.stack([torch.arange(8) % k == 0 for k in (2, 3, 4)]).float()[label]
+    x = stripes[:, None, None] + 0.3 * torch.randn(60, 1, 8, 8)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        model.losses(Batch(x, Condition(60, label=label)))["model"].backward()
+        optimizer.step()
+    assert (model(x).argmax(1) == label).all()
+    assert [tuple(m.shape[1:]) for m in model.features(x)] == [(16, 4, 4), (32, 4, 4), (64, 2, 2)]
+    with pytest.raises(HarmoniaError, match="labels"):
+        model.losses(Batch(x, Condition(60)))
