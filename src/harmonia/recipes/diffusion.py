@@ -49,6 +49,10 @@ class DiffusionSettings(Settings):
             device=self.device,
         )
 
+    def part(self, share: float) -> int:
+        """Steps of a stage that has this share of them."""
+        return max(1, round(self.steps * share))
+
     def config(self, pictures: Pictures) -> DiffusionConfig:
         """A rectified flow of the pictures, by a U-Net."""
         return DiffusionConfig(
@@ -128,7 +132,7 @@ def guided(data: Path | None = None, settings: GuidedSettings = GuidedSettings()
         )
     )
     stages = (
-        Stage("classifier", model.classifier, pictures, s.train(steps=_part(s.steps, s.share), seed=1)),
+        Stage("classifier", model.classifier, pictures, s.train(steps=s.part(s.share), seed=1)),
         Stage("diffusion", model.diffusion, pictures, s.train()),
     )
     return generator_run("guided", s, pictures, model, stages, "Guided Diffusion (Dhariwal and Nichol 2021)")
@@ -146,7 +150,7 @@ def flow_student(data: Path | None = None, settings: StudentSettings = StudentSe
         distillation.begin()
         return pictures
 
-    lessons = s.train(steps=_part(s.steps, s.share), batch=max(1, s.batch // s.few), seed=1)
+    lessons = s.train(steps=s.part(s.share), batch=max(1, s.batch // s.few), seed=1)
     stages = (
         Stage("teacher", teacher, pictures, s.train()),
         Stage("student", distillation, begun, replace(lessons, lr=s.lr / 3)),
@@ -159,13 +163,12 @@ def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSetti
     """VAE, sharpened by a classifier's features where there are classes, and a flow of its latents."""
     s, pictures = settings, settings.pictures(data)
     model = _latent(s, s.config(pictures))
-    share = _part(s.steps, s.share)
-    vae = replace(s.train(steps=share, seed=1), lr=2e-3)
+    vae = replace(s.train(steps=s.part(s.share), seed=1), lr=2e-3)
     stages: tuple[Stage, ...] = ()
     if s.perceptual and pictures.label is not None:
         perception = Perception(_shape(pictures), len(pictures.labels))
         labelled = replace(pictures, keep=("label",))
-        first = replace(s.train(steps=_part(share, 0.2), seed=2), lr=2e-3, ema=None)
+        first = replace(s.train(steps=s.part(s.share / 5), seed=2), lr=2e-3, ema=None)
         stages = (Stage("perception", perception, labelled, first),)
         model.autoencoder.look = perception.features
 
@@ -217,10 +220,6 @@ def _vp(config: DiffusionConfig) -> DiffusionConfig:
 def _shape(pictures: Pictures) -> tuple[int, int, int]:
     _, channels, height, width = pictures.x.shape
     return channels, height, width
-
-
-def _part(steps: int, share: float) -> int:
-    return max(1, round(steps * share))
 
 
 def _single(

@@ -31,17 +31,13 @@ class SystemSettings(DiffusionSettings):
     steps: int = 1600
     share: float = 0.5
 
-    def part(self) -> int:
-        """Steps of the stage with the share."""
-        return max(1, round(self.steps * self.share))
-
     def pair(self, config: DiffusionConfig) -> MatchingConfig:
         """Towers for the pictures and texts of ``config``."""
         return MatchingConfig(shape=config.shape, text=config.condition.text, size=self.size)
 
     def towers(self) -> TrainConfig:
         """Of the stage that trains the pair."""
-        return replace(self.train(steps=self.part(), seed=1), lr=3e-3)
+        return replace(self.train(steps=self.part(self.share), seed=1), lr=3e-3)
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def latent_diffusion(
         return pictures
 
     stages = (
-        Stage("vae", model.autoencoder, pictures, s.train(steps=s.part(), seed=1)),
+        Stage("vae", model.autoencoder, pictures, s.train(steps=s.part(s.share), seed=1)),
         Stage("diffusion", model, measured, s.train()),
     )
     return generator_run(
@@ -105,7 +101,7 @@ def glide(data: Path | None = None, settings: SystemSettings = SystemSettings(sh
         inpainting.begin()
         return pictures
 
-    finetuning = s.train(steps=s.part(), seed=1)
+    finetuning = s.train(steps=s.part(s.share), seed=1)
     stages = (
         Stage("draw", model, pictures, s.train()),
         Stage("inpaint", inpainting, begun, replace(finetuning, lr=s.lr / 4)),
