@@ -59,7 +59,7 @@ def test_quick_recall_writes_its_rows() -> None:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
-@pytest.mark.parametrize("name", ["kernel", "memory", "alignment"])
+@pytest.mark.parametrize("name", ["kernel", "memory", "alignment", "generation"])
 def test_quick_runs_write_their_rows(name: str) -> None:
     subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
