@@ -190,7 +190,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     if missing := [name for name in ("pythae", "vector_quantize_pytorch") if find_spec(name) is None]:
-        sys.exit(f"benchmarks.quantizer needs {', '.join(missing)}: pip install them")
+        sys.exit(f"benchmarks.quantizer needs {', '.join(missing)}: pip install 'harmonia[bench]'")
     rows = []
     for size in (256, 1024) if quick else (256, 1024, 8192):
         rows += quantisers(size, 640 if quick else VECTORS, 3 if quick else 15)
