@@ -161,11 +161,12 @@ def flow_student(data: Path | None = None, settings: StudentSettings = StudentSe
 
 def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSettings()) -> GeneratorRun:
     """VAE, sharpened by a classifier's features where there are classes, and a flow of its latents."""
-    s, pictures = settings, settings.pictures(data)
+    pictures = settings.pictures(data)
+    s = settings if pictures.label is not None else replace(settings, perceptual=0.0)
     model = _latent(s, s.config(pictures))
     vae = replace(s.train(steps=s.part(s.share), seed=1), lr=2e-3)
     stages: tuple[Stage, ...] = ()
-    if s.perceptual and pictures.label is not None:
+    if s.perceptual:
         perception = Perception(_shape(pictures), len(pictures.labels))
         labelled = replace(pictures, keep=("label",))
         first = replace(s.train(steps=s.part(s.share / 5), seed=2), lr=2e-3, ema=None)
