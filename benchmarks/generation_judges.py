@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.common import REPOSITORY
 from harmonia.encoders.trained import load_towers
-from harmonia.metrics import Features, Function, distance_name, text_match
+from harmonia.metrics import Features, Function, text_match
 from harmonia.metrics.features import in_batches
 from harmonia.recipes import prepare, recipe, settings_of
 from harmonia.recipes.judge import emoji_records, load_judge
@@ -124,9 +124,8 @@ class Measure:
     def of(self, x: Tensor, rows: Tensor | None, labels: Tensor | None) -> dict[str, float]:
         """Every figure of pictures uint8 that were to be of the training pictures ``rows``."""
         found = figures(x, self.real, labels if self.plan.dataset == "mnist" else None)
-        distance = found[distance_name(self.features)]
-        short = summary(found)
-        short |= {"FD low": distance.low or 0.0, "FD high": distance.high or 0.0}
+        distance, short = found["FD at infinity"], summary(found)
+        short |= {"at infinity, low": distance.low or 0.0, "at infinity, high": distance.high or 0.0}
         if "class accuracy" in short:
             short["accuracy %"] = 100 * short.pop("class accuracy")
         if self.towers is not None and rows is not None:

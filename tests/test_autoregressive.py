@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from harmonia.generators.autoregressive import (
 )
 from harmonia.layers import Cache
 from harmonia.objectives import masked_prediction, token_cross_entropy
+from harmonia.recipes import prepare
 from harmonia.recipes.autoregressive import CodeSettings, moved, vqvae_prior
 from harmonia.types import HarmoniaError
 
 SHAPE = (1, 8, 8)
+DATA = Path(os.environ.get("HARMONIA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def made(codes: int = 6, classes: int = 3, text: int = 0, dropout: float = 0.0) -> Autoregressive:
@@ -286,3 +289,13 @@ def test_the_recipe_trains_the_codec_and_then_the_prior_on_its_codes(tmp_path: P
     loaded = load_generator(outcome.model)
     assert loaded.facts.labels[3][:2] == ("three", "drei")
     assert loaded.generator.sample(labels(3), generator=seeded()).shape == (1, 1, 28, 28)
+
+
+@pytest.mark.parametrize("name", ["vqvae-prior", "maskgit", "dalle", "recaptioned"])
+def test_a_recipe_begins_with_the_same_weights(name: str) -> None:
+    changes = {"dataset": "emoji", "condition": "text"} if name == "recaptioned" else {}
+    if not DATA.is_dir():
+        pytest.skip(f"no {DATA}: set HARMONIA_DATA")
+    first, again = (prepare(name, DATA / (changes or {"dataset": "mnist"})["dataset"], changes) for _ in "ab")
+    states = [run.generator.state_dict() for run in (first, again)]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator
+from harmonia.generators import Batch, Condition, ConditionConfig, guidance, load_generator, save_generator
 from harmonia.generators.autoencoder import VAEConfig
 from harmonia.generators.diffusion import Diffusion, DiffusionConfig, noised
 from harmonia.generators.distill import Distillation, student_config
-from harmonia.generators.guidance import keep
 from harmonia.generators.guided import GuidedConfig, GuidedDiffusion
 from harmonia.generators.latent import Latent, LatentConfig
 from harmonia.generators.paths import Prediction
+from harmonia.generators.samplers import DDIM
 from harmonia.types import HarmoniaError
 
 LABELS = ConditionConfig(classes=3)
@@ -115,7 +115,9 @@ def test_a_guide_changes_every_prediction() -> None:
     known = torch.rand(2, 1, 8, 8) * 2 - 1
     mask = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
     mask[..., :4] = True
-    x = model.sample(labelled(0, 1), generator=seeded(), guide=lambda p: keep(p, model.path, known, mask))
+    x = model.sample(
+        labelled(0, 1), generator=seeded(), guide=lambda p: guidance.keep(p, model.path, known, mask)
+    )
     torch.testing.assert_close(x[mask], known[mask])
     assert (x[~mask] - known[~mask]).abs().max() > 0.1
 
@@ -234,6 +236,32 @@ def test_a_classifier_guides_by_its_gradient() -> None:
     assert said(guided) > said(plain)
     with pytest.raises(HarmoniaError, match=r"condition\.classes"):
         GuidedConfig(shape=(1, 8, 8))
+
+
+def test_a_classifier_guides_within_the_interval_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(SMALL, interval=(0.3, 0.6))
+    model = GuidedDiffusion(GuidedConfig(shape=(1, 8, 8), condition=LABELS, diffusion=own))
+    seen: list[float] = []
+    exact = guidance.classifier
+
+    def watched(found: Prediction, slope: Tensor, path: object, t: Tensor, scale: float) -> Prediction:
+        seen.append(float(t))
+        return exact(found, slope, path, t, scale)
+
+    monkeypatch.setattr(guidance, "classifier", watched)
+    model.sample(labelled(0), guidance=2.0, steps=10, generator=seeded())
+    assert seen and all(0.3 <= t <= 0.6 for t in seen)
+
+
+@pytest.mark.parametrize("bounds", ["none", "end", "static", "dynamic"])
+def test_what_is_known_is_kept_whatever_bounds_there_are(bounds: str) -> None:
+    model = awake(replace(SMALL, bounds=bounds))
+    known, mask = torch.rand(2, 1, 8, 8) * 2 - 1, torch.rand(2, 1, 8, 8) < 0.5
+    x = model.sample(
+        labelled(0, 1), sampler=DDIM(eta=1.0), steps=4, generator=seeded(),
+        guide=lambda p: guidance.keep(p, model.path, known, mask),
+    )  # fmt: skip
+    torch.testing.assert_close(x[mask], known[mask])
 
 
 @pytest.mark.parametrize("spatial", [False, True])

@@ -246,6 +246,55 @@ def test_words_name_a_class_in_any_language(tmp_path: Path) -> None:
         imagination.wish({"text": "nine"})
 
 
+def test_a_memory_whose_words_name_no_class_leaves_the_cue_its_own(
+    collection: Collection, tmp_path: Path
+) -> None:
+    model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), condition=ConditionConfig(classes=2)))
+    save_generator(tmp_path / "m", model, facts=Facts("two", labels=(("one",), ("two",))))
+    imagination = Imagination(load(tmp_path / "m"), collection)
+    emoji("sun").save(tmp_path / "it.png")
+    cues = {"text": "two", "image": (tmp_path / "it.png",)}
+    assert imagination.collection is not None
+    found = imagination.collection.recall("the sun", (tmp_path / "it.png",))
+    wish = imagination.wish(cues, found=found)
+    assert wish.condition.label is not None and wish.condition.label.tolist() == [1]
+    assert "from the cue itself" in wish.how
+    with pytest.raises(HarmoniaError, match="knows no 'the sun'"):
+        imagination.wish(cues, from_memory=True, found=found)
+
+
+def test_a_generator_that_is_told_nothing_completes_and_follows(harmonia: Cli, tmp_path: Path) -> None:
+    model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), steps=2))
+    save_generator(tmp_path / "m", model)
+    half = emoji("sun").convert("RGBA")
+    half.paste((0, 0, 0, 0), (32, 0, 64, 64))
+    half.save(tmp_path / "half.png")
+    for way in ("--complete", "--like"):
+        code, out, err = harmonia("imagine", way, "half.png", "--generator", tmp_path / "m", "-n", "1")
+        assert code == 0 and len(out.splitlines()) == 1, err
+
+
+def test_the_guidance_is_the_generators_own_unless_told(tmp_path: Path) -> None:
+    told = ConditionConfig(classes=2, drop=0.1)
+    model = Diffusion(DiffusionConfig(shape=(1, 8, 8), channels=(1,), condition=told, steps=3, guidance=3.0))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_generator(tmp_path / "m", model)
+    saved, condition = load(tmp_path / "m"), Condition(1, label=torch.tensor([1]))
+    own, same, other = (
+        next(draw(saved, condition, Sampling(1, guidance=guidance))) for guidance in (None, 3.0, 1.0)
+    )
+    assert torch.equal(own, same) and not torch.equal(own, other)
+
+
+def test_long_cues_keep_their_seeds_apart(harmonia: Cli, trained: Path, tmp_path: Path) -> None:
+    words = "a picture of an apple that has been lying in the sun for far too long to eat"
+    seen = [
+        harmonia("imagine", words, "--generator", trained, "-n", "1", "--seed", str(s))[1] for s in (0, 1)
+    ]
+    assert seen[0] != seen[1] and len(list((tmp_path / "imagined").glob("*-sheet.png"))) == 2
+
+
 def test_a_generator_that_is_told_words_gets_those_of_the_memory(
     collection: Collection, tmp_path: Path
 ) -> None:
@@ -281,7 +330,15 @@ def test_bad_input_is_one_line(
         (*flow, "-n", "0"): "-n",
         (*flow, "--steps", "0"): "--steps",
         ("imagine", "sun", "--generator", vae): "draws what it likes",
-        ("imagine", "--generator", vae, "--like", "plain.png", "-n", "1"): "draws what it likes",
+        (
+            "imagine",
+            "--generator",
+            vae,
+            "--like",
+            "plain.png",
+            "-n",
+            "1",
+        ): "cannot draw from a part or a sketch",
         ("reconstruct", "broken.png", "--generator", vae): "broken.png",
         ("reconstruct", "plain.png", "--generator", trained): "no autoencoder",
     }

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator, spell
+from harmonia.generators import (
+    Batch,
+    Condition,
+    ConditionConfig,
+    Facts,
+    Saved,
+    load_generator,
+    save_generator,
+    spell,
+)
 from harmonia.generators.autoencoder import VAEConfig
 from harmonia.generators.base import Generator
 from harmonia.generators.cascade import Cascade, CascadeConfig, Imagen, ImagenConfig
@@ -19,6 +28,8 @@ from harmonia.generators.latent import Latent, LatentConfig
 from harmonia.generators.matching import MatchingConfig
 from harmonia.generators.unclip import Unclip, UnclipConfig
 from harmonia.recipes import prepare
+from harmonia.tasks.canvas import Known
+from harmonia.tasks.draw import Sampling, Start, draw
 from harmonia.training import TrainConfig, fit
 from harmonia.types import HarmoniaError
 
@@ -182,6 +193,18 @@ def test_inpainting_keeps_what_is_known_and_completes_the_rest(glide):
     )
     error, chance = ((y[:, :, :3] - upper).square().mean() for y in drawn)
     assert error < 0.6 * chance
+
+
+def test_glide_completes_what_imagine_gives_it(glide):
+    x = torch.rand(SHAPE) * 2 - 1
+    mask = torch.zeros(SHAPE[1:], dtype=torch.bool)
+    mask[: SHAPE[1] // 2] = True
+    saved = Saved(glide.eval(), Facts("glide"), "")
+    start = Start(known=Known(x, mask))
+    drawn = next(draw(saved, condition([1]), Sampling(2, steps=2), start))
+    assert drawn.shape == (2, *SHAPE) and torch.allclose(drawn[:, :, mask], x[:, mask].expand(2, -1, -1))
+    with pytest.raises(HarmoniaError, match="cannot draw from a part or a sketch"):
+        next(draw(saved, condition([1]), Sampling(1, steps=2), Start(sketch=x)))
 
 
 def test_a_small_pixel_is_known_where_all_of_its_square_is():

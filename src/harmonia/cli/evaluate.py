@@ -30,6 +30,11 @@ from harmonia.cli.common import json_option, print_json
     help="Of a generator: the folder of a classifier from `harmonia train judge`.",
 )
 @click.option(
+    "--inception",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of a generator, in place of --judge: the TorchScript file of Inception-v3.",
+)
+@click.option(
     "-n", "--count", type=click.IntRange(10), default=5000, show_default=True, help="Pictures drawn."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
@@ -42,6 +47,7 @@ def command(
     limit: int | None,
     noise: Sequence[float],
     judge: Path | None,
+    inception: Path | None,
     count: int,
     device: str,
     as_json: bool,
@@ -52,13 +58,13 @@ def command(
     of modalities that share a space is scored in both directions: Recall@1/5/10, NDCG and mAP.
 
     Of a generator, the pictures that it draws are compared with those of the dataset's training part, in the
-    features of --judge: Frechet and kernel distance, precision, recall, density, coverage, class accuracy.
-    Beside them stand real pictures, drawn again.
+    features of --judge or --inception: Frechet and kernel distance, precision, recall, density, coverage; a
+    judge also tells how often the class is the one asked for. Beside them stand real pictures, drawn again.
     """
     from harmonia.generators import is_generator
 
     if is_generator(Path(model)):
-        rows = _generator(Path(model), dataset, data, judge, count, device)
+        rows = _generator(Path(model), dataset, data, judge, inception, count, device)
     else:
         from harmonia.tasks.evaluate import evaluate
 
@@ -85,28 +91,42 @@ def _shown(value: object) -> str:
 
 
 def _generator(
-    model: Path, dataset: str, data: Path | None, judge: Path | None, count: int, device: str
+    model: Path,
+    dataset: str,
+    data: Path | None,
+    judge: Path | None,
+    inception: Path | None,
+    count: int,
+    device: str,
 ) -> list[dict[str, Any]]:
     """The table of a generator: what it draws for the conditions of training pictures drawn at random."""
     from harmonia.encoders.tower import place
     from harmonia.generators import load_generator
+    from harmonia.metrics import Inception
     from harmonia.recipes.judge import load_judge
     from harmonia.recipes.pictures import load_pictures
     from harmonia.tasks.evaluate_generator import Real, evaluate_generator
+    from harmonia.types import HarmoniaError
 
-    if judge is None:
-        raise click.UsageError("a generator is measured by --judge, a folder from `harmonia train judge`")
+    if (judge is None) == (inception is None):
+        raise click.UsageError(
+            "a generator is measured by --judge, a folder from `harmonia train judge`, or by --inception"
+        )
     where = place(device)
     generator = load_generator(model, where).generator
     config = generator.config.condition
+    if config.code or config.features:
+        raise HarmoniaError(
+            f"{model} is told codes, which no dataset has: harmonia.tasks measures it from Python"
+        )
     keep = tuple(name for name, width in (("label", config.classes), ("text", config.text)) if width)
     pictures = load_pictures(dataset, resolution=generator.config.shape[1], data=data, keep=keep)
-    real = Real(pictures.x, load_judge(judge))
+    real = Real(pictures.x, load_judge(judge) if judge else Inception(str(inception)))
     asked = real.again(count, seed=1)
     return evaluate_generator(
         generator,
         pictures.condition(asked),
         real,
-        labels=None if pictures.label is None else pictures.label[asked],
-        real_labels=pictures.label,
+        labels=pictures.label[asked] if pictures.label is not None and judge and keep else None,
+        real_labels=pictures.label if judge else None,
     )

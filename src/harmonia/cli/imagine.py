@@ -28,8 +28,11 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     "finds something, else from the cues.",
 )  # fmt: skip
 @generator_option
-@click.option("--guidance", type=click.FloatRange(0), default=2.0, show_default=True,
-              help="How far the cue is exaggerated; 1 for not at all.")  # fmt: skip
+@click.option(
+    "--guidance",
+    type=click.FloatRange(0),
+    help="How far the cue is exaggerated, 1 for not at all (default: the generator's own).",
+)
 @click.option("--steps", type=click.IntRange(1), help="Of the sampler (default: the generator's own).")
 @click.option("-n", "number", type=click.IntRange(1), default=8, show_default=True, help="How many pictures.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
@@ -46,8 +49,8 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @device_option
 def command(
     memory: Path | None, cue: tuple[str, ...], image: tuple[Path, ...], audio: tuple[Path, ...],
-    video: tuple[Path, ...], to: str, from_memory: bool | None, generator: Path | None, guidance: float,
-    steps: int | None, number: int, seed: int, out: Path, preview: Path | None,
+    video: tuple[Path, ...], to: str, from_memory: bool | None, generator: Path | None,
+    guidance: float | None, steps: int | None, number: int, seed: int, out: Path, preview: Path | None,
     between: tuple[str, str] | None, vary: Path | None, complete: Path | None, mask: Path | None,
     like: Path | None, strength: float, device: str,
 ) -> None:  # fmt: skip
@@ -80,7 +83,7 @@ def command(
     imagination = Imagination(saved, collection if collection.exists else None, device)
     if vary is not None:
         given["image"], from_memory = (vary,), False
-    elif not any(given.values()) and (complete or like):
+    elif (complete or like) and saved.generator.config.condition.code and not any(given.values()):
         given["image"] = tuple(file for file in (complete, like) if file)
     wish = imagination.between(*between, number) if between else imagination.wish(given, from_memory)
     click.echo(wish.how, err=True)

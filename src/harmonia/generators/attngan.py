@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.critics import ConvCritic
+from harmonia.generators.critics import ConvCritic, truncation
 from harmonia.generators.matching import MatchingConfig, MatchingPair, Read, text_of
 from harmonia.objectives.adversarial import gradient_penalty, non_saturating
 from harmonia.objectives.variational import gaussian_kl
@@ -141,11 +141,10 @@ class AttnGAN(Generator):
         """
         condition = condition.to(self.device)
         read = self.pair.read(text_of(condition.text))
-        if not guidance > 0:
-            raise HarmoniaError(f"guidance divides the noise and so is above 0, not {guidance}")
-        z = draw(condition.n, self.config.noise, generator=generator, device=self.device) / guidance
+        keep = truncation(guidance)
+        z = keep * draw(condition.n, self.config.noise, generator=generator, device=self.device)
         mean, log_variance = self.draw.augment(read.sentence).chunk(2, dim=1)
-        eps = draw(*mean.shape, generator=generator, device=self.device) / guidance
+        eps = draw(*mean.shape, generator=generator, device=self.device) * keep
         pictures: list[Tensor] = self.draw(z, mean + (0.5 * log_variance).exp() * eps, read)
         if watch is not None:
             for step, picture in enumerate(pictures, 1):

@@ -190,14 +190,13 @@ class Diffusion(Generator):
             sampler: a key of ``SAMPLERS``, or one.
             begin: samples (n, c, h, w) to vary instead of beginning with noise alone.
             start: how much noise they get: the time in (0, 1] to begin at.
-            guide: changes every prediction, after guidance by the condition.
+            guide: changes every prediction, after guidance by the condition and its bounds.
         """
         config = self.config
         strength = config.guidance if guidance is None else guidance
-        predict = self.predictor(condition, strength)
+        predict = self._bounded(self.predictor(condition, strength))
         if guide is not None:
             predict = guide(predict)
-        predict = self._bounded(predict)
         chosen = SAMPLERS[sampler or config.sampler] if not isinstance(sampler, Sampler) else sampler
         noise = draw(len(condition), *config.shape, generator=generator, device=self.device)
         x = chosen.run(

@@ -111,6 +111,7 @@ class GuidedDiffusion(Generator):
         """Draw one sample for each row of ``condition``; rows without a label are not guided."""
         strength = self.config.guidance if guidance is None else guidance
         label, path = condition.label, self.diffusion.path
+        first, last = self.diffusion.config.interval
 
         def guide(predict: Predict) -> Predict:
             if label is None or strength == 1:
@@ -121,6 +122,8 @@ class GuidedDiffusion(Generator):
                 return -F.cross_entropy(self.classifier(x, t), wanted, ignore_index=-1, reduction="none")
 
             def guided(x: Tensor, t: Tensor) -> Prediction:
+                if not first <= float(t) <= last:
+                    return predict(x, t)
                 slope = guiding.slope(lambda noisy: log_prob(noisy, t), x)
                 return guiding.classifier(predict(x, t), slope, path, t, strength - 1)
 

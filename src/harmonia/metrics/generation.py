@@ -41,7 +41,7 @@ def kernel_distance(
 
     The unbiased estimate of MMD^2 with the kernel (x.y / d + 1)^degree, the mean over ``blocks`` random pairs
     of subsets of ``block`` rows; its expected value is 0 for equal distributions at any size, so it may come
-    out below 0. One block of all rows if there are fewer.
+    out below 0. Smaller subsets if there are fewer rows, and one of all where both have as many.
     """
     check_pair(x, y)
     size = min(block, len(x), len(y))
@@ -87,9 +87,7 @@ def precision_recall(x: Tensor, real: Tensor, *, k: int = 3) -> Manifold:
     k-th nearest real neighbour; recall the same with the two exchanged. Both depend on the sizes of the sets.
     """
     x, real = _centred(x, real)
-    precision = (_distances(x, real) <= _radii(real, k)).any(1).double().mean()
-    recall = (_distances(real, x) <= _radii(x, k)).any(1).double().mean()
-    return Manifold(float(precision), float(recall))
+    return Manifold(_met(x, real, _radii(real, k)), _met(real, x, _radii(x, k)))
 
 
 def density_coverage(x: Tensor, real: Tensor, *, k: int = 5) -> Manifold:
@@ -100,8 +98,11 @@ def density_coverage(x: Tensor, real: Tensor, *, k: int = 5) -> Manifold:
     and the expected coverage of m real rows by n others 1 - prod_{i<=k} (m - i) / (n + m - i).
     """
     x, real = _centred(x, real)
-    inside = _distances(real, x) < _radii(real, k)[:, None]
-    return Manifold(float(inside.double().sum() / (k * len(x))), float(inside.any(1).double().mean()))
+    radii, balls, met = _radii(real, k)[:, None], 0, 0
+    for rows in row_blocks(len(real), ROWS):
+        inside = torch.cdist(real[rows], x) < radii[rows]
+        balls, met = balls + int(inside.sum()), met + int(inside.any(1).sum())
+    return Manifold(balls / (k * len(x)), met / len(real))
 
 
 def class_accuracy(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -147,8 +148,10 @@ def _centred(x: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     return x.double() - mean, real.double() - mean
 
 
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    return torch.cat([torch.cdist(x[rows], y) for rows in row_blocks(len(x), ROWS)])
+def _met(x: Tensor, y: Tensor, radii: Tensor) -> float:
+    """The share of x that lies in the ball of some row of y."""
+    met = sum(int((torch.cdist(x[rows], y) <= radii).any(1).sum()) for rows in row_blocks(len(x), ROWS))
+    return met / len(x)
 
 
 def _radii(x: Tensor, k: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from harmonia.generators.autoencoder import (
     corrupt,
 )
 from harmonia.generators.coder import Coder
+from harmonia.metrics import psnr
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
 from harmonia.recipes.pictures import Pictures
 from harmonia.training import TrainConfig
@@ -88,7 +88,7 @@ def autoencoder(
     """Autoencoder: pictures through few numbers and back."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
-    shape = _shape(pictures)
+    shape = pictures.shape
     config = AutoencoderConfig(shape=shape, size=s.size, dim=s.dim, stride=_stride(shape), network=s.network,
                                corruption=s.corruption, amount=s.amount, loss=s.loss)  # fmt: skip
     name, paper = "autoencoder", "autoencoder (Hinton and Salakhutdinov 2006)"
@@ -109,7 +109,7 @@ def vae(data: Path | None = None, settings: VAESettings = VAESettings()) -> Gene
     """VAE: a latent Gaussian whose prior knows the condition."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
-    shape = _shape(pictures)
+    shape = pictures.shape
     config = VAEConfig(shape=shape, size=s.size, condition=s.conditions(pictures), dim=s.dim,
                        spatial=s.spatial, stride=_stride(shape), network=s.network, beta=s.beta,
                        likelihood=s.likelihood, sigma=s.sigma)  # fmt: skip
@@ -128,7 +128,7 @@ def vqvae(data: Path | None = None, settings: VQVAESettings = VQVAESettings()) -
     """VQ-VAE, DALL-E's dVAE or FSQ: pictures as grids of codes."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
-    shape = _shape(pictures)
+    shape = pictures.shape
     config = VQVAEConfig(shape=shape, size=s.size, dim=s.dim, stride=_stride(shape), network=s.network,
                          bottleneck=s.bottleneck, codes=s.codes, anneal=max(1, s.steps * 3 // 4),
                          loss=s.loss)  # fmt: skip
@@ -158,13 +158,13 @@ def _figures(generator: Generator, s: Settings, data: Path | None) -> dict[str, 
     assert isinstance(generator, Coder)
     held = s.pictures(data, "val")
     x = held.x[:1000].float() / 127.5 - 1
-    found = {"PSNR of held-out pictures, dB": psnr(_through(generator, x), x)}
+    found = {"PSNR of held-out pictures, dB": _psnr(_through(generator, x), x)}
     if isinstance(generator, Autoencoder) and generator.config.corruption != "none":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             noisy = corrupt(x, generator.config.corruption, generator.config.amount)
-        found["PSNR of damaged pictures, dB"] = psnr(noisy.clamp(-1, 1), x)
-        found["PSNR of those denoised, dB"] = psnr(_through(generator, noisy), x)
+        found["PSNR of damaged pictures, dB"] = _psnr(noisy.clamp(-1, 1), x)
+        found["PSNR of those denoised, dB"] = _psnr(_through(generator, noisy), x)
     if isinstance(generator, VQVAE):
         codes = torch.cat([generator.codes(part.to(generator.device)) for part in torch.split(x, 100)])
         share = codes.flatten().bincount(minlength=generator.config.codes) / codes.numel()
@@ -172,18 +172,12 @@ def _figures(generator: Generator, s: Settings, data: Path | None) -> dict[str, 
     return found
 
 
-def psnr(y: torch.Tensor, x: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio of pictures in [-1, 1], dB: of the mean squared error over all of them."""
-    return -10 * math.log10(float((y - x).square().mean()) / 4)
+def _psnr(y: torch.Tensor, x: torch.Tensor) -> float:
+    return float(psnr(y, x).mean())
 
 
 def _through(coder: Coder, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([coder.denoise(part.to(coder.device)).cpu() for part in torch.split(x, 100)])
-
-
-def _shape(pictures: Pictures) -> tuple[int, int, int]:
-    _, c, h, w = pictures.x.shape
-    return c, h, w
 
 
 def _stride(shape: tuple[int, int, int]) -> int:

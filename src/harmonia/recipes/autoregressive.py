@@ -65,6 +65,7 @@ def vqvae_prior(data: Path | None = None, settings: CodeSettings = CodeSettings(
 
 def vqvae_prior_of(name: str, pictures: Pictures, settings: CodeSettings, paper: str) -> GeneratorRun:
     """The same of given pictures."""
+    torch.manual_seed(settings.seed)
     model = Autoregressive(config_of(AutoregressiveConfig, settings, pictures))
     return two_stages(name, model, pictures, settings, paper)
 
@@ -72,6 +73,7 @@ def vqvae_prior_of(name: str, pictures: Pictures, settings: CodeSettings, paper:
 def maskgit(data: Path | None = None, settings: CodeSettings = CodeSettings()) -> GeneratorRun:
     """VQ-VAE, and MaskGIT: a transformer that fills in many of its codes at once."""
     pictures = settings.pictures(data)
+    torch.manual_seed(settings.seed)
     model = MaskGIT(config_of(MaskGITConfig, settings, pictures))
     return two_stages("maskgit", model, pictures, settings, "MaskGIT, Chang et al. 2022")
 
@@ -81,6 +83,7 @@ def dalle(data: Path | None = None, settings: DallESettings = DallESettings()) -
     if settings.condition != "text":
         raise HarmoniaError(f"DALL-E reads text: set condition=text (got {settings.condition})")
     pictures = settings.pictures(data)
+    torch.manual_seed(settings.seed)
     model = DallE(config_of(DallEConfig, settings, pictures, "gumbel"))
     return two_stages("dalle", model, pictures, settings, "DALL-E, Ramesh et al. 2021")
 
@@ -89,16 +92,15 @@ def config_of(
     kind: type[Config], settings: CodeSettings, pictures: Pictures, bottleneck: str = "vq"
 ) -> Config:
     """The configuration of a generator over codes, with a code for every 4 x 4 pixels."""
-    _, c, h, w = pictures.x.shape
     codec = VQVAEConfig(
-        shape=(c, h, w),
+        shape=pictures.shape,
         size=settings.size,
         bottleneck=bottleneck,
         codes=settings.codes,
         anneal=max(1, codec_steps(settings) * 3 // 4),
     )
     return kind(
-        shape=(c, h, w),
+        shape=pictures.shape,
         size=settings.size,
         condition=settings.conditions(pictures),
         codec=codec,

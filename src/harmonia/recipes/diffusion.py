@@ -56,7 +56,7 @@ class DiffusionSettings(Settings):
     def config(self, pictures: Pictures) -> DiffusionConfig:
         """A rectified flow of the pictures, by a U-Net."""
         return DiffusionConfig(
-            shape=_shape(pictures),
+            shape=pictures.shape,
             size=self.size,
             condition=self.conditions(pictures, self.drop),
             times="logit-normal",
@@ -167,13 +167,14 @@ def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSetti
     vae = replace(s.train(steps=s.part(s.share), seed=1), lr=2e-3)
     stages: tuple[Stage, ...] = ()
     if s.perceptual:
-        perception = Perception(_shape(pictures), len(pictures.labels))
+        perception = Perception(pictures.shape, len(pictures.labels))
         labelled = replace(pictures, keep=("label",))
         first = replace(s.train(steps=s.part(s.share / 5), seed=2), lr=2e-3, ema=None)
         stages = (Stage("perception", perception, labelled, first),)
         model.autoencoder.look = perception.features
 
     def latents() -> Indexed:
+        model.to(model.device)  # of it, the stage before has moved the autoencoder alone
         x = pictures.x.float() / 127.5 - 1
         model.measure(x)
         return Latents(pictures, model.encode(x).cpu())
@@ -216,11 +217,6 @@ def _latent(settings: LatentSettings, config: DiffusionConfig) -> Latent:
 
 def _vp(config: DiffusionConfig) -> DiffusionConfig:
     return replace(config, path="vp-cosine", predict="v", times="path", sampler="dpm++2m")
-
-
-def _shape(pictures: Pictures) -> tuple[int, int, int]:
-    _, channels, height, width = pictures.x.shape
-    return channels, height, width
 
 
 def _single(

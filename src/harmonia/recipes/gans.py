@@ -44,9 +44,9 @@ class StyleGANSettings(Settings):
 
     steps: int = 5000
     batch: int = 32
-    lr: float = 6e-3
+    lr: float = 4e-3
     loss: str = "relativistic"
-    gamma: float = 0.5
+    gamma: float = 2.0
     path: float = 0.0
     augment: bool = True
     drop: float = 0.05
@@ -61,7 +61,7 @@ def gan(data: Path | None = None, settings: GANSettings = GAN_SETTINGS) -> Gener
     game = GameConfig(loss=s.loss, r1=s.gamma, r2=s.gamma)
     torch.manual_seed(s.seed)
     model = GAN(
-        GANConfig(shape=_shape(pictures), size=s.size, condition=s.conditions(pictures, s.drop), game=game)
+        GANConfig(shape=pictures.shape, size=s.size, condition=s.conditions(pictures, s.drop), game=game)
     )
     paper = "DCGAN (Radford et al. 2016) in the game of R3GAN (Huang et al. 2024)"
     return _run("gan", model, pictures, s, paper)
@@ -76,7 +76,7 @@ def stylegan(data: Path | None = None, settings: StyleGANSettings = STYLEGAN_SET
     torch.manual_seed(s.seed)
     model = StyleGAN(
         StyleGANConfig(
-            shape=_shape(pictures),
+            shape=pictures.shape,
             size=s.size,
             condition=s.conditions(pictures, s.drop),
             game=game,
@@ -84,11 +84,6 @@ def stylegan(data: Path | None = None, settings: StyleGANSettings = STYLEGAN_SET
         )
     )
     return _run("stylegan", model, pictures, s, "StyleGAN2-ADA (Karras et al. 2020)")
-
-
-def _shape(pictures: Pictures) -> tuple[int, int, int]:
-    _, channels, height, width = pictures.x.shape
-    return channels, height, width
 
 
 def _run(name: str, model: Generator, pictures: Pictures, settings: Settings, paper: str) -> GeneratorRun:

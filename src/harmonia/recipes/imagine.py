@@ -20,8 +20,9 @@ from harmonia.encoders import MINI, Encoder
 from harmonia.encoders.trained import load_trained
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, Generator
 from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.metrics.features import bytes_of
 from harmonia.recipes.generation import GeneratorRun, Stage
-from harmonia.recipes.pictures import HELD, Pictures, load_pictures
+from harmonia.recipes.pictures import Pictures, load_pictures, part_of
 from harmonia.training import TrainConfig
 from harmonia.types import Record, Signal
 
@@ -146,8 +147,7 @@ def _codes(encoder: Encoder, signals: Sequence[Signal]) -> Tensor:
 def _words(data: Path | None, split: str) -> list[list[str]]:
     """Names and keywords of each emoji in all languages, English first, in ``load_pictures``' order."""
     records = [r for r in reader("emoji")(data, split="all", keywords=True) if isinstance(r, Record)]
-    records = [r for i, r in enumerate(records) if (i % HELD == HELD - 1) == (split == "val")]
-    return [[str(r.metadata["name"]), *(p.text for p in r.parts if p.text)] for r in records]
+    return [[str(r.metadata["name"]), *(p.text for p in r.parts if p.text)] for r in part_of(records, split)]
 
 
 def likeness(generator: Generator, pictures: Pictures, image: Encoder, own: bool = True) -> float:
@@ -159,5 +159,5 @@ def likeness(generator: Generator, pictures: Pictures, image: Encoder, own: bool
     random = torch.Generator().manual_seed(0)
     condition = Condition(len(some), code=asked).to(generator.device)
     drawn = generator.sample(condition, guidance=2.0, generator=random).cpu()
-    found = codes_of(image, ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+    found = codes_of(image, bytes_of(drawn))
     return float((found * codes[some, 0]).sum(1).mean())

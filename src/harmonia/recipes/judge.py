@@ -21,7 +21,7 @@ from harmonia.data.datasets import reader
 from harmonia.generators.saved import built
 from harmonia.metrics.features import bytes_of, in_batches
 from harmonia.recipes.generation import LICENCES
-from harmonia.recipes.pictures import HELD, load_pictures
+from harmonia.recipes.pictures import load_pictures, part_of
 from harmonia.recipes.run import Outcome
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError, Record
@@ -89,11 +89,18 @@ class Judge(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The penultimate layer, (n, d), of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
-        return in_batches(self, self._checked(x))
+        return in_batches(lambda part: self(part.to(self.device)).cpu(), self._checked(x))
 
     def probabilities(self, x: Tensor) -> Tensor:
         """(n, classes) of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
-        return in_batches(lambda part: self.head(self(part)).softmax(1), self._checked(x))
+        return in_batches(
+            lambda part: self.head(self(part.to(self.device))).softmax(1).cpu(), self._checked(x)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; what it says is on the CPU."""
+        return self.head.weight.device
 
     def _checked(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.config.shape:
@@ -187,7 +194,7 @@ def labelled(dataset: str, split: str, resolution: int, data: Path | None) -> tu
 def emoji_records(split: str | None, data: Path | None) -> list[Record]:
     """The emoji of a split, in the order of ``load_pictures``; None for all."""
     records = [r for r in reader("emoji")(data, split="all") if isinstance(r, Record)]
-    return [r for i, r in enumerate(records) if split is None or (i % HELD == HELD - 1) == (split == "val")]
+    return records if split is None else part_of(records, split)
 
 
 def save_judge(folder: Path, judge: Judge, card: str) -> None:

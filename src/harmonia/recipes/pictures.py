@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -51,6 +53,12 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, c, h, w = self.x.shape
+        return c, h, w
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Pictures in [-1, 1] and their conditions."""
@@ -103,6 +111,14 @@ def load_pictures(
                     length=32 if dataset == "mnist" else 64)  # fmt: skip
 
 
+Item = TypeVar("Item")
+
+
+def part_of(items: Sequence[Item], split: str) -> list[Item]:
+    """Of data without a published split: every tenth for "val", the others for "train"."""
+    return [one for i, one in enumerate(items) if (i % HELD == HELD - 1) == (split == "val")]
+
+
 DEFAULT_RESOLUTION = {"mnist": 28, "emoji": 32, "flickr8k": 64}
 
 
@@ -113,7 +129,7 @@ def _loaded(
     published = dataset == "flickr8k"
     records = [r for r in reader(dataset)(data, split=split if published else "all") if isinstance(r, Record)]
     if not published:
-        records = [r for i, r in enumerate(records) if (i % HELD == HELD - 1) == (split == "val")]
+        records = part_of(records, split)
     if not records:
         raise HarmoniaError(f"{dataset} has no pictures in the split {split!r}: ask for train or val")
     pixels = np.stack([_pixels(r, resolution, dataset == "mnist") for r in records])

@@ -21,10 +21,10 @@ from torch import Tensor
 from harmonia.data.datasets import reader
 from harmonia.encoders import load
 from harmonia.generators import Condition, Generator, spell
-from harmonia.metrics import text_match
+from harmonia.metrics import bytes_of, text_match
 from harmonia.recipes.autoregressive import CodeSettings, vqvae_prior_of
 from harmonia.recipes.generation import GeneratorRun
-from harmonia.recipes.pictures import HELD
+from harmonia.recipes.pictures import part_of
 from harmonia.recipes.text_judge import as_signals
 from harmonia.types import HarmoniaError, Record, Signal
 
@@ -75,8 +75,7 @@ def recaption(settings: RecaptionSettings, split: str, data: Path | None) -> lis
     languages = [one for one in settings.languages.split("+") if one]
     found = []
     records = [r for r in reader("emoji")(data, split="all", keywords=True) if isinstance(r, Record)]
-    records = [r for i, r in enumerate(records) if (i % HELD == HELD - 1) == (split == "val")]
-    for x, record in zip(pictures.x, records, strict=True):
+    for x, record in zip(pictures.x, part_of(records, split), strict=True):
         names = spoken(record, languages)
         if not names:
             raise HarmoniaError(f"{record.metadata['name']} has no name in {settings.languages}")
@@ -192,9 +191,8 @@ def margin(
     generator = torch.Generator().manual_seed(settings.seed)
     condition = Condition(len(prompts), text=spell(prompts, settings.length)).to(model.device)
     x = model.sample(condition, guidance=settings.guidance, generator=generator).cpu()
-    pixels = ((x + 1) * 127.5).round().to(torch.uint8)
     towers = {encoder.modality: encoder for encoder in load(["mini"], "cpu")}
-    images = torch.from_numpy(towers["image"].encode(as_signals(pixels)))
+    images = torch.from_numpy(towers["image"].encode(as_signals(bytes_of(x))))
     texts = torch.from_numpy(towers["text"].encode([Signal("text", name) for name in names]))
     # moved by a third: neighbours in Unicode's order are alike
     other = texts.roll(len(texts) // 3, 0)

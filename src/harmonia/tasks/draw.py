@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harmonia.generators import Condition, Saved, Watch
+from harmonia.generators import Condition, Generator, Saved, Watch
 from harmonia.generators.diffusion import Diffusion
+from harmonia.generators.glide import Glide
 from harmonia.generators.guidance import keep
 from harmonia.generators.samplers import DDIM
 from harmonia.modalities import image as pictures
@@ -28,11 +29,11 @@ PREVIEWS = 10
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How many pictures, in how many steps (None: the generator's own), how near to the cue, which seed."""
+    """How many pictures, in how many steps, how near to the cue (None: the generator's own), which seed."""
 
     n: int = 8
     steps: int | None = None
-    guidance: float = 2.0
+    guidance: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,16 +81,17 @@ def draw_into(
     elif like is not None:
         given = tensor_of(pictures.read(like), shape)
         start = Start(sketch=given, strength=strength)
+    _check(saved.generator, start)
     cue = wish.cue or "anything"
     mark = Mark(saved.facts.name or type(saved.generator).__name__, saved.identity, cue, sampling.seed,
                 composite=complete is not None)  # fmt: skip
-    gallery = Gallery(folder, f"{cue} {sampling.seed}", mark)
+    gallery = Gallery(folder, f"{cue[:50]} {sampling.seed}", mark)
     if given is not None:
         gallery.show(given)
     bar = tqdm(desc="imagining", unit="step", disable=not progress, leave=False)
 
     def watch(step: int, of: int, x: Tensor) -> None:
-        bar.total = of * -(-sampling.n // TOGETHER)
+        bar.total = of * -(-sampling.n // (1 if len(wish.condition) > 1 else TOGETHER))
         bar.update()
         if preview is not None and (step == of or step % max(1, of // PREVIEWS) == 0):
             write_grid(x, preview, mark)
@@ -120,6 +122,7 @@ def draw(
     A condition of one row is that of all of them, each from other random numbers. One of n rows is a series
     (from one memory to another): each from the same random numbers, so that only the condition changes.
     """
+    _check(saved.generator, start or Start())
     n, series = sampling.n, len(condition) > 1
     if series and len(condition) != n:
         raise HarmoniaError(f"there are {len(condition)} conditions for {n} pictures")
@@ -132,15 +135,33 @@ def draw(
         yield _sample(saved, told, sampling, start or Start(), random, watch).cpu()
 
 
+def _check(model: Generator, start: Start) -> None:
+    """HarmoniaError if the model cannot begin so."""
+    able = isinstance(model, Diffusion) or (isinstance(model, Glide) and start.sketch is None)
+    if not able and not (start.known is None and start.sketch is None):
+        kind = type(model).__name__
+        raise HarmoniaError(f"a {kind} cannot draw from a part or a sketch: give a diffusion's folder")
+
+
 def _sample(
     saved: Saved, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
 ) -> Tensor:
     model = saved.generator
-    if start.known is None and start.sketch is None:
-        return model.sample(told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch)
-    if not isinstance(model, Diffusion):
-        kind = type(model).__name__
-        raise HarmoniaError(f"a {kind} can only draw whole pictures from nothing: give a diffusion's folder")
+    own = {} if s.guidance is None else {"guidance": s.guidance}
+    if isinstance(model, Glide) and start.known is not None:
+        # it was trained to be told the rest
+        known = torch.cat([start.known.x, start.known.mask[None].float()])
+        told = replace(told, image=known.to(model.device).expand(len(told), -1, -1, -1))
+    elif start.known is not None or start.sketch is not None:
+        return _begun(model, told, s, start, random, watch)
+    return model.sample(told, steps=s.steps, generator=random, watch=watch, **own)
+
+
+def _begun(
+    model: Generator, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
+) -> Tensor:
+    """From a sketch, or around what is known."""
+    assert isinstance(model, Diffusion)
     if start.sketch is not None:
         begin = start.sketch.to(model.device).expand(len(told), -1, -1, -1)
         return model.sample(

@@ -105,8 +105,9 @@ def figures(x: Tensor, real: Real, labels: Tensor | None = None, *, draws: int =
     kernel = kernel_distance(y, real.features)
     near, cover = precision_recall(y, f), density_coverage(y, f)
     found = {
-        distance_name(network): Figure(frechet(moments(y), real.moments), fd.low, fd.high),
-        "FD at infinity": Figure(frechet_at_infinity(y, real.moments)),
+        distance_name(network): Figure(frechet(moments(y), real.moments)),
+        # the interval is that of the distance without its bias
+        "FD at infinity": Figure(frechet_at_infinity(y, real.moments), fd.low, fd.high),
         "KD": Figure(kernel.value, kernel.value - kernel.deviation, kernel.value + kernel.deviation),
         "precision": Figure(near.fidelity),
         "recall": Figure(near.diversity),

@@ -85,8 +85,10 @@ class Imagination:
         words, code = _words(given), None
         found, how = self._recall(given, from_memory, found)
         if found is not None:
-            words = next((p.text for p in found.records[0].record.parts if p.text), words)
-            code = self._settled(found)
+            said = next((p.text for p in found.records[0].record.parts if p.text), words)
+            if from_memory is None and words and self._class(words) is not None and self._class(said) is None:
+                said, how = words, f"{how}, of whose words this generator knows none: {NOWHERE}"
+            words, code = said, self._settled(found)
         if code is None and told.code:
             code = self._raw(given)
         return Wish(self._condition(code, words), _cue(given), how, found)
@@ -108,8 +110,7 @@ class Imagination:
         if told.text and words:
             said["text"] = spell([words], told.text)
         if told.classes and words:
-            names = self.saved.facts.labels or tuple((str(i),) for i in range(told.classes))
-            label = label_of(words, names)
+            names, label = self._classes, self._class(words)
             if label is not None:
                 said["label"] = torch.tensor([label])
             elif not said:
@@ -122,6 +123,15 @@ class Imagination:
                 else "this generator draws what it likes: give no cue"
             )
         return Condition(1, **said)
+
+    @property
+    def _classes(self) -> tuple[tuple[str, ...], ...]:
+        """The names of each class that the generator knows."""
+        classes = self.saved.generator.config.condition.classes
+        return self.saved.facts.labels or tuple((str(i),) for i in range(classes))
+
+    def _class(self, words: str) -> int | None:
+        return label_of(words, self._classes) if self.saved.generator.config.condition.classes else None
 
     def _recall(
         self, given: Given, from_memory: bool | None, found: Recollection | None
@@ -159,7 +169,7 @@ class Imagination:
     def _settled(self, found: Recollection) -> NDArray[np.float32] | None:
         """The settled code in the generator's space."""
         codes = [code for code in found.codes.values() if code.space == self.saved.facts.space]
-        return min(codes, key=lambda c: ORDER.index(c.modality)).vector if codes else None
+        return min(codes, key=lambda c: _place(c.modality)).vector if codes else None
 
     def _raw(self, given: Given) -> NDArray[np.float32]:
         """The cues' own codes in the generator's space, as one."""
@@ -190,7 +200,7 @@ class Imagination:
         record = self.collection.show(record_id)
         table, _ = self.collection.bound()
         own = [e for e in self.collection.model.encoders if e.space == self.saved.facts.space]
-        for encoder in sorted(own, key=lambda e: ORDER.index(e.modality)):
+        for encoder in sorted(own, key=lambda e: _place(e.modality)):
             held = table.encoders[encoder.name]
             rows = held.codes[held.record == table.record_ids.index(record.id)]
             if len(rows):
@@ -199,6 +209,10 @@ class Imagination:
         raise HarmoniaError(
             f"record {record.id[:8]} has no code in this generator's space: remember it with --model mini"
         )
+
+
+def _place(modality: str) -> int:
+    return ORDER.index(modality) if modality in ORDER else len(ORDER)
 
 
 def slerp(first: Tensor, second: Tensor, t: float) -> Tensor:

@@ -84,7 +84,7 @@ class ImagineIn(Cued):
     to: Literal["image"] = "image"
     n: int = Field(1, ge=1, le=10)
     seed: int = Field(0, ge=0, lt=2**63)
-    guidance: float = Field(2.0, ge=0, le=50)
+    guidance: float | None = Field(None, ge=0, le=50, description="null for the generator's own")
     steps: int | None = Field(None, ge=1, le=250, description="of the sampler, null for its own number")
     from_memory: bool | None = Field(
         True, description="draw what the memory settles on; false for the cues as they are; null for either"
