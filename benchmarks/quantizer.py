@@ -171,9 +171,8 @@ def trained(steps: int, held: int) -> list[Row]:
                 "",
                 peer,
                 error[peer],
-                ("<=", 1.0),
             ),
-            row(f"{name}: a step", seconds[name], "s", peer, seconds[peer], ("<=", 1.0)),
+            row(f"{name}: a step", seconds[name], "s", peer, seconds[peer]),
             row(f"{name}: weights", weights[name], "", peer, weights[peer]),
         ]
     return rows

@@ -134,7 +134,7 @@ class VectorQuantizer(Quantiser):
         if self.training:
             self._follow(flat.detach(), codes)
         # e + (z - sg(z)) is z + sg(e - z) without its rounding: exactly the entry
-        through = entry.detach() + (z - z.detach())
+        through = entry.detach() + (z - z.detach()) if z.requires_grad else entry.detach()
         loss = vector_quantisation(z, entry, self.commitment)
         return Bottled(through, loss, codes.view(len(z), *z.shape[2:]))
 

@@ -87,10 +87,10 @@ def vector_quantisation(z: Tensor, entry: Tensor, commitment: float = 0.25) -> T
     """
     check_same(z=z, entry=entry)
     check_number(commitment, "commitment")
-    loss = commitment * (z - entry.detach()).square()
+    loss = commitment * (z - entry.detach()).square().flatten(1).mean(1)
     if entry.requires_grad:
-        loss = loss + (z.detach() - entry).square()
-    return loss.flatten(1).mean(1)
+        loss = loss + (z.detach() - entry).square().flatten(1).mean(1)
+    return loss
 
 
 @full_precision
