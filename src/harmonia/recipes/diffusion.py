@@ -124,7 +124,8 @@ def dit(data: Path | None = None, settings: DiffusionSettings = DiffusionSetting
 def guided(data: Path | None = None, settings: GuidedSettings = GuidedSettings()) -> GeneratorRun:
     """Guided Diffusion: DDPM and a classifier of noisy samples."""
     s, pictures = settings, settings.pictures(data)
-    own = _vp(s.config(pictures))
+    # a classifier narrows less than its absence does: it guides at all times
+    own = replace(_vp(s.config(pictures)), interval=(0.0, 1.0))
     torch.manual_seed(s.seed)
     model = GuidedDiffusion(
         GuidedConfig(
