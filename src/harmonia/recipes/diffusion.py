@@ -93,7 +93,7 @@ class LatentSettings(DiffusionSettings):
     batch: int = 128
     lr: float = 1e-3
     ema: float = 0.999
-    guidance: float = 1.0
+    guidance: float = 1.05
     sampling: int = 20
     dim: int = 32
     beta: float = 0.03
