@@ -423,7 +423,8 @@ def test_the_limits_of_realtime(folder: Path) -> None:
             assert time.monotonic() - start > 0.4
             with contextlib.suppress(Exception):
                 socket.send("x" * (17 * 2**20))
-            with pytest.raises(Exception, match="1009"):
+            # who is still sending when the server closes may see the end before its reason
+            with pytest.raises(Exception, match=r"1009|no close frame"):
                 socket.recv()
         until = time.monotonic() + 5
         while app.state.sessions:
