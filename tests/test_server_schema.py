@@ -27,6 +27,7 @@ from serving import generator_of, memory_of, serve
 
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
+from hostile import ids_of
 
 EXAMPLES = max(2, int(os.environ.get("HARMONIA_HOSTILE", "0")) // 20)
 """Requests of each operation: a few; ``HARMONIA_HOSTILE=2000`` for more."""
@@ -69,22 +70,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def known(client: httpx.Client) -> Json:
     """An id that there is, for every parameter of a path."""
-    record = client.get("/v1/memory/records", params={"filters": '{"type":"eq","key":"tag","value":"film"}'})
-    file = client.post(
-        "/v1/files", files={"file": ("a.txt", b"a note")}, data={"purpose": "user_data"}
-    ).json()
-    store = client.post("/v1/vector_stores", json={"name": "notes", "file_ids": [file["id"]]}).json()
-    batch = client.post(
-        f"/v1/vector_stores/{store['id']}/file_batches", json={"file_ids": [file["id"]]}
-    ).json()
-    job = client.post("/v1/memory/jobs", json={"files": [file["id"]]}).json()
-    said = client.post("/v1/responses", json={"model": "harmonia", "input": "milk"}).json()
-    (film,) = record.json()["data"]
-    media = next(part["digest"] for part in film["parts"] if part["modality"] == "video")
-    return {
-        "record_id": film["id"], "digest": media, "file_id": file["id"], "store_id": store["id"],
-        "batch_id": batch["id"], "job_id": job["id"], "response_id": said["id"], "model": "mini",
-    }  # fmt: skip
+    return ids_of(client)
 
 
 def test_what_comes_back_is_documented(client: httpx.Client, known: Json) -> None:
