@@ -16,7 +16,7 @@ from harmonia.encoders.trained import load_towers
 from harmonia.metrics import Features, Function, text_match
 from harmonia.metrics.features import in_batches
 from harmonia.recipes import prepare, recipe, settings_of
-from harmonia.recipes.judge import emoji_records, load_judge
+from harmonia.recipes.judge import emoji_records, labelled, load_judge
 from harmonia.recipes.pictures import load_pictures
 from harmonia.recipes.text_judge import as_signals
 from harmonia.tasks.evaluate_generator import Real, figures, summary
@@ -62,7 +62,9 @@ class Plan:
         if self.dataset == own.dataset:
             return {"device": "cpu"}
         condition = "none" if own.condition == "none" else "text"
-        return {"dataset": self.dataset, "condition": condition, "device": "cpu"}
+        # the text judge reads English, and so do those that it judges
+        languages = "en" if self.dataset == "emoji" else ""
+        return {"dataset": self.dataset, "condition": condition, "languages": languages, "device": "cpu"}
 
     def judged(self) -> Measure:
         """The judges of the dataset, trained if they are not there yet."""
@@ -107,6 +109,16 @@ class Measure:
             return [str(record.metadata["name"]) for record in emoji_records("train", None)]
         return [texts[0] for texts in self.train.texts]
 
+    def labels(self, split: str, rows: Tensor | None = None) -> Tensor | None:
+        """What the judge is to see in the pictures of a split, or in some of them; None if it has no classes.
+
+        In MNIST the digits, in emoji the groups.
+        """
+        if self.judge is None:
+            return None
+        label = labelled(self.plan.dataset, split, 0, None)[0].label
+        return label if rows is None else label[rows]
+
     def _codes(self, x: Tensor) -> Tensor:
         assert self.towers is not None
         tower = self.towers.towers["image"]
@@ -123,7 +135,7 @@ class Measure:
 
     def of(self, x: Tensor, rows: Tensor | None, labels: Tensor | None) -> dict[str, float]:
         """Every figure of pictures uint8 that were to be of the training pictures ``rows``."""
-        found = figures(x, self.real, labels if self.plan.dataset == "mnist" else None)
+        found = figures(x, self.real, labels)
         distance, short = found["FD at infinity"], summary(found)
         short |= {"at infinity, low": distance.low or 0.0, "at infinity, high": distance.high or 0.0}
         if "class accuracy" in short:
@@ -137,9 +149,8 @@ class Measure:
         file = self.plan.home / "real.json"
         if not file.exists():
             rows = self.real.again(self.plan.count)
-            labels = None if self.train.label is None else self.train.label[rows]
-            found = {REAL: self.of(self.train.x[rows], rows, labels)}
-            found[HELD] = self.of(self.held.x, None, self.held.label)
+            found = {REAL: self.of(self.train.x[rows], rows, self.labels("train", rows))}
+            found[HELD] = self.of(self.held.x, None, self.labels("val"))
             file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         lines: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
         return lines

@@ -23,7 +23,7 @@ from harmonia.objectives.perceptual import perceptual, taps
 from harmonia.recipes import prepare, recipe, settings_of
 from harmonia.recipes.generation import GeneratorRun
 from harmonia.recipes.judge import Judge
-from harmonia.recipes.pictures import Pictures, load_pictures
+from harmonia.recipes.pictures import Pictures
 from harmonia.tasks.evaluate_generator import draw_pictures
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError
@@ -129,7 +129,7 @@ def timed(run: GeneratorRun) -> tuple[dict[str, float], float]:
 
 def drawn(system: str, run: GeneratorRun, generator: Generator, judged: Measure) -> dict[str, float]:
     """What the system draws for conditions in the proportions of the training set; and a sheet of it."""
-    pictures = conditions(run, judged)
+    pictures = conditions(run)
     rows = judged.real.again(judged.plan.count, seed=1)
     if judged.train.label is None:
         rows = torch.arange(len(judged.train))[: judged.plan.count]
@@ -140,28 +140,26 @@ def drawn(system: str, run: GeneratorRun, generator: Generator, judged: Measure)
         return {}
     x = draw_pictures(generator, told(pictures, lines(judged), judged), seed=1).x
     sheet(x, judged.plan.home / f"{system}.png")
-    labels = None if judged.train.label is None else judged.train.label[rows]
+    labels = judged.labels("train", rows)
     speed = {"steps": made.steps, "images/s": len(rows) / max(made.seconds, 1e-9)}
     return speed | judged.of(made.x, rows, labels)
 
 
-def conditions(run: GeneratorRun, judged: Measure) -> Pictures:
+def conditions(run: GeneratorRun) -> Pictures:
     """The training pictures with all kinds of condition that the generator was trained with."""
-    found = [stage.dataset for stage in run.stages if isinstance(stage.dataset, Pictures)]
-    if not found:
-        config = run.generator.config.condition
-        kinds = {"label": config.classes, "text": config.text}
-        keep = tuple(kind for kind, width in kinds.items() if width)
-        return load_pictures(judged.plan.dataset, "train", resolution=judged.train.x.shape[-1], keep=keep)
-    return max(found, key=lambda pictures: len(pictures.keep))
+    datasets = [getattr(stage.dataset, "pictures", stage.dataset) for stage in run.stages]
+    return max((d for d in datasets if isinstance(d, Pictures)), key=lambda pictures: len(pictures.keep))
 
 
 def told(pictures: Pictures, rows: Tensor, judged: Measure) -> Condition:
-    """The conditions of some training pictures; of the texts, the one that the judge measures by."""
+    """The conditions of some training pictures; of the texts, the first, by which the judge measures.
+
+    What was trained on long captions is told the one that stands for the name, as DALL-E 3 is.
+    """
     condition = pictures.condition(rows, torch.Generator().manual_seed(0))
     if condition.text is None or judged.towers is None:
         return condition
-    names = [judged.names[row] for row in rows.tolist()]
+    names = [pictures.texts[row][0] for row in rows.tolist()]
     return replace(condition, text=spell(names, pictures.length))
 
 

@@ -30,12 +30,14 @@ class Settings:
     """What recipes of generators have in common.
 
     ``condition`` names the kinds of condition, joined by ``+``: label, text; "none" for none.
-    ``resolution`` 0 is the dataset's own.
+    ``resolution`` 0 is the dataset's own. ``languages`` of the texts are joined by commas; "" for all there
+    are.
     """
 
     dataset: str = "mnist"
     resolution: int = 0
     condition: str = "label"
+    languages: str = ""
     size: str = "tiny"
     steps: int = 4000
     batch: int = 128
@@ -43,13 +45,23 @@ class Settings:
     seed: int = 0
     device: str = "auto"
 
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The languages, one by one."""
+        return tuple(one.strip() for one in self.languages.split(",") if one.strip())
+
     def pictures(self, data: Path | None, split: str = "train") -> Pictures:
         """The pictures of the settings' dataset, with its conditions."""
         keep = () if self.condition == "none" else tuple(self.condition.split("+"))
         if unknown := set(keep) - {"label", "text"}:
             raise HarmoniaError(f"condition is none, label, text or label+text, not {'+'.join(unknown)}")
         pictures = load_pictures(
-            self.dataset, split, resolution=self.resolution or None, data=data, keep=keep
+            self.dataset,
+            split,
+            resolution=self.resolution or None,
+            data=data,
+            keep=keep,
+            languages=self.spoken,
         )
         if "label" in keep and pictures.label is None:
             raise HarmoniaError(f"{self.dataset} has no labels: set condition=text or condition=none")

@@ -92,18 +92,20 @@ def load_pictures(
     resolution: int | None = None,
     data: Path | None = None,
     keep: tuple[str, ...] = ("label",),
+    languages: tuple[str, ...] = (),
 ) -> Pictures:
     """The pictures of a split ("train" or "val"), by default mnist at 28, emoji at 32, flickr8k at 64 pixels.
 
     MNIST has labels and words for them in five languages, and every tenth digit is held out; emoji have names
-    in all languages as texts and every tenth picture is held out; flickr8k has captions. HarmoniaError for
-    another dataset, or one that is not there.
+    in all languages as texts and every tenth picture is held out; flickr8k has captions. ``languages`` are
+    those of the texts, such as "en"; none for all. HarmoniaError for another dataset or language, or if the
+    data are not there.
     """
     if dataset not in DEFAULT_RESOLUTION:
         raise HarmoniaError(
             f"there are no pictures of {dataset!r}: name one of {', '.join(DEFAULT_RESOLUTION)}"
         )
-    x, label, texts = _loaded(dataset, split, resolution or DEFAULT_RESOLUTION[dataset], data)
+    x, label, texts = _loaded(dataset, split, resolution or DEFAULT_RESOLUTION[dataset], data, languages)
     labels: tuple[tuple[str, ...], ...] = ()
     if dataset == "mnist":
         labels = tuple(zip(*(words.split() for words in DIGIT_WORDS.values()), strict=True))
@@ -124,22 +126,28 @@ DEFAULT_RESOLUTION = {"mnist": 28, "emoji": 32, "flickr8k": 64}
 
 @cache
 def _loaded(
-    dataset: str, split: str, resolution: int, data: Path | None
+    dataset: str, split: str, resolution: int, data: Path | None, languages: tuple[str, ...]
 ) -> tuple[Tensor, Tensor | None, tuple[tuple[str, ...], ...]]:
     published = dataset == "flickr8k"
-    records = [r for r in reader(dataset)(data, split=split if published else "all") if isinstance(r, Record)]
+    spoken = {} if dataset == "mnist" or not languages else {"languages": languages}
+    found = reader(dataset)(data, split=split if published else "all", **spoken)
+    records = [r for r in found if isinstance(r, Record)]
     if not published:
         records = part_of(records, split)
     if not records:
-        raise HarmoniaError(f"{dataset} has no pictures in the split {split!r}: ask for train or val")
+        told = f" with words in {', '.join(languages)}" if languages else ""
+        raise HarmoniaError(f"{dataset} has no pictures{told} in the split {split!r}: ask for train or val")
     pixels = np.stack([_pixels(r, resolution, dataset == "mnist") for r in records])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     if dataset == "mnist":
         label = torch.tensor([int(r.metadata["label"]) for r in records])
-        words = [w.split() for w in DIGIT_WORDS.values()]
-        return x, label, tuple(tuple(w[i] for w in words) for i in label.tolist())
-    texts = tuple(tuple(p.text for p in r.parts if p.text) for r in records)
-    return x, None, texts
+        words = [w.split() for own, w in DIGIT_WORDS.items() if own in languages or not languages]
+        texts = tuple(tuple(w[i] for w in words) for i in label.tolist())
+    else:
+        label, texts = None, tuple(tuple(p.text for p in r.parts if p.text) for r in records)
+    if languages and not all(texts):
+        raise HarmoniaError(f"{dataset} has pictures without words in {', '.join(languages)}: ask for others")
+    return x, label, texts
 
 
 def _pixels(record: Record, resolution: int, grey: bool) -> np.ndarray:

@@ -46,7 +46,7 @@ ASKED = 128
 @dataclass(frozen=True)
 class RecaptionSettings(CodeSettings):
     """``length`` of the longest caption in bytes; ``descriptive`` false trains on the original captions, to
-    compare with. ``languages`` of names and keywords are joined by ``+``; "" for all there are."""
+    compare with. ``languages`` are those of names and keywords."""
 
     dataset: str = "emoji"
     condition: str = "text"
@@ -72,13 +72,10 @@ def recaptioned(data: Path | None = None, settings: RecaptionSettings = Recaptio
 def recaption(settings: RecaptionSettings, split: str, data: Path | None) -> list[dict[str, str]]:
     """For each picture of a split its names, and the descriptive caption that stands for each."""
     pictures = settings.pictures(data, split)
-    languages = [one for one in settings.languages.split("+") if one]
     found = []
     records = [r for r in reader("emoji")(data, split="all", keywords=True) if isinstance(r, Record)]
     for x, record in zip(pictures.x, part_of(records, split), strict=True):
-        names = spoken(record, languages)
-        if not names:
-            raise HarmoniaError(f"{record.metadata['name']} has no name in {settings.languages}")
+        names = spoken(record, settings.spoken)
         seen = f"{colours(x)}; {layout(x)}"
         found.append({name: cut(f"{name}; {seen}; {tags}", settings.length) for name, tags in names.items()})
     return found
