@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from PIL import Image
 from harmonia import encoders
 from harmonia.data.pairs import Pairs, Views
 from harmonia.recipes import prepare, views
+from harmonia.recipes.generation import Settings as GeneratorSettings
 from harmonia.recipes.mini import Mixture, read_emoji
+from harmonia.recipes.pictures import DIGIT_WORDS
+from harmonia.recipes.recaption import RecaptionSettings, recaption
 from harmonia.recipes.trimodal import ALIASES, NUMBERS, SOUNDS, hit_rate, means, sound_signals
-from harmonia.types import Signal
+from harmonia.types import HarmoniaError, Signal
 
 TINY = {"steps": "3", "vocabulary": "300", "device": "cpu"}
 
@@ -154,6 +158,22 @@ def test_a_mixture_holds_every_class_once_in_every_batch(data: Path) -> None:
 def test_number_words_are_ten_in_every_language() -> None:
     assert all(len(words.split()) == 10 for words in NUMBERS.values())
     assert all(len(set(words.split())) == 10 for words in NUMBERS.values())
+
+
+def test_pictures_are_named_in_the_languages_asked_for(data: Path) -> None:
+    emoji = data / "emoji"
+    settings = GeneratorSettings(dataset="emoji", condition="text")
+    assert settings.pictures(emoji).texts[1] == ("de thing 1", "en thing 1", "en-gb thing 1")
+    assert replace(settings, languages="en, de").pictures(emoji).texts[1] == ("en thing 1", "de thing 1")
+    with pytest.raises(HarmoniaError, match="no pictures with words in xx"):
+        replace(settings, languages="xx").pictures(emoji)
+    digits = replace(settings, dataset="mnist", languages="de,zh").pictures(data / "mnist")
+    assert set(digits.texts) < set(zip(DIGIT_WORDS["de"].split(), DIGIT_WORDS["zh"].split(), strict=True))
+    with pytest.raises(HarmoniaError, match="without words in xx: ask for others"):
+        replace(settings, dataset="mnist", languages="xx").pictures(data / "mnist")
+    recaptioned = RecaptionSettings()
+    (first, *_) = recaption(recaptioned, "train", emoji)
+    assert list(first) == ["en thing 0"] and "; round or square" in first["en thing 0"]
 
 
 def test_hit_rate_and_means_by_hand() -> None:

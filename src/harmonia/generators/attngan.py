@@ -5,8 +5,9 @@ doubles it, and at each pixel attends to the words. A critic for each stage asks
 and whether it is of the text; `damsm` of a frozen :class:`MatchingPair`, trained before, asks whether the
 last picture shows the words. Nothing compares a picture with a given one: AttnGAN has no L1.
 
-Departures from the paper, for small pictures and machines: group norm where it has batch norm, the penalty R1
-on the critics, and attention scaled by the root of the width.
+Departures from the paper, for small pictures and machines: group norm where it has batch norm, attention
+scaled by the root of the width, and the game of :class:`GameConfig`, relativistic pairs with penalties. The
+paper's own, ``non_saturating`` without penalties, draws one picture for each text here.
 """
 
 from __future__ import annotations
@@ -22,30 +23,30 @@ from torch import Tensor, nn
 
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.critics import ConvCritic, truncation
+from harmonia.generators.critics import ConvCritic, GameConfig, truncation
 from harmonia.generators.matching import MatchingConfig, MatchingPair, Read, text_of
-from harmonia.objectives.adversarial import gradient_penalty, non_saturating
+from harmonia.objectives.adversarial import ADVERSARIAL, gradient_penalty
 from harmonia.objectives.variational import gaussian_kl
 from harmonia.types import HarmoniaError
 
 COARSEST = 8
 """The first stage draws at most this many pixels a side."""
-LAZY = 8
-"""R1 is computed in one of this many steps, with as many times the weight (Karras et al. 2020)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttnGANConfig(GeneratorConfig):
-    """``noise`` numbers of z, ``match`` the weight of `damsm`, ``r1`` that of the critics' penalty."""
+    """``noise`` numbers of z, ``match`` the weight of `damsm`, ``game`` that of every stage."""
 
     pair: MatchingConfig = field(default_factory=MatchingConfig)
     noise: int = 64
     match: float = 1.0
-    r1: float = 1.0
+    game: GameConfig = field(default_factory=GameConfig)
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant, in one line."""
         super().__post_init__()
+        if self.game.augment:
+            raise HarmoniaError("the stages have no augmentation: leave game.augment out")
         if self.pair.shape != self.shape or self.pair.text != self.condition.text:
             raise HarmoniaError("the matching pair takes the same pictures and texts: give it shape and text")
 
@@ -89,7 +90,7 @@ class AttnGAN(Generator):
         mean, log_variance = self.draw.augment(read.sentence).chunk(2, dim=1)
         c = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         pictures = self.draw(z, c, read)
-        penalise = bool(torch.rand(()) < 1 / LAZY)
+        penalise = bool(torch.rand(()) < 1 / self.config.game.every)
         terms = [
             self._adversarial(k, batch.x, picture, read.sentence, penalise)
             for k, picture in enumerate(pictures)
@@ -105,23 +106,28 @@ class AttnGAN(Generator):
         self, stage: int, real: Tensor, fake: Tensor, sentence: Tensor, penalise: bool
     ) -> tuple[Tensor, Tensor]:
         """Of one stage: what its critic and what the generator has to lower."""
+        game, play = self.config.game, ADVERSARIAL[self.config.game.loss]
         real = F.adaptive_avg_pool2d(real, (fake.shape[2], fake.shape[3]))
         if penalise:
             real = real.clone().requires_grad_()
         critic = cast(ConvCritic, self.critics[stage])
-        n = len(real)
-        told = Condition(n, code=sentence)
+        told = Condition(len(real), code=sentence)
         seen, drawn = critic.body(real), critic.body(fake)
-        alone = non_saturating(critic.head(seen, told.without()), critic.head(drawn, told.without()))
-        matched = critic.head(seen, told)
-        both = non_saturating(matched, critic.head(drawn, told))
+        alone = play(critic.head(seen, told.without()), critic.head(drawn, told.without()))
+        matched, made = critic.head(seen, told), critic.head(drawn, told)
+        both = play(matched, made)
+        loss = alone.critic + both.critic
         # a real picture with another's text is not of it either (Reed et al. 2016; StackGAN)
         others = sentence.roll(1, 0)
-        wrong = F.softplus(critic.head(seen, Condition(n, code=others)))
         differ = (others != sentence).any(1)
-        loss = 0.5 * (alone.critic + both.critic + (wrong * differ).mean())
-        if penalise:
-            loss = loss + LAZY * self.config.r1 * gradient_penalty(matched, real)
+        if differ.any():
+            wrong = critic.head(seen, Condition(len(real), code=others))
+            loss = loss + play(matched[differ], wrong[differ]).critic
+        loss = 0.5 * loss
+        if penalise and game.r1:
+            loss = loss + game.every * game.r1 * gradient_penalty(matched, real)
+        if penalise and game.r2:
+            loss = loss + game.every * game.r2 * gradient_penalty(made, fake)
         return loss, 0.5 * (alone.generator + both.generator)
 
     @torch.no_grad()

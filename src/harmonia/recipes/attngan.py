@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from harmonia.generators.attngan import AttnGAN, AttnGANConfig
+from harmonia.generators.critics import GameConfig
 from harmonia.generators.matching import MatchingConfig
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.training import TrainConfig
@@ -15,7 +16,11 @@ from harmonia.training import TrainConfig
 
 @dataclass(frozen=True)
 class AttnGANSettings(Settings):
-    """``share`` of the steps that the matching pair gets, before the GAN; ``match`` weighs its loss."""
+    """``share`` of the steps that the matching pair gets, before the GAN; ``match`` weighs its loss.
+
+    ``loss`` is a key of ``objectives.ADVERSARIAL`` and ``gamma`` the weight of the gradient penalties; the
+    paper's are non_saturating and 0.
+    """
 
     condition: str = "text"
     steps: int = 2300
@@ -23,6 +28,8 @@ class AttnGANSettings(Settings):
     lr: float = 5e-4
     share: float = 0.4
     match: float = 1.0
+    loss: str = "relativistic"
+    gamma: float = 1.0
 
 
 def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSettings()) -> GeneratorRun:
@@ -35,7 +42,9 @@ def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSetting
     _, channels, height, width = pictures.x.shape
     shape, condition = (channels, height, width), s.conditions(pictures, drop=0.0)
     pair = MatchingConfig(shape=shape, text=condition.text, size=s.size)
-    config = AttnGANConfig(shape=shape, size=s.size, condition=condition, pair=pair, match=s.match)
+    both = s.gamma if s.loss == "relativistic" else 0.0
+    game = GameConfig(loss=s.loss, r1=s.gamma, r2=both)
+    config = AttnGANConfig(shape=shape, size=s.size, condition=condition, pair=pair, match=s.match, game=game)
     torch.manual_seed(s.seed)
     model = AttnGAN(config)
     stages = (
