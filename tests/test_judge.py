@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -165,6 +167,25 @@ def test_pictures_do_not_depend_on_chance(judged: Path) -> None:
     first, again, other = (draw_pictures(generator, asked, batch=12, seed=s).x for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first.dtype == torch.uint8 and first.shape == (30, 1, SIDE, SIDE)
+
+
+def test_drawing_is_timed_without_previews() -> None:
+    """A preview of each step costs what decoding costs, so steps are counted on one row beforehand."""
+    calls: list[tuple[int, bool]] = []
+
+    class Slow(Spots):
+        def sample(self, condition: Condition, *, watch: Watch | None = None, **given: Any) -> Tensor:
+            calls.append((len(condition), watch is not None))
+            sum(range(4_000_000 if watch else 0))
+            return super().sample(condition, watch=watch, **given)
+
+    generator = Slow(SpotsConfig(shape=(1, SIDE, SIDE), noise=0.3))
+    asked = Condition(30, label=torch.arange(30) % 10)
+    begun = time.process_time()
+    drawn = draw_pictures(generator, asked, batch=12)
+    whole = time.process_time() - begun
+    assert calls == [(1, True), (12, False), (12, False), (6, False)]
+    assert drawn.steps == 2 and drawn.seconds < whole / 2
 
 
 def test_evaluate_command_of_a_generator(
