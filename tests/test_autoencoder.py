@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator
 from harmonia.generators.autoencoder import (
@@ -307,6 +307,18 @@ def test_what_cannot_be_meant_is_refused() -> None:
             make()
 
 
+class Layers(nn.Module):
+    """Features of a picture by a layer with parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.asked = nn.Conv2d(SMALL["shape"][0], 2, 3), 0
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        self.asked += 1
+        return [self.layer(x)]
+
+
 def test_a_vae_with_a_look_weighs_what_the_look_sees(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = VAE(VAEConfig(**SMALL))
@@ -326,6 +338,11 @@ def test_a_vae_with_a_look_weighs_what_the_look_sees(tmp_path: Path) -> None:
         y = sharp.decoder(sharp.bottleneck(sharp.encoder(said.x)).z)
     torch.testing.assert_close(loss(sharp), loss(plain) + 0.5 * (y - said.x).square().mean())
     sharp.look = Perception(SMALL["shape"], 3, channels=4).features
+    # a module is no part of the model either
+    look = Layers()
+    sharp.look = look
+    loss(sharp)
+    assert look.asked == 2 and set(sharp.state_dict()) == set(plain.state_dict())
     for model in (plain, sharp):
         loss(model).backward()
     moved = zip(plain.decoder.parameters(), sharp.decoder.parameters(), strict=True)

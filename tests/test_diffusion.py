@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators import Batch, Condition, ConditionConfig, guidance, load_generator, save_generator
+from harmonia.generators import (
+    SCALES,
+    Batch,
+    Condition,
+    ConditionConfig,
+    guidance,
+    load_generator,
+    save_generator,
+)
 from harmonia.generators.autoencoder import VAEConfig
 from harmonia.generators.diffusion import Diffusion, DiffusionConfig, noised
 from harmonia.generators.distill import Distillation, student_config
@@ -204,6 +213,20 @@ def test_what_a_student_was_taught_cannot_be_guided_further() -> None:
     assert torch.equal(one, five)
     with pytest.raises(HarmoniaError, match="no equal parts"):
         Distillation(awake(replace(SMALL, path="edm")), awake(replace(student.config, path="edm")))
+    with pytest.raises(HarmoniaError, match="without new noise"):
+        Distillation(awake(replace(SMALL, sampler="ancestral")), student)
+
+
+def test_a_student_learns_within_its_teacher_s_bounds() -> None:
+    teacher = awake(replace(SMALL, bounds="static"))
+    student = awake(student_config(teacher.config, 2))
+    torch.manual_seed(3)
+    ends, _ = Distillation(teacher, student, parts=2).run(labelled(0, 1))
+    torch.manual_seed(3)
+    noise = torch.randn(2, 1, 8, 8)
+    x = teacher.sample(labelled(0, 1), steps=4, begin=torch.zeros_like(noise), generator=seeded(3))
+    torch.testing.assert_close(ends[-1], x)
+    assert x.abs().max() <= 1 + 1e-6
 
 
 def test_a_student_begins_as_its_teacher() -> None:
@@ -298,6 +321,21 @@ def test_models_are_saved_with_all_of_their_settings(tmp_path: Path) -> None:
         assert again.config == model.config
         a, b = (m.eval().sample(labelled(0, 1), generator=seeded(), steps=2) for m in (model, again))
         torch.testing.assert_close(a, b)
+
+
+def test_a_sampler_that_is_not_there_is_named() -> None:
+    with pytest.raises(HarmoniaError, match=r"no sampler 'euler2': name one of ancestral"):
+        awake().sample(labelled(0), sampler="euler2")
+
+
+@pytest.mark.parametrize(("network", "least"), [("unet", 100), ("dit", 300), ("mlp", 200)])
+def test_one_dial_makes_a_network_larger(network: str, least: float) -> None:
+    counts = []
+    for size in SCALES:
+        with torch.device("meta"):
+            model = Diffusion(DiffusionConfig(size=size, network=network, condition=LABELS))
+        counts.append(sum(p.numel() for p in model.parameters()))
+    assert all(b / a > 2.5 for a, b in pairwise(counts)) and counts[-1] / counts[0] > least
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from harmonia.generators.bottlenecks import (
     FSQ,
     DiagonalGaussian,
     GumbelSoftmax,
+    Identity,
     Quantiser,
     VectorQuantizer,
 )
@@ -67,6 +68,7 @@ class Autoencoder(Coder):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = config.encoder(config.dim), config.decoder()
+        self.bottleneck = Identity()
         numbers = math.prod(config.latent)
         self.register_buffer("mean", torch.zeros(numbers))
         self.register_buffer("square", torch.eye(numbers))
@@ -75,7 +77,7 @@ class Autoencoder(Coder):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean error of the reconstruction of corrupted pictures."""
         config = self.config
-        z: Tensor = self.encoder(corrupt(batch.x, config.corruption, config.amount))
+        z: Tensor = self.bottleneck(self.encoder(corrupt(batch.x, config.corruption, config.amount))).z
         if self.training:
             self._follow(z.detach().flatten(1))
         loss = {"l1": l1, "l2": l2}[config.loss]
@@ -147,6 +149,13 @@ class VAE(Coder):
 
     config: VAEConfig
     look: Features | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """As any module's, but ``look`` is no part of the model, even where it is a module."""
+        if name == "look":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)  # type: ignore[arg-type]
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

@@ -23,8 +23,8 @@ class Condition:
 
     ``label``     int64 (n,), a class; -1: none
     ``text``      int64 (n, t), UTF-8 bytes as ``spell`` gives them; a row of zeros: none
-    ``code``      float32 (n, d), codes of any modality or the settled state of the memory, the modalities
-                  one after the other; zeros: none
+    ``code``      float32 (n, d), a code of any modality of a shared space, or of the memory's settled state;
+                  zeros: none
     ``features``  float32 (n, t, w), what a frozen text encoder says of each token; zero rows pad
     ``image``     float32 (n, c, h, w), a picture on the grid of the samples: a smaller one enlarged, or what
                   is known of one and, in the last channel, where (1) it is

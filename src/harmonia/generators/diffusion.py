@@ -41,7 +41,7 @@ class DiffusionConfig(GeneratorConfig):
     ``network``    "unet", "dit" or, for vectors (d, 1, 1), "mlp"
     ``patch``      side of the squares that are the U-Net's finest pixels, or the DiT's tokens
     ``channels``   of the U-Net's resolutions, finest first, in units of the size's channels
-    ``blocks``     of the U-Net at each resolution, down and up
+    ``blocks``     of the U-Net at each resolution, down and up; 3 and 6 times as many at base and large
     ``attend``     how many of the U-Net's coarsest resolutions have attention
     ``dropout``    in the U-Net's blocks
     ``path``       between data and noise, a key of ``PATHS``
@@ -194,10 +194,10 @@ class Diffusion(Generator):
         """
         config = self.config
         strength = config.guidance if guidance is None else guidance
-        predict = self._bounded(self.predictor(condition, strength))
+        predict = self.predictor(condition, strength)
         if guide is not None:
             predict = guide(predict)
-        chosen = SAMPLERS[sampler or config.sampler] if not isinstance(sampler, Sampler) else sampler
+        chosen = sampler if isinstance(sampler, Sampler) else _sampler(sampler or config.sampler)
         noise = draw(len(condition), *config.shape, generator=generator, device=self.device)
         x = chosen.run(
             predict, self.path, noise, steps or config.steps,
@@ -206,7 +206,10 @@ class Diffusion(Generator):
         return x if config.bounds == "none" else x.clamp(-1, 1)
 
     def predictor(self, condition: Condition, guidance: float = 1.0) -> Predict:
-        """What samplers ask: the condition is read once, and guidance is one pass of twice the rows."""
+        """What samplers ask, within the configuration's bounds.
+
+        The condition is read once, and guidance is one pass of twice the rows.
+        """
         condition = self.prepared(condition)
         told, image = self.conditioner(condition), condition.image
         if guidance == 1 or not self.config.condition.drop:
@@ -223,7 +226,7 @@ class Diffusion(Generator):
             (x0, null_x0), (eps, null_eps) = found.x0.chunk(2), found.epsilon.chunk(2)
             return guiding.classifier_free(Prediction(x0, eps), Prediction(null_x0, null_eps), guidance)
 
-        return predict
+        return self._bounded(predict)
 
     def _ends(self, x: Tensor, t: Tensor, told: Told, image: Tensor | None) -> Prediction:
         return prediction(self.config.predict, self.path, self._output(x, t, told, image), x, t)
@@ -258,6 +261,12 @@ def noised(condition: Condition, level: Tensor, generator: torch.Generator | Non
     return replace(condition, image=(1 - share**2).sqrt() * image + share * noise, level=level)
 
 
+def _sampler(name: str) -> Sampler:
+    if name not in SAMPLERS:
+        raise HarmoniaError(f"there is no sampler {name!r}: name one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]
+
+
 def _logit_normal(n: int) -> Tensor:
     return torch.randn(n).sigmoid()
 
@@ -277,5 +286,6 @@ def _network(config: DiffusionConfig) -> nn.Module:
         )
     return UNet(
         channels + told.channels, channels, [c * scale.channels for c in config.channels], scale.width,
-        blocks=config.blocks, attend=config.attend, tokens=tokens, patch=config.patch, dropout=config.dropout,
+        blocks=config.blocks * max(1, scale.blocks // 4), attend=config.attend, tokens=tokens,
+        patch=config.patch, dropout=config.dropout,
     )  # fmt: skip

@@ -44,6 +44,8 @@ class Distillation(nn.Module):
         self, teacher: Diffusion, student: Diffusion, *, parts: int = 3, guidance: float | None = None
     ) -> None:
         super().__init__()
+        if teacher.config.sampler == "ancestral":
+            raise HarmoniaError("a student learns where runs without new noise go: take another sampler")
         self.teacher, self.student, self.config = teacher, student, student.config
         self.parts = parts
         self.guidance = teacher.config.guidance if guidance is None else guidance

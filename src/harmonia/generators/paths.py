@@ -231,9 +231,11 @@ class EDM(GaussianPath):
         return float((self.sigma_min / self.sigma_max) ** (1 / self.rho))
 
     def times(self, steps: int, start: float = 1.0) -> Tensor:
-        """Even from ``start`` down to the time of ``sigma_min``, then 0: float64 (steps + 1,)."""
+        """Even from ``start`` down to the time of ``sigma_min``, or half of it where it begins below that,
+        then 0: float64 (steps + 1,)."""
         _at_least_one(steps)
-        return torch.cat([torch.linspace(start, self.least, steps, dtype=torch.float64), torch.zeros(1)])
+        last = self.least if start > self.least else start / 2
+        return torch.cat([torch.linspace(start, last, steps, dtype=torch.float64), torch.zeros(1)])
 
     def draw(self, n: int) -> Tensor:
         """Times of log-normal sigma, ln sigma ~ N(-1.2, 1.2^2), as in the paper: float32 (n,)."""
