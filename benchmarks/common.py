@@ -80,8 +80,13 @@ def report(name: str, rows: Sequence[Row], quick: bool) -> None:
     write(name, rows, quick)
 
 
-def write(name: str, rows: Sequence[Row], quick: bool, arguments: Sequence[str] = ()) -> None:
-    """Write the results; ``arguments`` are those of the command besides ``--quick``."""
+def write(
+    name: str, rows: Sequence[Row], quick: bool, arguments: Sequence[str] = (), suffix: str = ""
+) -> None:
+    """Write the results of the benchmark ``name``, in a file that has its name and ``suffix``.
+
+    ``arguments`` are those of the command besides ``--quick``.
+    """
     content = {
         "command": " ".join([f"python -m benchmarks.{name}", *arguments, *["--quick"] * quick]),
         "commit": _commit(),
@@ -90,7 +95,7 @@ def write(name: str, rows: Sequence[Row], quick: bool, arguments: Sequence[str] 
     }
     folder = REPOSITORY / ("build" if quick else "benchmarks/results")
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}{suffix}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _commit() -> str:

@@ -52,7 +52,7 @@ COLUMNS = {
     "density": ".2f",
     "coverage": ".3f",
 }
-FD_GOALS = {"gan": 15.0, "stylegan": 15.0, "vqvae-prior": 15.0, "dalle": 15.0, "maskgit": 15.0}
+FD_GOALS = dict.fromkeys(("gan", "stylegan", "attngan", "vqvae-prior", "dalle", "maskgit"), 15.0)
 ACCURACY, BEST_FD, FEW_STEPS, FEW = 99.0, 2.0, 4, 1.3
 
 
@@ -97,7 +97,9 @@ def _peer(name: str, floor: Mapping[str, float], system: str) -> tuple[str | Non
 
 
 def goals(table: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    """What the issue asks for on MNIST, judged on the best system: that of the least FD."""
+    """What is aimed at on MNIST: of the best system, that of the least FD; of few steps, beside the best; of
+    GANs and autoregressive systems.
+    """
     drawn = {s: f for s, f in table.items() if not s.startswith("real") and "FD" in f}
     if not drawn:
         return []
@@ -110,10 +112,9 @@ def goals(table: Mapping[str, Mapping[str, float]]) -> list[Row]:
         row(f"best system ({best}): FD", drawn[best]["FD"], "FD", goal=("<=", BEST_FD)),
     ]
     for system, figures in drawn.items():
-        teacher = system.removesuffix("-student")
-        if teacher != system and teacher in drawn and figures["steps"] <= FEW_STEPS:
+        if system.endswith("-student") and figures["steps"] <= FEW_STEPS:
             what = f"{system}, {figures['steps']:.0f} steps: FD"
-            found.append(row(what, figures["FD"], "FD", teacher, drawn[teacher]["FD"], ("<=", FEW)))
+            found.append(row(what, figures["FD"], "FD", best, drawn[best]["FD"], ("<=", FEW)))
         if system in FD_GOALS:
             found.append(row(f"{system}: FD", figures["FD"], "FD", goal=("<=", FD_GOALS[system])))
     return found
@@ -205,7 +206,7 @@ def main() -> None:
             f"{one['what']}: {one['value']:.2f}, goal {one['goal']}: {'holds' if one['holds'] else 'missed'}"
         )
     suffix = "" if args.dataset == "mnist" else f"-{args.dataset}"
-    write(f"generation{suffix}", rows + rows_of(table), args.quick, arguments=plan.arguments)
+    write("generation", rows + rows_of(table), args.quick, plan.arguments, suffix)
     sys.exit(1 if failed else 0)
 
 

@@ -150,7 +150,7 @@ class Measure:
         if not file.exists():
             rows = self.real.again(self.plan.count)
             found = {REAL: self.of(self.train.x[rows], rows, self.labels("train", rows))}
-            found[HELD] = self.of(self.held.x, None, self.labels("val"))
+            found[f"{HELD} ({len(self.held)})"] = self.of(self.held.x, None, self.labels("val"))
             file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         lines: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
         return lines
