@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from harmonia.types import HarmoniaError, Signal
 
 CELL, GAP, LINE, ACROSS = 128, 8, 16, 8
 INK, PAPER = "#1b1f24", "#ffffff"
+SOLID = 250
+"""Opacity, of 255, above which a pixel is known: what is behind others shows through them."""
 Shape = tuple[int, int, int]
 
 
@@ -57,7 +60,9 @@ def shape_of(generator: Generator) -> Shape:
 
 
 def read_known(path: Path, shape: Shape, mask: Path | None = None) -> Known:
-    """A partial picture: what is transparent, or white in ``mask``, is not known.
+    """A partial picture: what is transparent, or white in ``mask``, is not known, and 0 in ``x``.
+
+    A pixel is known where all that it covers is, and has its value from known pixels alone.
 
     HarmoniaError if nothing is missing, or nothing is known.
     """
@@ -68,22 +73,46 @@ def read_known(path: Path, shape: Shape, mask: Path | None = None) -> Known:
             raise HarmoniaError(
                 f"{path.name} has nothing to complete: make the missing part transparent, or give --mask"
             )
+        there = alpha > SOLID
     else:
         drawn = Image.fromarray(pictures.read(mask).array).convert("L")
         size = (signal.array.shape[1], signal.array.shape[0])
-        alpha = 255 - np.asarray(drawn.resize(size, Image.Resampling.BILINEAR))
-    known = _fit_mask(alpha, shape)
+        there = np.asarray(drawn.resize(size, Image.Resampling.BILINEAR)) < 128
+    known = _known(there, shape)
     if known.all() or not known.any():
         where = path.name if mask is None else mask.name
         what = "everything is known" if known.all() else "nothing is known"
         raise HarmoniaError(f"by {where} {what}: leave some of the picture, and let some be drawn")
-    return Known(tensor_of(signal, shape), known)
+    return Known(_values(signal, there, shape).where(known, torch.zeros(())), known)
 
 
-def _fit_mask(alpha: NDArray[np.uint8], shape: Shape) -> Tensor:
-    _, height, width = shape
-    fitted = ImageOps.fit(Image.fromarray(alpha), (width, height), Image.Resampling.BOX)
-    return torch.from_numpy(np.asarray(fitted) > 127)
+def _known(there: NDArray[np.bool_], shape: Shape) -> Tensor:
+    """Where a generator's grid lies over nothing but what is there, bool (h, w)."""
+    scale = min(size / n for size, n in zip(there.shape, shape[1:], strict=True))
+    rows, columns = (_touched(size, n, scale) for size, n in zip(there.shape, shape[1:], strict=True))
+    missing = torch.from_numpy(~there).float()
+    return rows @ missing @ columns.T == 0
+
+
+def _touched(size: int, n: int, scale: float) -> Tensor:
+    """(n, size), 1 where one of n squares, each ``scale`` wide, together in the middle, lies over a pixel."""
+    edges = (size - n * scale) / 2 + torch.arange(n + 1, dtype=torch.float64)[:, None] * scale
+    pixels = torch.arange(size)
+    return ((pixels + 1 > edges[:-1] + 1e-6) & (pixels < edges[1:] - 1e-6)).float()
+
+
+def _values(signal: Signal, there: NDArray[np.bool_], shape: Shape) -> Tensor:
+    """As ``tensor_of``, of the pixels that are there: each has its share in the sum and in the weights."""
+    image = Image.fromarray(signal.array).convert("L" if shape[0] == 1 else "RGB")
+    planes = np.asarray(image, dtype=np.float32).reshape(*there.shape, -1).transpose(2, 0, 1)
+    total = torch.stack([_fitted(plane * there, shape) for plane in planes])
+    return (total / _fitted(there, shape)).round().clamp(0, 255) / 127.5 - 1
+
+
+def _fitted(plane: NDArray[Any], shape: Shape) -> Tensor:
+    """The middle of a plane (h, w) at a generator's height and width, in float32: bytes would round."""
+    image = Image.fromarray(plane.astype(np.float32))
+    return torch.from_numpy(np.array(ImageOps.fit(image, shape[:0:-1], Image.Resampling.LANCZOS)))
 
 
 @dataclass(frozen=True, slots=True)
