@@ -20,7 +20,10 @@ from harmonia.encoders import load as load_encoders
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, load_generator, save_generator
 from harmonia.generators.autoencoder import VAE, VAEConfig
 from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.generators.matching import MatchingConfig
+from harmonia.generators.unclip import Unclip, UnclipConfig
 from harmonia.modalities import image as pictures
+from harmonia.recipes.pictures import DIGIT_WORDS
 from harmonia.tasks.canvas import read_known, signal_of, tensor_of
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.draw import Sampling, Start, draw
@@ -199,6 +202,50 @@ def test_what_is_known_stays(harmonia: Cli, collection: Collection, trained: Pat
     assert torch.equal(given.mask, ~known.mask)
 
 
+def test_variations_are_drawn_from_the_code_of_a_picture(
+    harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path
+) -> None:
+    emoji("leaf").save(tmp_path / "it.png")
+    code, out, err = harmonia(
+        "imagine", "--vary", "it.png", "-m", collection.root, "--generator", trained, "-n", "3"
+    )
+    files = [tmp_path / line for line in out.splitlines()]
+    assert code == 0 and "from the cue itself" in err and len(files) == 3
+    assert max(distance(file, "leaf") for file in files) < min(distance(file, "sea") for file in files)
+    assert not torch.equal(pixels(files[0]), pixels(files[1]))
+
+
+def test_a_generator_that_reads_pictures_itself_varies_them(
+    harmonia: Cli, collection: Collection, tmp_path: Path
+) -> None:
+    shape, told = (3, 8, 8), ConditionConfig(text=16)
+    small = DiffusionConfig(channels=(1,), steps=2)
+    pair = MatchingConfig(shape=shape, text=16, width=8)
+    torch.manual_seed(0)
+    model = Unclip(UnclipConfig(shape=shape, condition=told, pair=pair, prior=small, decoder=small)).eval()
+    for parameter in model.parameters():  # what begins at zero would draw the same of all
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_generator(tmp_path / "m", model)
+    emoji("leaf").save(tmp_path / "it.png")
+    base = ("imagine", "--generator", tmp_path / "m", "-n", "2", "--seed", "3")
+    code, out, err = harmonia(*base, "--vary", "it.png", "-m", collection.root)
+    assert code == 0, err
+    x = tensor_of(pictures.read(tmp_path / "it.png"), shape).expand(2, -1, -1, -1)
+    right = model.variations(x, generator=torch.Generator().manual_seed(3))
+    for line, own in zip(out.splitlines(), right, strict=True):
+        assert torch.equal(pixels(tmp_path / line), torch.from_numpy(signal_of(own).array).float())
+    # a picture as the only cue, and no memory: the same pictures
+    code, again, err = harmonia(*base, "--image", "it.png", "--out", "again")
+    assert code == 0 and "from the cue itself" in err
+    for line, other in zip(out.splitlines(), again.splitlines(), strict=True):
+        assert torch.equal(pixels(tmp_path / line), pixels(tmp_path / other))
+    # words are what it is told where there are some
+    wish = Imagination(load(tmp_path / "m")).wish({"text": "leaf", "image": (tmp_path / "it.png",)})
+    assert wish.condition.parts().keys() == {"text"}
+    with pytest.raises(HarmoniaError, match="is told words"):
+        Imagination(load(tmp_path / "m")).wish({"image": (tmp_path / "it.png", tmp_path / "it.png")})
+
+
 def test_a_sketch_is_followed_as_far_as_asked(trained: Path) -> None:
     saved = load(trained)
     sketch = tensor_of(Signal("image", np.asarray(emoji("sun"))), (3, SIDE, SIDE))
@@ -244,6 +291,57 @@ def test_words_name_a_class_in_any_language(tmp_path: Path) -> None:
     assert imagination.wish({"text": "eine eins"}).condition.parts().keys() == {"label"}
     with pytest.raises(HarmoniaError, match="knows no 'nine': it draws zero, one, two"):
         imagination.wish({"text": "nine"})
+
+
+DIGITS = tuple(zip(*(words.split() for words in DIGIT_WORDS.values()), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "digit"),
+    [
+        ("dessine un sept", 7), ("un ocho", 8), ("un huit, une fois", 8), ("dessine un un", 1), ("un", 1),
+        ("uno", 1), ("eine eins", 1), ("画一个三", 3), ("数字三", 3), ("画一个一", 1), ("写〇", None),
+        ("画零", 0), ("MNIST三", 3), ("画seven", 7), ("sevenfold", None), ("ungefähr", None),
+    ],
+)  # fmt: skip
+def test_articles_give_way_and_chinese_needs_no_spaces(words: str, digit: int | None) -> None:
+    assert label_of(words, DIGITS) == digit
+
+
+@pytest.mark.parametrize("words", ["two or seven", "三和四", "un deux ou trois", "uno o dos"])
+def test_one_picture_is_of_one_class(words: str) -> None:
+    with pytest.raises(HarmoniaError, match="one picture is of one of them"):
+        label_of(words, DIGITS)
+
+
+def test_names_of_several_signs_are_found_in_a_row_of_them() -> None:
+    labels = (("apple", "苹果"), ("ice cream", "アイス"))
+    words = ("画苹果", "アイスを描いて", "ICE  cream", "果苹")
+    assert [label_of(one, labels) for one in words] == [0, 1, 1, None]
+
+
+def test_a_memory_that_names_several_classes_says_as_much_as_none(tmp_path: Path) -> None:
+    for name, said in {"apple": "one or two things", "sea": "two seas"}.items():
+        emoji(name).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(said)
+    collection = Collection(tmp_path / "memory.harmonia")
+    assert collection.remember(tmp_path).remembered == 2
+    found = collection.recall(image=tmp_path / "apple.png")
+    model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), condition=ConditionConfig(classes=2)))
+    save_generator(tmp_path / "m", model, facts=Facts("two", labels=(("one",), ("two",))))
+    imagination = Imagination(load(tmp_path / "m"), collection)
+    wish = imagination.wish({"text": "two"}, found=found)
+    assert wish.condition.label is not None and wish.condition.label.tolist() == [1]
+    assert "from the cue itself" in wish.how
+    picture = {"image": (tmp_path / "apple.png",)}
+    for cues, from_memory in ((picture, None), ({"text": "two"}, True)):
+        with pytest.raises(HarmoniaError, match="knows no 'one or two things'"):
+            imagination.wish(cues, from_memory, found)
+    with pytest.raises(HarmoniaError, match="name one and two"):
+        imagination.wish({"text": "one or two"}, found=found)
+    # where the memory's words do name one, they are what is drawn
+    settled = imagination.wish({"text": "one"}, found=collection.recall(image=tmp_path / "sea.png"))
+    assert settled.condition.label is not None and settled.condition.label.tolist() == [1]
 
 
 def test_a_memory_whose_words_name_no_class_leaves_the_cue_its_own(

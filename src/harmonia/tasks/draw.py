@@ -18,7 +18,7 @@ from harmonia.generators.samplers import DDIM
 from harmonia.modalities import image as pictures
 from harmonia.modalities.generated import Mark
 from harmonia.tasks.canvas import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid
-from harmonia.tasks.imagine import Wish
+from harmonia.tasks.imagine import Varies, Wish
 from harmonia.types import HarmoniaError
 
 TOGETHER = 4
@@ -154,6 +154,8 @@ def _sample(
         told = replace(told, image=known.to(model.device).expand(len(told), -1, -1, -1))
     elif start.known is not None or start.sketch is not None:
         return _begun(model, told, s, start, random, watch)
+    if isinstance(model, Varies) and told.image is not None:
+        return model.variations(told.image, steps=s.steps, generator=random, watch=watch, **own)
     return model.sample(told, steps=s.steps, generator=random, watch=watch, **own)
 
 

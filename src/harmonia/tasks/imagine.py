@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,20 +18,42 @@ from torch import Tensor
 import harmonia.generators
 from harmonia.encoders import load as load_encoders
 from harmonia.encoders import unit
-from harmonia.generators import Condition, Saved, load_generator, spell
+from harmonia.generators import Condition, Saved, Watch, load_generator, spell
+from harmonia.modalities import image as pictures
 from harmonia.model import Model
+from harmonia.tasks.canvas import shape_of, tensor_of
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.cues import Media, read_cues
-from harmonia.types import Code, HarmoniaError, Recollection
+from harmonia.types import Code, HarmoniaError, Recollection, Signal
 
 SHIPPED = Path(harmonia.generators.__file__).parent / "mini"
 """The folder of the generator that ships."""
 ORDER = ("image", "text", "video", "audio")
 """Of which modality a settled code is taken, where there are several in the generator's space."""
 NOWHERE = "from the cue itself"
+ARTICLES = frozenset(("un", "une", "una", "um", "uma", "een", "en", "ett", "bir", "一"))
+"""Numbers that are said for "a" as well, in the languages where the two are one word."""
+CLOSE = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Signs of Chinese and Japanese, which are written without spaces, for a class of a pattern."""
 
 Given = Mapping[str, Media | None]
 """What people give, by modality."""
+
+
+@runtime_checkable
+class Varies(Protocol):
+    """A generator that reads pictures by itself, such as DALL-E 2, whatever else it is told."""
+
+    def variations(
+        self,
+        x: Tensor,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """One picture like each of ``x`` (n, c, h, w) in [-1, 1]; the rest as in ``Generator.sample``."""
 
 
 def load(folder: str | Path | None = None, device: str = "auto") -> Saved:
@@ -84,14 +107,20 @@ class Imagination:
             return Wish(Condition(1), "", "of nothing in particular: this generator is not told what to draw")
         words, code = _words(given), None
         found, how = self._recall(given, from_memory, found)
+        if found is None and (seen := self._seen(given)) is not None:
+            return Wish(Condition(1, image=seen), _cue(given), how)
+        label = None if from_memory else self._class(words)
         if found is not None:
-            said = next((p.text for p in found.records[0].record.parts if p.text), words)
-            if from_memory is None and words and self._class(words) is not None and self._class(said) is None:
-                said, how = words, f"{how}, of whose words this generator knows none: {NOWHERE}"
-            words, code = said, self._settled(found)
+            heard = next((p.text for p in found.records[0].record.parts if p.text), "")
+            named = self._class(heard, strict=False) if heard else self._class(words)
+            if from_memory is None and label is not None and named is None:
+                how = f"{how}, of whose words this generator knows none: {NOWHERE}"
+            else:
+                words, label = heard or words, named
+            code = self._settled(found)
         if code is None and told.code:
             code = self._raw(given)
-        return Wish(self._condition(code, words), _cue(given), how, found)
+        return Wish(self._condition(code, words, label), _cue(given), how, found)
 
     def between(self, first: str, second: str, n: int) -> Wish:
         """``n`` conditions on the great circle from one record's code to another's; ids as in ``show``."""
@@ -103,19 +132,18 @@ class Imagination:
         codes = torch.stack([slerp(ends[0], ends[1], t / (n - 1)) for t in range(n)])
         return Wish(Condition(n, code=codes), f"between {first} and {second}", "from the memory")
 
-    def _condition(self, code: NDArray[np.float32] | None, words: str) -> Condition:
+    def _condition(self, code: NDArray[np.float32] | None, words: str, label: int | None) -> Condition:
         told, said = self.saved.generator.config.condition, dict[str, Tensor]()
         if code is not None:
             said["code"] = torch.from_numpy(code)[None]
         if told.text and words:
             said["text"] = spell([words], told.text)
-        if told.classes and words:
-            names, label = self._classes, self._class(words)
-            if label is not None:
-                said["label"] = torch.tensor([label])
-            elif not said:
-                known = ", ".join(one[0] for one in names[:20]) + (", ..." if len(names) > 20 else "")
-                raise HarmoniaError(f"this generator knows no {words!r}: it draws {known}")
+        if label is not None:
+            said["label"] = torch.tensor([label])
+        elif told.classes and words and not said:
+            names = self._classes
+            known = ", ".join(one[0] for one in names[:20]) + (", ..." if len(names) > 20 else "")
+            raise HarmoniaError(f"this generator knows no {words!r}: it draws {known}")
         if not said:
             raise HarmoniaError(
                 "this generator is told words: give some, or a memory that has words for what you give"
@@ -130,8 +158,13 @@ class Imagination:
         classes = self.saved.generator.config.condition.classes
         return self.saved.facts.labels or tuple((str(i),) for i in range(classes))
 
-    def _class(self, words: str) -> int | None:
-        return label_of(words, self._classes) if self.saved.generator.config.condition.classes else None
+    def _class(self, words: str, *, strict: bool = True) -> int | None:
+        """The class that words name; of several none, or HarmoniaError if ``strict``."""
+        if not self.saved.generator.config.condition.classes:
+            return None
+        if not strict and len(_named(words, self._classes)) > 1:
+            return None
+        return label_of(words, self._classes)
 
     def _recall(
         self, given: Given, from_memory: bool | None, found: Recollection | None
@@ -180,6 +213,15 @@ class Imagination:
         both: NDArray[np.float32] = unit(np.sum(codes, axis=0)[None])[0]
         return both
 
+    def _seen(self, given: Given) -> Tensor | None:
+        """A picture that is all that was given, (1, c, h, w), for a generator that can vary it; else None."""
+        model, media = self.saved.generator, given.get("image")
+        several: list[Any] = list(media) if isinstance(media, list | tuple) else [media]
+        if not isinstance(model, Varies) or set(given) != {"image"} or len(several) != 1:
+            return None
+        signal = several[0] if isinstance(several[0], Signal) else pictures.read(several[0])
+        return tensor_of(signal, shape_of(model))[None]
+
     @cached_property
     def _model(self) -> Model:
         """The encoders of the generator's space: those of the memory, or those that ship."""
@@ -224,21 +266,31 @@ def slerp(first: Tensor, second: Tensor, t: float) -> Tensor:
 
 
 def label_of(words: str, labels: Sequence[Sequence[str]]) -> int | None:
-    """The class that words name in any of its languages; None if none, HarmoniaError if several."""
-    text = _plain(words)
-    named = [
-        i
-        for i, names in enumerate(labels)
-        if any(re.search(rf"(?<!\w){re.escape(_plain(name))}(?!\w)", text) for name in names)
-    ]
+    """The class that words name in any of its languages; None if none, HarmoniaError if several.
+
+    A number that is an article too ("un", "一") counts only where no other class is named.
+    """
+    named = _named(words, labels)
     if len(named) > 1:
         several = " and ".join(labels[i][0] for i in named)
         raise HarmoniaError(f"the words name {several}: one picture is of one of them")
     return named[0] if named else None
 
 
+def _named(words: str, labels: Sequence[Sequence[str]]) -> list[int]:
+    """The classes that words name; those named by nothing but an article only if there are no others."""
+    text, found = _plain(words), dict[int, set[str]]()
+    for i, names in enumerate(labels):
+        plain = {_plain(name) for name in names}
+        if heard := {name for name in plain if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)}:
+            found[i] = heard
+    return [i for i, heard in found.items() if not heard <= ARTICLES] or list(found)
+
+
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()
+    """Without differences of case or spaces; every sign of ``CLOSE`` is a word of its own."""
+    text = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(re.sub(f"([{CLOSE}])", r" \1 ", text).split())
 
 
 def _words(given: Given) -> str:
