@@ -15,7 +15,10 @@ from harmonia.metrics import (
     Codes,
     Function,
     Inception,
+    Interval,
+    Manifold,
     Moments,
+    bootstrap,
     bytes_of,
     class_accuracy,
     density_coverage,
@@ -24,8 +27,11 @@ from harmonia.metrics import (
     frechet_at_infinity,
     frechet_distance,
     frechet_interval,
+    inception_interval,
     inception_score,
+    jackknife,
     kernel_distance,
+    kernel_interval,
     moments,
     precision_recall,
     psnr,
@@ -176,6 +182,23 @@ def test_inception_score_at_its_extremes() -> None:
     assert inception_score(torch.full((50, 10), 0.1)).value == pytest.approx(1)
 
 
+def test_inception_score_in_between_is_that_by_hand() -> None:
+    """exp of the mean divergence, which is less than the mean of the exps where rows differ."""
+    p = [(0.9, 0.1), (0.5, 0.5), (0.4, 0.6)]
+    mean = (0.6, 0.4)
+    apart = [sum(a * math.log(a / b) for a, b in zip(row, mean, strict=True)) for row in p]
+    right = math.exp(sum(apart) / 3)
+    assert right == pytest.approx(1.11546, abs=1e-5)
+    found = inception_score(torch.tensor(p, dtype=torch.float64), splits=1)
+    assert found.value == pytest.approx(right, rel=1e-12) and found.deviation == 0
+    assert sum(map(math.exp, apart)) / 3 > right + 0.004
+    # of parts the mean: one of equal rows scores 1
+    rows = torch.tensor(p + p, dtype=torch.float64)
+    order = torch.randperm(6, generator=seeded(0))
+    parts = [inception_score(rows[some], splits=1).value for some in order.tensor_split(2)]
+    assert inception_score(rows, splits=2).value == pytest.approx(sum(parts) / 2)
+
+
 def test_inception_score_of_saturated_logits_is_a_number() -> None:
     p = (1e4 * normal(0, 100, 5)).softmax(1).float()
     assert float(p.min()) == 0
@@ -218,6 +241,119 @@ def test_an_outlier_fools_precision_and_not_density() -> None:
     fake = normal(1, 200, 2) + torch.tensor([100.0, 0.0])
     assert precision_recall(fake, real).fidelity == 1
     assert density_coverage(fake, real).fidelity < 0.25
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    return math.sqrt(sum((float(u) - float(v)) ** 2 for u, v in zip(a, b, strict=True)))
+
+
+def reach(points: Tensor, i: int, k: int) -> float:
+    """How far it is from a point to its k-th nearest other."""
+    return sorted(gap(points[i], points[j]) for j in range(len(points)) if j != i)[k - 1]
+
+
+def by_loops(x: Tensor, real: Tensor, k: int, kd: int) -> tuple[float, float, float, float]:
+    """Precision and recall (k), density and coverage (kd), as the papers write them."""
+    n, m = len(x), len(real)
+    precise = [any(gap(x[i], real[j]) <= reach(real, j, k) for j in range(m)) for i in range(n)]
+    recalled = [any(gap(x[i], real[j]) <= reach(x, i, k) for i in range(n)) for j in range(m)]
+    inside = [[gap(x[i], real[j]) < reach(real, j, kd) for j in range(m)] for i in range(n)]
+    covered = [any(inside[i][j] for i in range(n)) for j in range(m)]
+    return sum(precise) / n, sum(recalled) / m, sum(map(sum, inside)) / (kd * n), sum(covered) / m
+
+
+@pytest.mark.parametrize(("spread", "rows"), [(1.0, 20), (0.8, 15)])
+def test_manifolds_are_those_by_loops(spread: float, rows: int) -> None:
+    x, real = spread * normal(0, 20, 2) + 1, normal(1, rows, 2)
+    near, cover = precision_recall(x, real, k=2), density_coverage(x, real, k=3)
+    found = near.fidelity, near.diversity, cover.fidelity, cover.diversity
+    right = by_loops(x, real, 2, 3)
+    assert found == pytest.approx(right)
+    assert all(0 < one < 1.5 and one not in (0, 1) for one in right)
+    assert float(near.terms.mean()) == near.fidelity and float(cover.terms.mean()) == cover.fidelity
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
+def test_diversity_without_each_sample_is_exact(spread: float) -> None:
+    x, real = spread * normal(0, 25, 2), normal(1, 30, 2)
+    x[3], x[4] = x[5], x[5]  # equal rows are neighbours at no distance
+    rest = [torch.cat([x[:i], x[i + 1 :]]) for i in range(len(x))]
+    for measure in (precision_recall, density_coverage):
+        right = [measure(some, real, k=3).diversity for some in rest]
+        assert measure(x, real, k=3).without.tolist() == pytest.approx(right)
+        assert len(set(right)) > 1
+
+
+# --- intervals
+
+
+def test_a_jackknife_of_a_mean_is_its_standard_error() -> None:
+    x = normal(0, 40)
+    without = (x.sum() - x) / 39
+    found = jackknife(float(x.mean()), without)
+    assert found.high - found.mean == pytest.approx(2.0227 * float(x.std()) / math.sqrt(40), rel=1e-4)
+    wider = jackknife(0.0, without, beside=1.0)
+    assert wider.high**2 == pytest.approx((found.high - found.mean) ** 2 + 2.0227**2, rel=1e-4)
+    with pytest.raises(HarmoniaError, match="two rows"):
+        jackknife(0.0, [1.0])
+
+
+def test_the_kernel_distance_without_each_row_is_exact() -> None:
+    x, y = normal(0, 12, 3), normal(1, 12, 3) + 0.5
+
+    def whole(some: Tensor) -> float:
+        n, k = len(some), (some @ some.T / 3 + 1) ** 3
+        within = float(k.sum() - k.trace()) / (n * (n - 1))
+        return within - 2 * float(((some @ y.T / 3 + 1) ** 3).mean())
+
+    right = jackknife(kernel_distance(x, y).value, [whole(torch.cat([x[:i], x[i + 1 :]])) for i in range(12)])
+    found = kernel_interval(x, y)
+    assert (found.mean, found.low, found.high) == pytest.approx((right.mean, right.low, right.high))
+    with pytest.raises(HarmoniaError, match="three rows"):
+        kernel_interval(x[:2], y)
+
+
+def test_a_kernel_interval_has_the_noise_of_its_blocks() -> None:
+    x, y = normal(0, 1100, 2) + 1, normal(1, 1100, 2)
+    found, blocks = kernel_interval(x, y), kernel_distance(x, y)
+    assert found.mean == blocks.value and blocks.deviation > 0
+    assert (found.high - found.mean) ** 2 > 1.96**2 * blocks.deviation**2 / 19
+
+
+MEASURES = {
+    "KD": lambda x, real: kernel_interval(x, real),
+    "Inception Score": lambda x, real: inception_interval((2 * x[:, :4]).softmax(1), draws=100),
+    "precision": lambda x, real: bootstrap(precision_recall(x, real).terms, draws=500),
+    "recall": lambda x, real: of_diversity(precision_recall(x, real)),
+    "density": lambda x, real: bootstrap(density_coverage(x, real).terms, draws=500),
+    "coverage": lambda x, real: of_diversity(density_coverage(x, real)),
+}
+
+
+def of_diversity(found: Manifold) -> Interval:
+    return jackknife(found.diversity, found.without)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_intervals_hold_what_other_samples_give(measure: str) -> None:
+    real, of = normal(0, 150, 4), MEASURES[measure]
+    average = np.mean([of(1.2 * normal(100 + s, 150, 4), real).mean for s in range(60)])
+    found = [of(1.2 * normal(s + 1, 150, 4), real) for s in range(20)]
+    assert sum(one.low <= average <= one.high for one in found) >= 17
+    assert all(one.low < one.mean < one.high for one in found)
+    widths, values = [one.high - one.low for one in found], [one.mean for one in found]
+    # four standard deviations if exact; the jackknife's may be wider
+    assert 3 < np.mean(widths) / np.std(values) < 11
+
+
+def test_an_inception_interval_is_within_what_is_possible() -> None:
+    p = torch.eye(4).repeat(30, 1)
+    p[:3] = 0.25
+    found = inception_interval(p)
+    assert found.mean == pytest.approx(inception_score(p).value) and 1 <= found.low < found.high <= 4
+    same = inception_interval(torch.full((50, 10), 0.1))
+    assert (same.low, same.high) == pytest.approx((1, 1))
+    assert inception_interval(p[:10]).mean == pytest.approx(1)
 
 
 # --- accuracy, text match, reconstruction

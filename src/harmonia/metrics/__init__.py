@@ -26,8 +26,10 @@ from harmonia.metrics.generation import (
     Manifold,
     class_accuracy,
     density_coverage,
+    inception_interval,
     inception_score,
     kernel_distance,
+    kernel_interval,
     precision_recall,
     psnr,
     text_match,
@@ -54,7 +56,7 @@ from harmonia.metrics.retrieval import (
     summary,
 )
 from harmonia.metrics.robustness import area, missing_curve, noise_curve, noisy_codes, noisy_signals
-from harmonia.metrics.significance import Interval, bootstrap, paired_test
+from harmonia.metrics.significance import Interval, bootstrap, jackknife, paired_test, pivotal
 from harmonia.metrics.zero_shot import TEMPLATES, ZeroShot, class_codes, prompts, zero_shot
 
 __all__ = [
@@ -90,9 +92,12 @@ __all__ = [
     "frechet_distance",
     "frechet_interval",
     "hubness",
+    "inception_interval",
     "inception_score",
+    "jackknife",
     "k_occurrence",
     "kernel_distance",
+    "kernel_interval",
     "knn_probe",
     "linear_probe",
     "logistic_regression",
@@ -103,6 +108,7 @@ __all__ = [
     "noisy_codes",
     "noisy_signals",
     "paired_test",
+    "pivotal",
     "precision_recall",
     "prompts",
     "psnr",

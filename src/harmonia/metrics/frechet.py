@@ -11,14 +11,13 @@ root of the product S1 S2 becomes complex.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from harmonia.metrics.scores import check_codes
-from harmonia.metrics.significance import Interval
+from harmonia.metrics.significance import Interval, pivotal
 from harmonia.types import HarmoniaError
 
 
@@ -97,26 +96,6 @@ def frechet_interval(
     """
     reference = moments(real) if isinstance(real, Tensor) else real
     return pivotal(lambda w: frechet(moments(x, w), reference), len(x), level=level, draws=draws, seed=seed)
-
-
-def pivotal(
-    statistic: Callable[[Tensor], float], n: int, *, level: float = 0.95, draws: int = 200, seed: int = 0
-) -> Interval:
-    """The pivotal bootstrap of a statistic of n rows: a function of how often (n,) each row counts."""
-    if not 0 < level < 1 or draws < 2:
-        raise HarmoniaError(f"a bootstrap needs 0 < level < 1 and draws >= 2, got {level} and {draws}")
-    generator = torch.Generator().manual_seed(seed)
-    found = statistic(torch.ones(n))
-    again = torch.tensor(
-        [
-            statistic(torch.randint(n, (n,), generator=generator).bincount(minlength=n).double())
-            for _ in range(draws)
-        ],
-        dtype=torch.float64,
-    )
-    tail = (1 - level) / 2
-    least, most = again.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(2 * found - float(again.mean()), 2 * found - most, 2 * found - least, level)
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from harmonia.generators import Condition, Generator
 from harmonia.metrics import (
     Classifies,
     Features,
+    Interval,
     Moments,
     bootstrap,
     bytes_of,
@@ -23,8 +25,9 @@ from harmonia.metrics import (
     frechet,
     frechet_at_infinity,
     frechet_interval,
-    inception_score,
-    kernel_distance,
+    inception_interval,
+    jackknife,
+    kernel_interval,
     moments,
     precision_recall,
 )
@@ -35,7 +38,7 @@ BATCH = 250
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """Pictures uint8 (n, c, h, w), how many steps each took, and the process's CPU seconds for all, unwatched."""
+    """Pictures uint8 (n, c, h, w), the steps that each took, and the CPU seconds for all of them."""
 
     x: Tensor
     steps: int
@@ -44,11 +47,16 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value, and its interval where there is one."""
+    """A value, and its 95 % interval where there is one: of other pictures of the generator, as many."""
 
     value: float
     low: float | None = None
     high: float | None = None
+
+    @classmethod
+    def of(cls, found: Interval, least: float = -math.inf, most: float = math.inf) -> Figure:
+        """An interval as a figure; what it may be at ``least`` and at ``most`` bounds its ends."""
+        return cls(found.mean, max(least, found.low), min(most, found.high))
 
 
 class Real:
@@ -112,24 +120,22 @@ def figures(x: Tensor, real: Real, labels: Tensor | None = None, *, draws: int =
     if len(f) > len(y):
         f = f[torch.randperm(len(f), generator=torch.Generator().manual_seed(0))[: len(y)]]
     fd = frechet_interval(y, real.moments, draws=draws)
-    kernel = kernel_distance(y, real.features)
     near, cover = precision_recall(y, f), density_coverage(y, f)
     found = {
         distance_name(network): Figure(frechet(moments(y), real.moments)),
         # the interval is that of the distance without its bias
         "FD at infinity": Figure(frechet_at_infinity(y, real.moments), fd.low, fd.high),
-        "KD": Figure(kernel.value, kernel.value - kernel.deviation, kernel.value + kernel.deviation),
-        "precision": Figure(near.fidelity),
-        "recall": Figure(near.diversity),
-        "density": Figure(cover.fidelity),
-        "coverage": Figure(cover.diversity),
+        "KD": Figure.of(kernel_interval(y, real.features)),
+        "precision": Figure.of(bootstrap(near.terms)),
+        "recall": Figure.of(jackknife(near.diversity, near.without), 0, 1),
+        "density": Figure.of(bootstrap(cover.terms)),
+        "coverage": Figure.of(jackknife(cover.diversity, cover.without), 0, 1),
     }
     if isinstance(network, Classifies):
         p = network.probabilities(x)
-        found["Inception Score"] = Figure(inception_score(p).value)
+        found["Inception Score"] = Figure.of(inception_interval(p, draws=draws))
         if labels is not None:
-            right = bootstrap(class_accuracy(p, labels))
-            found["class accuracy"] = Figure(right.mean, right.low, right.high)
+            found["class accuracy"] = Figure.of(bootstrap(class_accuracy(p, labels)))
     return found
 
 
