@@ -48,6 +48,7 @@ RECIPES: dict[str, str] = {
     "dit": "harmonia.recipes.diffusion:dit",
     "flow-student": "harmonia.recipes.diffusion:flow_student",
     "latent-flow": "harmonia.recipes.diffusion:latent_flow",
+    "latent-student": "harmonia.recipes.diffusion:latent_student",
     "latent-diffusion": "harmonia.recipes.systems:latent_diffusion",
     "glide": "harmonia.recipes.systems:glide",
     "dalle2": "harmonia.recipes.systems:dalle2",

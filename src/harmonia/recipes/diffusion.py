@@ -101,6 +101,17 @@ class LatentSettings(DiffusionSettings):
     share: float = 0.07
 
 
+@dataclass(frozen=True)
+class LatentStudentSettings(LatentSettings):
+    """``parts`` of the teacher's steps are one of the student's ``few``, which trains ``lessons`` of the
+    steps."""
+
+    steps: int = 12000
+    few: int = 4
+    parts: int = 5
+    lessons: float = 0.08
+
+
 def flow(data: Path | None = None, settings: DiffusionSettings = DiffusionSettings()) -> GeneratorRun:
     """Rectified flow on pixels, by a U-Net."""
     pictures = settings.pictures(data)
@@ -163,6 +174,35 @@ def flow_student(data: Path | None = None, settings: StudentSettings = StudentSe
 def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSettings()) -> GeneratorRun:
     """VAE, sharpened by a classifier's features where there are classes, and a flow of its latents."""
     pictures = settings.pictures(data)
+    model, stages = _latent_flow(settings, pictures)
+    paper = "latent diffusion (Rombach et al. 2022)"
+    return generator_run("latent-flow", settings, pictures, model, stages, paper)
+
+
+def latent_student(
+    data: Path | None = None, settings: LatentStudentSettings = LatentStudentSettings()
+) -> GeneratorRun:
+    """A flow of latents, then a student of it that samples in four steps."""
+    s, pictures = settings, settings.pictures(data)
+    teacher, stages = _latent_flow(s, pictures)
+    config = teacher.config
+    taught = student_config(config.flow, s.few)
+    student = Latent(replace(config, condition=taught.condition, flow=taught))
+    distillation = Distillation(teacher.flow, student.flow, parts=s.parts)
+
+    def begun() -> Indexed:
+        distillation.begin()
+        student.load_state_dict(teacher.state_dict())
+        return pictures
+
+    lessons = s.train(steps=s.part(s.lessons), batch=max(1, s.batch // s.few), seed=3)
+    stages = (*stages, Stage("student", distillation, begun, replace(lessons, lr=s.lr / 2)))
+    paper = "progressive distillation (Salimans and Ho 2022) of latent diffusion (Rombach et al. 2022)"
+    return generator_run("latent-student", s, pictures, student, stages, paper)
+
+
+def _latent_flow(settings: LatentSettings, pictures: Pictures) -> tuple[Latent, tuple[Stage, ...]]:
+    """The model, and how it is trained."""
     s = settings if pictures.label is not None else replace(settings, perceptual=0.0)
     model = _latent(s, s.config(pictures))
     vae = replace(s.train(steps=s.part(s.share), seed=1), lr=2e-3)
@@ -180,12 +220,8 @@ def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSetti
         model.measure(x)
         return Latents(pictures, model.encode(x).cpu())
 
-    stages = (
-        *stages,
-        Stage("autoencoder", model.autoencoder, pictures, vae),
-        Stage("flow", model.flow, latents, s.train()),
-    )
-    return generator_run("latent-flow", s, pictures, model, stages, "latent diffusion (Rombach et al. 2022)")
+    autoencoder = Stage("autoencoder", model.autoencoder, pictures, vae)
+    return model, (*stages, autoencoder, Stage("flow", model.flow, latents, s.train()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
