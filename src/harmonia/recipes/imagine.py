@@ -56,7 +56,7 @@ class Settings:
     size: str = "tiny"
     texts: int = 16
     noise: float = 0.5
-    steps: int = 6000
+    steps: int = 12000
     batch: int = 64
     lr: float = 2e-3
     ema: float = 0.999
@@ -94,7 +94,7 @@ def imagine_mini(data: Path | None = None, settings: Settings = SETTINGS) -> Gen
     pictures = told(data, s, "train", image, text)
     config = DiffusionConfig(
         shape=(3, s.resolution, s.resolution), size=s.size, condition=ConditionConfig(code=image.dim),
-        times="logit-normal", steps=20, guidance=2.0,
+        channels=(1, 2, 4), attend=2, times="logit-normal", steps=20, guidance=2.0,
     )  # fmt: skip
     torch.manual_seed(s.seed)
     generator = Diffusion(config)
