@@ -56,7 +56,7 @@ class Settings:
     size: str = "tiny"
     texts: int = 16
     noise: float = 0.5
-    steps: int = 12000
+    steps: int = 9000
     batch: int = 64
     lr: float = 2e-3
     ema: float = 0.999
