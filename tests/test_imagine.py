@@ -416,7 +416,7 @@ def test_bad_input_is_one_line(
     flow = ("imagine", "sun", "--generator", trained)
     cases = {
         ("imagine", "sun", "--generator", tmp_path / "nowhere"): "there is no generator",
-        ("imagine", "sun", "--generator", tmp_path): "cannot read",
+        ("imagine", "sun", "--generator", tmp_path): "neither config.json",
         ("imagine", "--generator", trained): "nothing to imagine",
         (*flow, "-m", tmp_path / "no-memory"): "no memory in",
         (*flow, "--from-memory"): "no memory here",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from harmonia.cli import main
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator, spell
 from harmonia.generators.pretrained import Pretrained, PretrainedConfig
+from harmonia.modalities import image as pictures
+from harmonia.tasks.canvas import signal_of
+from harmonia.tasks.imagine import Imagination, load
 from harmonia.types import HarmoniaError
 
 diffusers = pytest.importorskip("diffusers")
@@ -72,6 +78,70 @@ def test_texts_draw_what_the_pipeline_draws(stable: Path) -> None:
     assert told == [(step, 3, torch.Size((2, 3, 16, 16))) for step in (1, 2, 3)]
 
 
+def test_the_guidance_is_the_pipelines_own_unless_told(stable: Path) -> None:
+    condition = Condition(1, text=spell(["a red apple"]))
+
+    def draw(guidance: float | None = None, **settings: Any) -> torch.Tensor:
+        ours = Pretrained.load(str(stable), **settings)
+        return ours.sample(condition, steps=2, guidance=guidance, generator=seed())
+
+    own = diffusers.DiffusionPipeline.from_pretrained(stable)(
+        "a red apple", num_inference_steps=2, generator=seed(), height=16, width=16, output_type="np"
+    ).images
+    torch.testing.assert_close(draw(), torch.from_numpy(own).permute(0, 3, 1, 2) * 2 - 1)
+    assert torch.equal(draw(), draw(7.5)) and not torch.equal(draw(), draw(1.0))
+    torch.testing.assert_close(draw(condition=ConditionConfig(code=5)), draw())
+    # the configuration's comes before the pipeline's, what is asked for before both
+    set_to_two = Pretrained.load(str(stable), guidance=2.0)
+    assert torch.equal(set_to_two.sample(condition, steps=2, generator=seed()), draw(2.0))
+    assert torch.equal(set_to_two.sample(condition, steps=2, guidance=1.0, generator=seed()), draw(1.0))
+
+
+def test_imagine_draws_by_the_folder_or_the_name_of_a_pipeline(
+    stable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def imagine(generator: Path | str, *rest: str) -> tuple[int, list[str], str]:
+        argv = ["harmonia", "imagine", *rest, "--generator", str(generator), "-n", "1", "--steps", "2"]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return int(ended.value.code or 0), shown.out.splitlines(), shown.err
+
+    code, files, err = imagine(stable, "a", "red", "apple")
+    assert code == 0, err
+    right = Pretrained.load(str(stable)).sample(
+        Condition(1, text=spell(["a red apple"])), steps=2, generator=seed()
+    )
+    assert (pictures.read(tmp_path / files[0]).array == signal_of(right[0]).array).all()
+    mark = pictures.mark_of(tmp_path / files[0])
+    assert mark is not None and mark.generator == stable.name and len(mark.identity) == 16
+
+    asked: list[str] = []
+
+    def download(name: str, **_: Any) -> str:
+        asked.append(name)
+        if name != "somebody/stable":
+            raise OSError(f"{name} is not a local folder and is not a valid model identifier")
+        return str(stable)
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
+    code, named, err = imagine("somebody/stable", "a", "red", "apple", "--out", "named")
+    assert code == 0 and asked == ["somebody/stable"], err
+    assert (pictures.read(tmp_path / named[0]).array == pictures.read(tmp_path / files[0]).array).all()
+    mark = pictures.mark_of(tmp_path / named[0])
+    assert mark is not None and mark.generator == "somebody/stable"
+    code, _, err = imagine("somebody/else", "apple")
+    assert code == 1 and "cannot load the pipeline 'somebody/else'" in err and len(err.splitlines()) == 1
+    (tmp_path / "runs").mkdir()
+    code, _, err = imagine("runs/model", "apple")
+    assert code == 1 and "there is no generator in runs/model" in err and len(asked) == 2
+    code, _, err = imagine(tmp_path / "runs", "apple")
+    assert code == 1 and "config.json" in err and "model_index.json" in err and len(err.splitlines()) == 1
+
+
 def test_the_state_changes_nothing_until_it_is_trained(stable: Path, tmp_path: Path) -> None:
     ours = Pretrained.load(str(stable), condition=ConditionConfig(code=5, drop=0.0))
     code = torch.randn(2, 5, generator=seed(1))
@@ -132,11 +202,30 @@ def test_a_class_or_nothing_is_what_other_pipelines_draw(tmp_path: Path) -> None
     )  # fmt: skip
     pipeline = diffusers.DiTPipeline(transformer, vae(), diffusers.DDIMScheduler(), id2label={0: "tench"})
     pipeline.save_pretrained(tmp_path / "dit")
+    # as the published ones have it; diffusers reads it and does not write it
+    index = json.loads((tmp_path / "dit" / "model_index.json").read_text())
+    (tmp_path / "dit" / "model_index.json").write_text(json.dumps(index | {"id2label": {"0": "tench, fish"}}))
     of_class = Pretrained.load(str(tmp_path / "dit"))
     found = of_class.sample(Condition(2, label=torch.tensor([3, 7])), steps=2, guidance=2.0, generator=seed())
     assert found.shape == (2, 3, 16, 16)
+    saved = load(tmp_path / "dit", "cpu")
+    assert saved.generator.config.condition.classes == 1000 and saved.facts.labels[:2] == (
+        ("fish", "tench"),
+        ("1",),
+    )
+    wish = Imagination(saved).wish({"text": "a tench"})
+    assert wish.condition.label is not None and wish.condition.label.tolist() == [0]
+    assert not load(tmp_path / "ddpm", "cpu").facts.labels
+    assert Imagination(load(tmp_path / "ddpm", "cpu")).wish({}).condition.parts() == {}
     with pytest.raises(HarmoniaError, match="give every row a label"):
         of_class.sample(Condition(2, label=torch.tensor([3, -1])), steps=1)
+
+
+def test_a_pipeline_that_wants_a_picture_is_refused_in_one_line(stable: Path, tmp_path: Path) -> None:
+    diffusers.StableDiffusionInpaintPipeline.from_pretrained(stable).save_pretrained(tmp_path / "inpaint")
+    saved = load(tmp_path / "inpaint", "cpu")
+    with pytest.raises(HarmoniaError, match="cannot draw this"):
+        saved.generator.sample(Condition(1, text=spell(["a dog"])), steps=1)
 
 
 def test_pickles_and_what_is_no_pipeline_are_refused(stable: Path, tmp_path: Path) -> None:

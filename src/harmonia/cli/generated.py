@@ -13,7 +13,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 generator_option = click.option(
-    "--generator", type=FOLDER, help="Folder of a trained generator (default: the one that ships)."
+    "--generator",
+    type=FOLDER,
+    help="Folder of a trained generator, or folder or hub name of a diffusers pipeline (default: the one "
+    "that ships).",
 )
 coder_option = click.option(
     "--generator", type=FOLDER, required=True, help="Folder of a trained autoencoder, such as a VAE."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -16,11 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
-from harmonia.generators.conditioning import Condition
+from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.types import HarmoniaError
 
 NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 """What ``encode_prompt`` of Stable Diffusion (the first two), XL and 3 gives, as their calls take it."""
+
+INDEX = "model_index.json"
+"""The file that makes a folder one of a pipeline."""
+LONGEST = 1024
+"""Bytes of a text that a pipeline is given; it cuts it itself, after tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,7 @@ class PretrainedConfig(GeneratorConfig):
     ``model``     name on the Hugging Face hub, or folder
     ``revision``  of the hub's model: a branch, tag or commit; "" for the newest
     ``tokens``    places of the prompt that the state goes to, its last ones: padding, in all but long prompts
+    ``guidance``  with which images are drawn unless told otherwise; None for the pipeline's own
     ``shape``     of the images; leave it to ``Pretrained.load``
     ``condition`` ``code``: width of the state, 0 for none; ``drop``: how often it is left out in training
     """
@@ -37,6 +44,7 @@ class PretrainedConfig(GeneratorConfig):
     model: str
     revision: str = ""
     tokens: int = 4
+    guidance: float | None = None
 
 
 class Pretrained(Generator):
@@ -55,7 +63,10 @@ class Pretrained(Generator):
         super().__init__()
         self.config = config
         self.pipeline = _load(config.model, config.revision)
-        self._takes = set(inspect.signature(self.pipeline.__call__).parameters)
+        settings = inspect.signature(self.pipeline.__call__).parameters
+        self._takes = set(settings)
+        own = settings["guidance_scale"].default if "guidance_scale" in settings else None
+        self._guidance: float | None = own if isinstance(own, int | float) else None
         for network in self._networks():
             network.requires_grad_(False).eval()
         self.state: nn.Linear | None = None
@@ -70,10 +81,25 @@ class Pretrained(Generator):
 
     @classmethod
     def load(cls, model: str, **settings: Any) -> Self:
-        """The same with the size of image that the pipeline was trained on; ``settings`` of the config."""
+        """The same with the size of image that the pipeline was trained on; ``settings`` of the config.
+
+        It is told texts or classes if the pipeline is, unless ``condition`` says otherwise.
+        """
         generator = cls(PretrainedConfig(model=model, **settings))
-        generator.config = PretrainedConfig(model=model, **(settings | {"shape": generator._native()}))
+        try:
+            found = {"condition": generator._told_of(), **settings, "shape": generator._native()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise HarmoniaError(f"{model} does not say what it draws: give a pipeline of images") from error
+        generator.config = PretrainedConfig(model=model, **found)
         return generator
+
+    @property
+    def labels(self) -> tuple[tuple[str, ...], ...]:
+        """The words for each class, or its number; none if the pipeline is not told classes."""
+        names: dict[int, list[str]] = {}
+        for name, i in getattr(self.pipeline, "labels", {}).items():
+            names.setdefault(i, []).append(name)
+        return tuple(tuple(names.get(i, [str(i)])) for i in range(self._told_of().classes))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Squared error of the pipeline's own network on the latents, of the kind it was trained with."""
@@ -101,11 +127,13 @@ class Pretrained(Generator):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
         """Draw one image for each row: of its text, its label, or nothing, whichever the pipeline takes.
+
+        ``guidance`` None is that of the configuration, or else the pipeline's own.
 
         A watch is told of every step if the pipeline tells of its own, each time at the cost of decoding.
         """
@@ -113,14 +141,22 @@ class Pretrained(Generator):
         settings: dict[str, Any] = {"generator": generator, "output_type": "np"}
         if steps is not None:
             settings["num_inference_steps"] = steps
-        if "guidance_scale" in self._takes:
+        guidance = self.config.guidance if guidance is None else guidance
+        guidance = self._guidance if guidance is None else guidance
+        if guidance is not None and "guidance_scale" in self._takes:
             settings["guidance_scale"] = guidance
         if {"height", "width"} <= self._takes:
             settings["height"], settings["width"] = self.config.shape[1:]
         if watch is not None and "callback_on_step_end" in self._takes and hasattr(self.pipeline, "vae"):
             settings["callback_on_step_end"] = self._teller(watch)
-        settings |= self._told(condition, guided=guidance > 1)
-        images = torch.from_numpy(self.pipeline(**settings).images).permute(0, 3, 1, 2).float() * 2 - 1
+        settings |= self._told(condition, guided=guidance is not None and guidance > 1)
+        try:
+            drawn = self.pipeline(**settings).images
+        except (AttributeError, TypeError, ValueError) as error:
+            # such as one that is to be given a picture
+            reason = " ".join(str(error).split())[:200]
+            raise HarmoniaError(f"{self.config.model} cannot draw this ({reason}): give another") from error
+        images = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() * 2 - 1
         if images.shape[1:] != self.config.shape:
             shape = tuple(images.shape[1:])
             raise HarmoniaError(f"{self.config.model} draws images of shape {shape}: use Pretrained.load")
@@ -168,11 +204,20 @@ class Pretrained(Generator):
             told["prompt_embeds"] = embeds + F.pad(added, (0, 0, embeds.shape[1] - tokens, 0))
         return told
 
+    def _told_of(self) -> ConditionConfig:
+        """What the pipeline is told."""
+        if "class_labels" in self._takes:
+            own = self._network().config
+            return ConditionConfig(classes=own.get("num_class_embeds") or own.get("num_embeds_ada_norm") or 0)
+        return ConditionConfig(text=LONGEST if "prompt" in self._takes else 0)
+
+    def _network(self) -> Any:
+        """The one that denoises."""
+        return self.pipeline.components.get("unet") or self.pipeline.components.get("transformer")
+
     def _native(self) -> tuple[int, int, int]:
         """Channels, height and width of the images that the pipeline was trained on."""
-        parts = self.pipeline.components
-        network = parts.get("unet") or parts.get("transformer")
-        vae = parts.get("vae")
+        network, vae = self._network(), self.pipeline.components.get("vae")
         factor = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
         size = network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -196,7 +241,22 @@ def _texts(condition: Condition) -> list[str]:
     return [row.decode("utf-8", errors="ignore") for row in rows]
 
 
+def fetched(model: str) -> Path:
+    """The folder of a pipeline: ``model`` itself, or one that is downloaded by that name from the hub.
+
+    HarmoniaError if it cannot be had.
+    """
+    return Path(model) if Path(model).is_dir() else Path(_asked("download", model))
+
+
 def _load(model: str, revision: str) -> Any:
+    pipeline = _asked("from_pretrained", model, revision=revision or None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _asked(what: str, model: str, **settings: Any) -> Any:
+    """What a function of ``DiffusionPipeline`` gives for a model."""
     try:
         import diffusers
     except ModuleNotFoundError as error:
@@ -205,13 +265,9 @@ def _load(model: str, revision: str) -> Any:
         ) from error
     diffusers.utils.logging.disable_progress_bar()
     try:
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(
-            model, revision=revision or None, use_safetensors=True
-        )
+        return getattr(diffusers.DiffusionPipeline, what)(model, use_safetensors=True, **settings)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HarmoniaError(
             f"cannot load the pipeline {model!r} ({reason}): give the name or folder of one with safetensors"
         ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline

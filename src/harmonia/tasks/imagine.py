@@ -18,13 +18,15 @@ from torch import Tensor
 import harmonia.generators
 from harmonia.encoders import load as load_encoders
 from harmonia.encoders import unit
-from harmonia.generators import Condition, Saved, Watch, load_generator, spell
+from harmonia.generators import Condition, Facts, Saved, Watch, load_generator, spell
+from harmonia.generators.pretrained import INDEX, Pretrained, fetched
 from harmonia.modalities import image as pictures
 from harmonia.model import Model
 from harmonia.tasks.canvas import shape_of, tensor_of
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.cues import Media, read_cues
 from harmonia.types import Code, HarmoniaError, Recollection, Signal
+from harmonia.weights import CONFIG
 
 SHIPPED = Path(harmonia.generators.__file__).parent / "mini"
 """The folder of the generator that ships."""
@@ -57,15 +59,37 @@ class Varies(Protocol):
 
 
 def load(folder: str | Path | None = None, device: str = "auto") -> Saved:
-    """A generator by its folder, or the one that ships; HarmoniaError if there is none."""
+    """A generator by its folder, or the one that ships; or a pipeline of diffusers, by folder or hub name.
+
+    HarmoniaError if there is none, or it cannot be read.
+    """
     from harmonia.encoders.tower import place
 
     path = SHIPPED if folder is None else Path(folder).expanduser()
+    # a name on the hub looks like a folder in a folder, of which not even the first is here
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) is not None and not path.parent.is_dir()
+    if named or (path / INDEX).is_file():
+        return _pipeline(str(path), place(device))
     if not path.is_dir():
         raise HarmoniaError(
             f"there is no generator in {path}: `harmonia train` lists recipes that make one, in RUN/model"
         )
+    if not (path / CONFIG).is_file():
+        raise HarmoniaError(
+            f"{path} has neither {CONFIG}, of a generator that `harmonia train` made, nor {INDEX}, of a "
+            "pipeline of diffusers: give the folder of one"
+        )
     return load_generator(path, place(device))
+
+
+def _pipeline(model: str, device: torch.device) -> Saved:
+    folder = fetched(model)
+    generator = Pretrained.load(str(folder))
+    # not before: it needs transformers, and what says which packages are missing comes first
+    from harmonia.encoders.pretrained import digest
+
+    name = folder.resolve().name if str(folder) == model else model
+    return Saved(generator.to(device).eval(), Facts(name, labels=generator.labels), digest(folder))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
