@@ -21,24 +21,35 @@ from torch import Tensor, nn
 from benchmarks.generation import goals, rows_of, systems
 from benchmarks.generation_runs import sheet, timed
 from harmonia.cli import cli
-from harmonia.encoders.trained import load_towers
+from harmonia.encoders import MINI, load
+from harmonia.encoders.trained import load_towers, save_towers
 from harmonia.generators import (
     Batch,
     Condition,
     ConditionConfig,
+    Facts,
     Generator,
     GeneratorConfig,
     Watch,
     save_generator,
+    spell,
 )
 from harmonia.generators.saved import KINDS
+from harmonia.metrics import Codes, text_match
 from harmonia.recipes import prepare
 from harmonia.recipes.generation import GeneratorRun, Stage
 from harmonia.recipes.judge import emoji_records, load_judge
-from harmonia.recipes.pictures import load_pictures
+from harmonia.recipes.pictures import DIGIT_WORDS, load_pictures
 from harmonia.recipes.text_judge import Settings, text_judge
-from harmonia.tasks.evaluate_generator import Real, draw_pictures, evaluate_generator
-from harmonia.types import HarmoniaError
+from harmonia.tasks.evaluate_generator import (
+    Real,
+    codes_of_model,
+    draw_pictures,
+    evaluate_generator,
+    figures,
+)
+from harmonia.tasks.imagine import SHIPPED
+from harmonia.types import HarmoniaError, Signal
 
 SIDE, COUNT = 28, 400
 
@@ -203,6 +214,97 @@ def test_evaluate_command_of_a_generator(
     assert rows["class accuracy"]["value"] > 0.5 and rows["coverage"]["real"] > 0.5
     refused = CliRunner().invoke(cli, args)
     assert refused.exit_code == 2 and "--judge" in refused.output
+
+
+class Written(Spots):
+    """Told the digit's name, in any of the languages of MNIST here."""
+
+    def sample(self, condition: Condition, **given: Any) -> Tensor:
+        """Spots of the class that is named."""
+        assert condition.text is not None
+        known = torch.stack([spell(words.split(), 32) for words in DIGIT_WORDS.values()])
+        named = (known[None] == condition.text[:, None, None]).all(-1).any(1)
+        assert bool(named.any(1).all())
+        return super().sample(Condition(len(condition), label=named.int().argmax(1)), **given)
+
+
+def evaluated(*args: object) -> dict[str, dict[str, Any]]:
+    """The table of the command, by measure."""
+    shown = CliRunner().invoke(cli, ["evaluate", *map(str, args), "--device", "cpu", "--json"])
+    assert shown.exit_code == 0, shown.output
+    return {one["measure"]: one for one in json.loads(shown.output)}
+
+
+def test_an_encoder_measures_and_matches_words(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KINDS, "written", f"{__name__}:Written")
+    config = SpotsConfig(shape=(1, SIDE, SIDE), condition=ConditionConfig(text=32))
+    save_generator(tmp_path / "model", Written(config))
+    asked = (tmp_path / "model", "--dataset", "mnist", "--data", digits, "-n", 100, "--encoder", "mini")
+    rows = evaluated(*asked)
+    image, text = (one for one in load(("mini",), "cpu") if one.modality in ("image", "text"))
+    assert f"FD ({image.name})" in rows and "class accuracy" not in rows
+    by = {name: one["by"] for name, one in rows.items()}
+    assert by.pop("sampler steps") is by.pop("images/s of CPU") is None
+    assert set(by.values()) == {image.name}
+    match = rows["text match"]
+    assert 0 < match["low"] < match["value"] < match["high"] < 100 and 0 < match["real"] < 100
+    english = evaluated(*asked, "--languages", "en")["text match"]
+    # what is drawn for a digit is always the same, so its match is that of ten pictures with their names
+    names = text.encode([Signal("text", name) for name in DIGIT_WORDS["en"].split()])
+    own = text_match(Codes(image).features(spots(torch.arange(10))), torch.from_numpy(names))
+    pictures = load_pictures("mnist", data=digits)
+    assert pictures.label is not None
+    told = pictures.label[torch.randint(len(pictures), (100,), generator=torch.Generator().manual_seed(1))]
+    assert english["value"] == pytest.approx(float(own[told].mean()), rel=1e-4)
+
+
+def test_words_are_matched_only_where_they_are_told_and_read(judged: Path, digits: Path) -> None:
+    pictures = load_pictures("mnist", data=digits)
+    image, text = (one for one in load(("mini",), "cpu") if one.modality in ("image", "text"))
+    told = ["one"] * 40
+    for network, words, there in (
+        (Codes(image, text), told, True),
+        (Codes(image, text), None, False),
+        (Codes(image), told, False),
+        (load_judge(judged), told, False),
+    ):
+        found = figures(pictures.x[:40], Real(pictures.x[40:100], network), words=words, draws=2)
+        assert ("text match" in found) is there
+    with pytest.raises(HarmoniaError, match="stands alone"):
+        Codes(image).words(told)
+
+
+def test_models_that_see_no_pictures_measure_none(tmp_path: Path) -> None:
+    assert codes_of_model("descriptors").reader is None
+    towers = load_towers(MINI)
+    save_towers(tmp_path / "text", {"text": towers.towers["text"]})
+    with pytest.raises(HarmoniaError, match="sees no pictures"):
+        codes_of_model(str(tmp_path / "text"), "cpu")
+
+
+def test_the_shipped_generator_is_evaluated(tmp_path: Path) -> None:
+    write_emoji(tmp_path, 40)
+    judge = prepare("judge", tmp_path, {"dataset": "emoji", "steps": "3", "batch": "16", "device": "cpu"})
+    folder = judge.train(tmp_path / "judge").model
+    asked = [SHIPPED, "--dataset", "emoji", "--data", tmp_path, "-n", 10]
+    rows = evaluated(*asked, "--judge", folder)
+    assert rows["sampler steps"]["value"] == 20 and rows["KD"]["low"] < rows["KD"]["high"]
+    refused = CliRunner().invoke(cli, ["evaluate", *map(str, asked), "--encoder", "mini"])
+    assert refused.exit_code == 1 and "cannot judge it" in str(refused.exception)
+    both = CliRunner().invoke(cli, ["evaluate", str(SHIPPED), "--judge", str(folder), "--encoder", "mini"])
+    assert both.exit_code == 2 and "--encoder" in both.output
+
+
+def test_codes_of_another_space_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_emoji(tmp_path, 40)
+    monkeypatch.setitem(KINDS, "spots", f"{__name__}:Spots")
+    config = SpotsConfig(shape=(3, 32, 32), condition=ConditionConfig(code=128))
+    save_generator(tmp_path / "model", Spots(config), facts=Facts("spots", "another"))
+    asked = ["evaluate", tmp_path / "model", "--dataset", "emoji", "--data", tmp_path, "--encoder", "mini"]
+    refused = CliRunner().invoke(cli, list(map(str, asked)))
+    assert refused.exit_code == 1 and "mini does not make" in str(refused.exception)
 
 
 def write_emoji(folder: Path, count: int) -> None:

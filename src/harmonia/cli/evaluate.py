@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harmonia.cli.common import json_option, print_json
+
+if TYPE_CHECKING:
+    from harmonia.generators import Saved
+    from harmonia.metrics import Features
+    from harmonia.recipes.pictures import Pictures
 
 
 @click.command("evaluate")
@@ -35,6 +41,12 @@ from harmonia.cli.common import json_option, print_json
     help="Of a generator, in place of --judge: the TorchScript file of Inception-v3.",
 )
 @click.option(
+    "--encoder",
+    help="Of a generator, in place of --judge: mini, the folder of a trained model, or a pretrained one's "
+    "hub name or folder, such as a CLIP.",
+)
+@click.option("--languages", default="", help="Of the words told, such as en,de (default: all there are).")
+@click.option(
     "-n", "--count", type=click.IntRange(10), default=5000, show_default=True, help="Pictures drawn."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
@@ -48,6 +60,8 @@ def command(
     noise: Sequence[float],
     judge: Path | None,
     inception: Path | None,
+    encoder: str | None,
+    languages: str,
     count: int,
     device: str,
     as_json: bool,
@@ -58,13 +72,22 @@ def command(
     of modalities that share a space is scored in both directions: Recall@1/5/10, NDCG and mAP.
 
     Of a generator, the pictures that it draws are compared with those of the dataset's training part, in the
-    features of --judge or --inception: Frechet and kernel distance, precision, recall, density, coverage; a
-    judge also tells how often the class is the one asked for. Beside them stand real pictures, drawn again.
+    features of --judge, --inception or --encoder: Frechet and kernel distance, precision, recall, density,
+    coverage; a judge also tells how often the class is the one asked for, an encoder that reads how well
+    pictures match the words told (x100). Beside each figure stand its 95 % interval, the figure of real
+    pictures drawn again, and the network it is by.
     """
     from harmonia.generators import is_generator
 
     if is_generator(Path(model)):
-        rows = _generator(Path(model), dataset, data, judge, inception, count, device)
+        if sum(one is not None for one in (judge, inception, encoder)) != 1:
+            raise click.UsageError(
+                "a generator is measured by one of --judge, a folder from `harmonia train judge`, "
+                "--inception and --encoder"
+            )
+        network = _network(judge, inception, encoder, device)
+        spoken = tuple(one.strip() for one in languages.split(",") if one.strip())
+        rows = _generator(Path(model), dataset, data, network, spoken, count, device)
     else:
         from harmonia.tasks.evaluate import evaluate
 
@@ -90,43 +113,72 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _network(judge: Path | None, inception: Path | None, encoder: str | None, device: str) -> Features:
+    """What pictures are compared in."""
+    from harmonia.metrics import Inception
+    from harmonia.recipes.judge import load_judge
+    from harmonia.tasks.evaluate_generator import codes_of_model
+
+    if judge is not None:
+        return load_judge(judge)
+    return codes_of_model(encoder, device) if encoder is not None else Inception(str(inception))
+
+
 def _generator(
     model: Path,
     dataset: str,
     data: Path | None,
-    judge: Path | None,
-    inception: Path | None,
+    network: Features,
+    languages: tuple[str, ...],
     count: int,
     device: str,
 ) -> list[dict[str, Any]]:
     """The table of a generator: what it draws for the conditions of training pictures drawn at random."""
     from harmonia.encoders.tower import place
     from harmonia.generators import load_generator
-    from harmonia.metrics import Inception
-    from harmonia.recipes.judge import load_judge
+    from harmonia.recipes.judge import Judge
     from harmonia.recipes.pictures import load_pictures
     from harmonia.tasks.evaluate_generator import Real, evaluate_generator
-    from harmonia.types import HarmoniaError
 
-    if (judge is None) == (inception is None):
-        raise click.UsageError(
-            "a generator is measured by --judge, a folder from `harmonia train judge`, or by --inception"
-        )
-    where = place(device)
-    generator = load_generator(model, where).generator
-    config = generator.config.condition
+    saved = load_generator(model, place(device))
+    config = saved.generator.config.condition
+    kinds = {"label": config.classes, "text": config.text, "code": config.code}
+    keep = tuple(name for name, width in kinds.items() if width)
+    pictures = load_pictures(
+        dataset, resolution=saved.generator.config.shape[1], data=data, keep=keep, languages=languages
+    )
     if config.code or config.features:
-        raise HarmoniaError(
-            f"{model} is told codes, which no dataset has: harmonia.tasks measures it from Python"
-        )
-    keep = tuple(name for name, width in (("label", config.classes), ("text", config.text)) if width)
-    pictures = load_pictures(dataset, resolution=generator.config.shape[1], data=data, keep=keep)
-    real = Real(pictures.x, load_judge(judge) if judge else Inception(str(inception)))
+        pictures = _coded(pictures, model, saved, network)
+    # one text of each picture, in turn of all the languages, so that it is known which was told
+    texts = [several[i % len(several)] for i, several in enumerate(pictures.texts)] if config.text else None
+    if texts is not None:
+        pictures = replace(pictures, texts=tuple((one,) for one in texts))
+    real = Real(pictures.x, network)
     asked = real.again(count, seed=1)
+    classified = isinstance(network, Judge) and pictures.label is not None
     return evaluate_generator(
-        generator,
+        saved.generator,
         pictures.condition(asked),
         real,
-        labels=pictures.label[asked] if pictures.label is not None and judge and keep else None,
-        real_labels=pictures.label if judge else None,
+        labels=pictures.label[asked] if pictures.label is not None and classified and keep else None,
+        real_labels=pictures.label if classified else None,
+        words=None if texts is None else [texts[row] for row in asked.tolist()],
+        real_words=texts,
     )
+
+
+def _coded(pictures: Pictures, model: Path, saved: Saved, network: Features) -> Pictures:
+    """Pictures with the codes of mini that stand for them, for a generator that is told those."""
+    from harmonia.encoders import load
+    from harmonia.metrics import Codes
+    from harmonia.recipes.imagine import codes_of
+    from harmonia.types import HarmoniaError
+
+    image = next(one for one in load(("mini",), "cpu") if one.modality == "image")
+    if saved.generator.config.condition.features or saved.facts.space != image.space:
+        raise HarmoniaError(
+            f"{model} is told codes that mini does not make: harmonia.tasks measures it from Python"
+        )
+    if isinstance(network, Codes) and network.encoder.name == image.name:
+        raise HarmoniaError(f"{model} is told codes of {image.name}, which cannot judge it: take another")
+    return replace(pictures, codes=codes_of(image, pictures.x)[:, None])

@@ -92,15 +92,25 @@ class Reader(Protocol):
 class Codes:
     """An image encoder's codes as features: CLIP (Kynkaanniemi et al. 2023), or one of the project's own.
 
-    Example: ``Codes(encoders.load(("FOLDER",))[1])``.
+    ``reader`` is the text encoder of the same space, if there is one: words then have codes to match pictures
+    with. Example: ``Codes(encoders.load(("FOLDER",))[1])``.
     """
 
     encoder: Reader
+    reader: Reader | None = None
 
     @property
     def name(self) -> str:
-        """That of the encoder."""
+        """That of the image encoder."""
         return self.encoder.name
+
+    def words(self, texts: Sequence[str]) -> Tensor:
+        """The code of each text, (n, d); HarmoniaError without a ``reader``."""
+        if self.reader is None:
+            raise HarmoniaError(f"{self.name} stands alone: name a model that reads words, too")
+        signals = [Signal("text", text) for text in texts]
+        parts = [self.reader.encode(signals[rows]) for rows in row_blocks(len(signals), BATCH)]
+        return torch.from_numpy(np.concatenate(parts))
 
     def features(self, x: Tensor) -> Tensor:
         """The code of each picture; grey ones are shown as RGB."""

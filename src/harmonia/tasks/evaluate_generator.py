@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harmonia import encoders
+from harmonia.encoders import ImageDescriptor
 from harmonia.generators import Condition, Generator
 from harmonia.metrics import (
     Classifies,
+    Codes,
     Features,
     Interval,
     Moments,
@@ -30,6 +33,7 @@ from harmonia.metrics import (
     kernel_interval,
     moments,
     precision_recall,
+    text_match,
 )
 from harmonia.types import HarmoniaError
 
@@ -107,11 +111,37 @@ def draw_pictures(
     return Drawn(torch.cat(parts), max(counted), seconds)
 
 
-def figures(x: Tensor, real: Real, labels: Tensor | None = None, *, draws: int = 200) -> dict[str, Figure]:
+def codes_of_model(name: str, device: str = "auto") -> Codes:
+    """The codes of a model's pictures, and of its words where it reads any, as features.
+
+    Args:
+        name: as ``encoders.load`` takes it: mini, a trained model's folder, a CLIP's name or folder, ...
+        device: where it runs.
+
+    Raises:
+        HarmoniaError: it cannot be loaded, or sees no pictures.
+    """
+    found = encoders.load((name,), device)
+    image = next(one for one in found if one.modality == "image")
+    if isinstance(image, ImageDescriptor) and name != "descriptors":
+        raise HarmoniaError(f"the model {name!r} sees no pictures: name one that has a tower for them")
+    text = next((one for one in found if one.modality == "text" and one.space == image.space), None)
+    return Codes(image, text)
+
+
+def figures(
+    x: Tensor,
+    real: Real,
+    labels: Tensor | None = None,
+    *,
+    words: Sequence[str] | None = None,
+    draws: int = 200,
+) -> dict[str, Figure]:
     """Every measure of pictures x uint8 (n, c, h, w) against real ones, by name.
 
-    ``labels`` (n,) are the classes that were asked for, where the features come from a classifier of them.
-    Precision, recall, density and coverage are of as many real pictures as generated ones, at most.
+    ``labels`` (n,) are the classes that were asked for, where the features come from a classifier of them;
+    ``words`` (n,) the texts that were, where they are codes of a model that reads. Precision, recall, density
+    and coverage are of as many real pictures as generated ones, at most.
     """
     if len(x) < 10:
         raise HarmoniaError(f"{len(x)} pictures say nothing about a generator: draw 10 at least, better 5000")
@@ -136,6 +166,8 @@ def figures(x: Tensor, real: Real, labels: Tensor | None = None, *, draws: int =
         found["Inception Score"] = Figure.of(inception_interval(p, draws=draws))
         if labels is not None:
             found["class accuracy"] = Figure.of(bootstrap(class_accuracy(p, labels)))
+    if isinstance(network, Codes) and network.reader is not None and words is not None:
+        found["text match"] = Figure.of(bootstrap(text_match(y, network.words(words))))
     return found
 
 
@@ -146,11 +178,15 @@ def evaluate_generator(
     *,
     labels: Tensor | None = None,
     real_labels: Tensor | None = None,
+    words: Sequence[str] | None = None,
+    real_words: Sequence[str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """A table: every measure of what is drawn for ``condition``, and the same of real pictures drawn again.
+
+    ``by`` is the network that a measure was taken with; figures by two of them do not compare.
 
     Args:
         generator: what draws.
@@ -158,25 +194,34 @@ def evaluate_generator(
         real: the pictures that it learned, in the features of a judge that has not guided it.
         labels: (n,) the classes that ``condition`` asks for.
         real_labels: those of the real pictures.
+        words: (n,) the texts that ``condition`` tells.
+        real_words: one text of each real picture.
         steps: of the sampler; ``guidance`` of it; None for the method's own.
         seed: of the noise.
     """
     drawn = draw_pictures(generator, condition, steps=steps, guidance=guidance, seed=seed)
     rows = real.again(len(condition), seed)
-    ours = figures(drawn.x, real, labels)
-    floor = figures(real.x[rows], real, None if real_labels is None else real_labels[rows], draws=2)
+    ours = figures(drawn.x, real, labels, words=words)
+    floor = figures(
+        real.x[rows],
+        real,
+        None if real_labels is None else real_labels[rows],
+        words=None if real_words is None else [real_words[row] for row in rows.tolist()],
+        draws=2,
+    )
     speed = len(condition) / max(drawn.seconds, 1e-9)
-    table = [_row("sampler steps", Figure(drawn.steps), None), _row("images/s of CPU", Figure(speed), None)]
-    return table + [_row(name, figure, floor.get(name)) for name, figure in ours.items()]
+    table = [_row("sampler steps", Figure(drawn.steps)), _row("images/s of CPU", Figure(speed))]
+    return table + [_row(name, one, floor.get(name), real.network.name) for name, one in ours.items()]
 
 
-def _row(measure: str, ours: Figure, real: Figure | None) -> dict[str, Any]:
+def _row(measure: str, ours: Figure, real: Figure | None = None, by: str | None = None) -> dict[str, Any]:
     return {
         "measure": measure,
         "value": ours.value,
         "low": ours.low,
         "high": ours.high,
         "real": real.value if real else None,
+        "by": by,
     }
 
 
