@@ -31,6 +31,7 @@ from harmonia.generators import (
     Generator,
     GeneratorConfig,
     Watch,
+    load_generator,
     save_generator,
     spell,
 )
@@ -286,11 +287,12 @@ def test_models_that_see_no_pictures_measure_none(tmp_path: Path) -> None:
 
 def test_the_shipped_generator_is_evaluated(tmp_path: Path) -> None:
     write_emoji(tmp_path, 40)
-    judge = prepare("judge", tmp_path, {"dataset": "emoji", "steps": "3", "batch": "16", "device": "cpu"})
-    folder = judge.train(tmp_path / "judge").model
+    shipped = load_generator(SHIPPED).generator.config
+    changes = {"dataset": "emoji", "resolution": str(shipped.shape[1]), "steps": "3", "batch": "16"}
+    folder = prepare("judge", tmp_path, changes | {"device": "cpu"}).train(tmp_path / "judge").model
     asked = [SHIPPED, "--dataset", "emoji", "--data", tmp_path, "-n", 10]
     rows = evaluated(*asked, "--judge", folder)
-    assert rows["sampler steps"]["value"] == 20 and rows["KD"]["low"] < rows["KD"]["high"]
+    assert rows["sampler steps"]["value"] == shipped.steps and rows["KD"]["low"] < rows["KD"]["high"]
     refused = CliRunner().invoke(cli, ["evaluate", *map(str, asked), "--encoder", "mini"])
     assert refused.exit_code == 1 and "cannot judge it" in str(refused.exception)
     both = CliRunner().invoke(cli, ["evaluate", str(SHIPPED), "--judge", str(folder), "--encoder", "mini"])
