@@ -14,7 +14,9 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,9 @@ from torch import Tensor
 from benchmarks.common import REPOSITORY, Row, data_folder, report, row
 from harmonia.data.records import signal_of
 from harmonia.encoders.trained import Trained, load_towers
-from harmonia.generators import Condition, Saved
+from harmonia.generators import Condition
+from harmonia.generators.diffusion import Diffusion
+from harmonia.generators.guidance import by_encoder
 from harmonia.metrics import bootstrap, bytes_of, text_match
 from harmonia.modalities import image as pictures
 from harmonia.recipes import prepare
@@ -34,6 +38,7 @@ from harmonia.tasks.imagine import SHIPPED, Given, Imagination, Wish, load
 from harmonia.types import Record, Signal
 
 GOAL = 3.2
+SIGHT = 20.0
 TOGETHER = 16
 
 
@@ -95,14 +100,19 @@ def _tags(record: Record) -> list[str]:
     return [str(tag) for tag in record.metadata["tags"]]
 
 
-def drawn(saved: Saved, wishes: Sequence[Wish]) -> Tensor:
+def drawn(imagination: Imagination, wishes: Sequence[Wish], sight: float = 0.0) -> Tensor:
     """One picture for each wish, (n, 3, h, w); the same noise for the same place in the list."""
+    model = imagination.saved.generator
     codes = [wish.condition.code for wish in wishes if wish.condition.code is not None]
-    parts = torch.cat(codes).split(TOGETHER)
-    random = torch.Generator().manual_seed(0)
-    return torch.cat(
-        [saved.generator.sample(Condition(len(c), code=c), guidance=2.0, generator=random) for c in parts]
-    )
+    random, found = torch.Generator().manual_seed(0), []
+    for part in torch.cat(codes).split(TOGETHER):
+        more: dict[str, Any] = {}
+        if sight and isinstance(model, Diffusion):
+            eye = imagination.eye()
+            more["guide"] = partial(by_encoder, path=model.path, encode=eye, goal=part, scale=sight)
+        told = Condition(len(part), code=part)
+        found.append(model.sample(told, guidance=2.0, generator=random, **more))
+    return torch.cat(found)
 
 
 def compare(
@@ -119,8 +129,8 @@ def compare(
     )
     first = [wish.found.records[0].record.metadata["name"] if wish.found else None for wish in settled]
     right = [name == str(place) for name, place in zip(first, some, strict=True)]
-    saved = imagination.saved
-    before, after = (judge.match(drawn(saved, wishes), names) for wishes in (raw, settled))
+    before, after = (judge.match(drawn(imagination, wishes), names) for wishes in (raw, settled))
+    sighted = float(judge.match(drawn(imagination, settled, SIGHT), names).mean())
     gain = (after - before).double().numpy()
     low = bootstrap(gain).low
     return [
@@ -129,6 +139,7 @@ def compare(
         row(f"{what}: text match, settled", float(after.mean()), "x100", "raw cue", float(before.mean())),
         row(f"{what}: more than the raw cue", float(gain.mean()), "points", goal=(">=", GOAL)),
         row(f"{what}: the same, lower end of its 95 % interval", low, "points"),
+        row(f"{what}: text match, sight {SIGHT:g}", sighted, "x100", "settled alone", float(after.mean())),
     ]
 
 

@@ -22,6 +22,7 @@ from harmonia.generators.autoencoder import VAE, VAEConfig
 from harmonia.generators.diffusion import Diffusion, DiffusionConfig
 from harmonia.generators.matching import MatchingConfig
 from harmonia.generators.unclip import Unclip, UnclipConfig
+from harmonia.metrics import bytes_of
 from harmonia.modalities import image as pictures
 from harmonia.recipes.pictures import DIGIT_WORDS
 from harmonia.tasks.canvas import read_known, signal_of, tensor_of
@@ -213,6 +214,35 @@ def test_variations_are_drawn_from_the_code_of_a_picture(
     assert code == 0 and "from the cue itself" in err and len(files) == 3
     assert max(distance(file, "leaf") for file in files) < min(distance(file, "sea") for file in files)
     assert not torch.equal(pixels(files[0]), pixels(files[1]))
+
+
+def test_what_the_encoder_sees_guides_what_is_drawn(
+    harmonia: Cli, collection: Collection, trained: Path
+) -> None:
+    imagination = Imagination(load(trained, "cpu"), collection, "cpu")
+    leaf, eye = Signal("image", np.asarray(emoji("leaf"))), imagination.eye()
+    wish = imagination.wish({"image": [leaf]}, False)
+    assert wish.condition.code is not None
+    seen = []
+    for sight in (0.0, 30.0):
+        sampling = Sampling(4, 5, 1.0, 0, sight, eye)
+        x = torch.cat(list(draw(imagination.saved, wish.condition, sampling)))
+        codes = codes_of(imagination, x)
+        with torch.no_grad():  # of pixels that are no whole numbers, made larger in another way
+            assert float(torch.cosine_similarity(eye(x), codes).min()) > 0.98
+        seen.append(float((codes @ wish.condition.code.T).mean()))
+    assert seen[1] > seen[0] + 0.02
+    options = ("leaf", "--from-cue", "-n", "1", "--steps", "2", "--generator", trained)
+    plain, guided = (harmonia("imagine", *options, *more) for more in ((), ("--sight", "30", "--out", "b")))
+    assert plain[0] == guided[0] == 0
+    assert not torch.equal(*(pixels(Path(run[1].splitlines()[0])) for run in (plain, guided)))
+
+
+def codes_of(imagination: Imagination, x: Tensor) -> Tensor:
+    """Codes of pictures as the encoder of the generator's space gives them for files."""
+    encoder = next(e for e in imagination._model.encoders if e.modality == "image")
+    arrays = bytes_of(x).permute(0, 2, 3, 1).contiguous().numpy()
+    return torch.from_numpy(encoder.encode([Signal("image", one) for one in arrays]))
 
 
 def test_a_generator_that_reads_pictures_itself_varies_them(

@@ -33,6 +33,10 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     type=click.FloatRange(0),
     help="How far the cue is exaggerated, 1 for not at all (default: the generator's own).",
 )
+@click.option(
+    "--sight", type=click.FloatRange(0), default=0.0, metavar="SCALE",
+    help="Also guide each step to what the image encoder sees as the cue: 10 to 30; slower.",
+)  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Of the sampler (default: the generator's own).")
 @click.option("-n", "number", type=click.IntRange(1), default=8, show_default=True, help="How many pictures.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
@@ -50,9 +54,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def command(
     memory: Path | None, cue: tuple[str, ...], image: tuple[Path, ...], audio: tuple[Path, ...],
     video: tuple[Path, ...], to: str, from_memory: bool | None, generator: Path | None,
-    guidance: float | None, steps: int | None, number: int, seed: int, out: Path, preview: Path | None,
-    between: tuple[str, str] | None, vary: Path | None, complete: Path | None, mask: Path | None,
-    like: Path | None, strength: float, device: str,
+    guidance: float | None, sight: float, steps: int | None, number: int, seed: int, out: Path,
+    preview: Path | None, between: tuple[str, str] | None, vary: Path | None, complete: Path | None,
+    mask: Path | None, like: Path | None, strength: float, device: str,
 ) -> None:  # fmt: skip
     """Generate pictures from words, media, or what the memory makes of them.
 
@@ -87,8 +91,9 @@ def command(
         given["image"] = tuple(file for file in (complete, like) if file)
     wish = imagination.between(*between, number) if between else imagination.wish(given, from_memory)
     click.echo(wish.how, err=True)
+    eye = imagination.eye() if sight else None
     drawn = draw_into(
-        out, saved, wish, Sampling(number, steps, guidance, seed), preview=preview,
+        out, saved, wish, Sampling(number, steps, guidance, seed, sight, eye), preview=preview,
         complete=complete, mask=mask, like=like, strength=strength, progress=True,
     )  # fmt: skip
     for file in drawn.files:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from harmonia.generators import Condition, Generator, Saved, Watch
-from harmonia.generators.diffusion import Diffusion
+from harmonia.generators.diffusion import Diffusion, Guide
 from harmonia.generators.glide import Glide
-from harmonia.generators.guidance import keep
-from harmonia.generators.samplers import DDIM
+from harmonia.generators.guidance import by_encoder, keep
+from harmonia.generators.samplers import DDIM, Predict
 from harmonia.modalities import image as pictures
 from harmonia.modalities.generated import Mark
 from harmonia.tasks.canvas import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid
@@ -29,12 +31,18 @@ PREVIEWS = 10
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How many pictures, in how many steps, how near to the cue (None: the generator's own), which seed."""
+    """How many pictures, in how many steps, how near to the cue (None: the generator's own), which seed.
+
+    ``eye`` gives codes (n, d) of samples (n, c, h, w) in [-1, 1]; with a ``sight`` above 0 every step is also
+    guided to where they are like the code that was asked for (`guidance.by_encoder`).
+    """
 
     n: int = 8
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
+    sight: float = 0.0
+    eye: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -123,6 +131,9 @@ def draw(
     (from one memory to another): each from the same random numbers, so that only the condition changes.
     """
     _check(saved.generator, start or Start())
+    if sampling.sight and not (isinstance(saved.generator, Diffusion) and condition.code is not None):
+        kind = type(saved.generator).__name__
+        raise HarmoniaError(f"an encoder guides diffusion models that are told codes, not this {kind}")
     n, series = sampling.n, len(condition) > 1
     if series and len(condition) != n:
         raise HarmoniaError(f"there are {len(condition)} conditions for {n} pictures")
@@ -147,33 +158,39 @@ def _sample(
     saved: Saved, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
 ) -> Tensor:
     model = saved.generator
-    own = {} if s.guidance is None else {"guidance": s.guidance}
+    own: dict[str, Any] = {} if s.guidance is None else {"guidance": s.guidance}
     if isinstance(model, Glide) and start.known is not None:
         # it was trained to be told the rest
         known = torch.cat([start.known.x, start.known.mask[None].float()])
         told = replace(told, image=known.to(model.device).expand(len(told), -1, -1, -1))
-    elif start.known is not None or start.sketch is not None:
-        return _begun(model, told, s, start, random, watch)
+    elif isinstance(model, Diffusion):
+        return _diffused(model, told, s, start, random, watch)
     if isinstance(model, Varies) and told.image is not None:
         return model.variations(told.image, steps=s.steps, generator=random, watch=watch, **own)
     return model.sample(told, steps=s.steps, generator=random, watch=watch, **own)
 
 
-def _begun(
-    model: Generator, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
+def _diffused(
+    model: Diffusion, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
 ) -> Tensor:
-    """From a sketch, or around what is known."""
-    assert isinstance(model, Diffusion)
+    """From noise, from a sketch, or around what is known; by the eye, if there is one."""
+    more: dict[str, Any] = {}
+    guides: list[Guide] = []
+    if s.sight and s.eye is not None and told.code is not None:
+        guides.append(partial(by_encoder, path=model.path, encode=s.eye, goal=told.code, scale=s.sight))
     if start.sketch is not None:
-        begin = start.sketch.to(model.device).expand(len(told), -1, -1, -1)
-        return model.sample(
-            told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch,
-            begin=begin, start=start.strength,
-        )  # fmt: skip
-    assert start.known is not None
-    x, mask = start.known.x.to(model.device), start.known.mask.to(model.device)
-    return model.sample(
-        told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch,
+        more = {"begin": start.sketch.to(model.device).expand(len(told), -1, -1, -1), "start": start.strength}
+    elif start.known is not None:
+        x, mask = start.known.x.to(model.device), start.known.mask.to(model.device)
+        guides.append(partial(keep, path=model.path, known=x, mask=mask))
         # new noise in every step: what is known then reaches what is drawn, and ends as it is
-        sampler=DDIM(eta=1.0), guide=lambda predict: keep(predict, model.path, x, mask),
-    )  # fmt: skip
+        more = {"sampler": DDIM(eta=1.0)}
+
+    def guide(predict: Predict) -> Predict:
+        for one in guides:
+            predict = one(predict)
+        return predict
+
+    return model.sample(
+        told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch, guide=guide, **more
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 import harmonia.generators
 from harmonia.encoders import load as load_encoders
 from harmonia.encoders import unit
+from harmonia.encoders.across import Across
+from harmonia.encoders.grid import ImageTower
+from harmonia.encoders.trained import TrainedEncoder
 from harmonia.generators import Condition, Facts, Saved, Watch, load_generator, spell
 from harmonia.generators.pretrained import INDEX, Pretrained, fetched
 from harmonia.modalities import image as pictures
@@ -245,6 +249,25 @@ class Imagination:
             return None
         signal = several[0] if isinstance(several[0], Signal) else pictures.read(several[0])
         return tensor_of(signal, shape_of(model))[None]
+
+    def eye(self) -> Callable[[Tensor], Tensor]:
+        """Codes (n, d) of samples (n, c, h, w) in [-1, 1], by the image tower of the generator's space.
+
+        Gradients go through it, so that it can guide what is drawn. HarmoniaError if it is none of ours.
+        """
+        own = (e.encoder if isinstance(e, Across) else e for e in self._model.encoders)
+        encoder = next((e for e in own if e.modality == "image"), None)
+        if not (isinstance(encoder, TrainedEncoder) and isinstance(encoder.tower, ImageTower)):
+            raise HarmoniaError("the codes of this generator are of no image tower of Harmonia, to guide by")
+        tower = encoder.tower
+        side, channels = tower.config.resolution, tower.config.channels
+
+        def encode(x: Tensor) -> Tensor:
+            pixels = F.interpolate((x + 1) * 127.5, (side, side), mode="bilinear", antialias=True)
+            codes: Tensor = tower(pixels.expand(-1, channels, -1, -1))
+            return codes
+
+        return encode
 
     @cached_property
     def _model(self) -> Model:
