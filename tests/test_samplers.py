@@ -150,7 +150,7 @@ def test_the_reverse_step_without_abar_collapses() -> None:
     assert ratio(beta.sqrt(), 0 * added) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["vp-cosine", "cond-ot", "edm"])
+@pytest.mark.parametrize("name", ["vp-linear", "vp-cosine", "cond-ot", "edm"])
 def test_a_mixture_gets_its_shares_means_and_spread(name: str) -> None:
     path = PATHS[name]
     means, shares, sd = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.3, 0.7]).double(), 0.2
@@ -159,9 +159,10 @@ def test_a_mixture_gets_its_shares_means_and_spread(name: str) -> None:
     noise = torch.special.ndtri(even)[
         :, None
     ]  # the flow is monotone, so quantiles of noise give those of data
+    steps = 300 if name == "vp-linear" else 100  # its last step is a large one
     for kind, sampler in SAMPLERS.items():
         draw = torch.Generator().manual_seed(0)
-        x = sampler.run(mixture(path, means, shares, sd), path, noise, 100, generator=draw)
+        x = sampler.run(mixture(path, means, shares, sd), path, noise, steps, generator=draw)
         high = x[:, 0] > 0
         slack = 0.03 if kind == "ancestral" else 0.015
         assert float(high.double().mean()) == pytest.approx(0.7, abs=slack), kind
