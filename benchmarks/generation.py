@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.common import REPOSITORY, Row, data_folder, row, write
 from benchmarks.generation_judges import BUDGET, REAL, Measure, Plan
-from benchmarks.generation_runs import work
+from benchmarks.generation_runs import overview, work
 from harmonia.recipes import RECIPES, recipe, settings_of
 from harmonia.types import HarmoniaError
 
@@ -200,6 +200,7 @@ def main() -> None:
         failed = run_all(names, plan, args.jobs, args.measure)
     table = collected(plan, judged)
     show(table, title(plan, judged))
+    overview(plan.home, list(table))
     rows = goals(table) if args.dataset == "mnist" and not args.quick else []
     for one in rows:
         print(

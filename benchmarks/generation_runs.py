@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ from harmonia.types import HarmoniaError
 
 CLASSES, TIMES = 10, 8
 """Lines and columns of a sheet."""
+NAMED = 120
+"""Pixels for the names of systems."""
 WARM, TIMED = 4, 8
 """Steps before the timed ones, and those."""
 LAYERS = ("layers.2", "layers.5", "layers.8")
@@ -198,3 +201,20 @@ def sheet(x: Tensor, file: Path) -> None:
     lines = x.view(-1, TIMES, *x.shape[1:]).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()
     image = Image.fromarray(lines[:, :, 0] if lines.shape[2] == 1 else lines)
     image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST).save(file)
+
+
+def overview(home: Path, names: Sequence[str]) -> None:
+    """``all.png``: of every system's sheet the first column, as a line beside its name."""
+    sheets = {name: home / f"{name}.png" for name in names}
+    lines = {name: Image.open(file).convert("RGB") for name, file in sheets.items() if file.exists()}
+    if not lines:
+        return
+    side = max(image.width for image in lines.values()) // TIMES
+    whole = Image.new("RGB", (NAMED + CLASSES * side, len(lines) * side), "white")
+    pen = ImageDraw.Draw(whole)
+    for row, (name, image) in enumerate(lines.items()):
+        pen.text((4, row * side + side // 2 - 6), name, fill="black", font_size=12)
+        for column in range(CLASSES):
+            cell = image.crop((0, column * side, side, (column + 1) * side))
+            whole.paste(cell, (NAMED + column * side, row * side))
+    whole.save(home / "all.png")

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.generation import goals, rows_of, systems
-from benchmarks.generation_runs import sheet, timed
+from benchmarks.generation_runs import overview, sheet, timed
 from harmonia.cli import cli
 from harmonia.encoders import MINI, load
 from harmonia.encoders.trained import load_towers, save_towers
@@ -384,6 +384,10 @@ def test_stages_are_timed_and_sheets_are_drawn(digits: Path, tmp_path: Path) -> 
     costs, fixed = timed(GeneratorRun("spots", model, stages, facts=None, card=""))  # type: ignore[arg-type]
     assert set(costs) == {"level", "late"} and all(0 < cost < 1 for cost in costs.values()) and fixed >= 0
     sheet(spots(torch.arange(80) // 8), tmp_path / "sheet.png")
+    overview(tmp_path, ["vae", "sheet"])
+    line = np.asarray(Image.open(tmp_path / "all.png"))
+    assert line.shape == (2 * SIDE, 120 + 10 * 2 * SIDE, 3)
+    assert (line[8 : 8 + 40, 122 : 122 + 2 * SIDE, 0] > 0).any() and line[:, :120].min() < 100
     image = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert image.shape == (10 * SIDE * 2, 8 * SIDE * 2)
     line = image[2 * SIDE : 4 * SIDE, : 2 * SIDE]
