@@ -333,3 +333,30 @@ def test_heun_of_edm_is_diffusers_step_for_step() -> None:
         seen.append(x)
         x = scheduler.step(network(x, time(sigmas[i])), t, x, return_dict=False)[0]
     same(ours(Heun(), path, "epsilon", noise, 8), [*seen, x], 1e-4)
+
+
+def test_a_run_is_that_of_a_diffusers_pipeline() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    network = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16),
+        norm_num_groups=4, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    ).eval()  # fmt: skip
+    scheduler = diffusers.DDIMScheduler(timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
+    pipeline = diffusers.DDIMPipeline(network, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        batch_size=2, generator=torch.Generator().manual_seed(0), num_inference_steps=10, output_type="np"
+    ).images  # fmt: skip
+    path = VPLinear()
+
+    def predict(x: Tensor, t: Tensor) -> Prediction:
+        step = round(float(t) * path.T) - 1
+        return prediction("epsilon", path, network(x, step).sample, x, t)
+
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = DDIM().run(predict, path, noise, 10)
+    shown = (ours / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    assert float(shown.std()) > 0.05
+    torch.testing.assert_close(shown, torch.from_numpy(theirs), rtol=1e-4, atol=1e-4)
