@@ -23,10 +23,10 @@ class AttnGANSettings(Settings):
     """
 
     condition: str = "text"
-    steps: int = 2300
+    steps: int = 2400
     batch: int = 64
-    lr: float = 5e-4
-    share: float = 0.4
+    lr: float = 1e-3
+    share: float = 0.25
     match: float = 1.0
     loss: str = "relativistic"
     gamma: float = 1.0
@@ -65,5 +65,5 @@ def _draw(s: AttnGANSettings) -> TrainConfig:
     """Adam with little momentum and no decay, as networks against each other need."""
     return TrainConfig(
         steps=s.steps, batch=s.batch, lr=s.lr, betas=(0.5, 0.99), weight_decay=0.0, clip=None,
-        warmup=min(50, s.steps), lr_end=0.1, ema=0.999, seed=s.seed, device=s.device,
+        warmup=min(50, s.steps), lr_end=0.1, ema=0.998, seed=s.seed, device=s.device,
     )  # fmt: skip
