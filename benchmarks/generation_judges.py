@@ -25,6 +25,8 @@ from harmonia.types import Signal
 BUDGET = 10.0
 """CPU minutes of training for each system."""
 REAL, HELD = "real, drawn again", "real, held out"
+OTHERWISE = {("emoji", "latent-flow"): {"dim": "128", "share": "0.4"}}
+"""Settings that are others than on digits: pictures in colour have more in them, and need more of a VAE."""
 DRAWN = {"mnist": 5000, "emoji": 1507, "flickr8k": 1000}
 """How many pictures each system draws to be measured: of emoji one for each of the training set."""
 
@@ -64,7 +66,8 @@ class Plan:
         condition = "none" if own.condition == "none" else "text"
         # the text judge reads English, and so do those that it judges
         languages = "en" if self.dataset == "emoji" else ""
-        return {"dataset": self.dataset, "condition": condition, "languages": languages, "device": "cpu"}
+        changes = {"dataset": self.dataset, "condition": condition, "languages": languages, "device": "cpu"}
+        return changes | OTHERWISE.get((self.dataset, system), {})
 
     def judged(self) -> Measure:
         """The judges of the dataset, trained if they are not there yet."""
