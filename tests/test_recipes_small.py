@@ -165,12 +165,13 @@ def test_pictures_are_named_in_the_languages_asked_for(data: Path) -> None:
     settings = GeneratorSettings(dataset="emoji", condition="text")
     assert settings.pictures(emoji).texts[1] == ("de thing 1", "en thing 1", "en-gb thing 1")
     assert replace(settings, languages="en, de").pictures(emoji).texts[1] == ("en thing 1", "de thing 1")
-    with pytest.raises(HarmoniaError, match="no pictures with words in xx"):
+    with pytest.raises(HarmoniaError, match="without words in xx: ask for others"):
         replace(settings, languages="xx").pictures(emoji)
     digits = replace(settings, dataset="mnist", languages="de,zh").pictures(data / "mnist")
     assert set(digits.texts) < set(zip(DIGIT_WORDS["de"].split(), DIGIT_WORDS["zh"].split(), strict=True))
     with pytest.raises(HarmoniaError, match="without words in xx: ask for others"):
         replace(settings, dataset="mnist", languages="xx").pictures(data / "mnist")
+    assert replace(settings, languages="EN_gb").pictures(emoji).texts[1] == ("en-gb thing 1",)
     recaptioned = RecaptionSettings()
     (first, *_) = recaption(recaptioned, "train", emoji)
     assert list(first) == ["en thing 0"] and "; round or square" in first["en thing 0"]

@@ -74,8 +74,8 @@ def command(
     Of a generator, the pictures that it draws are compared with those of the dataset's training part, in the
     features of --judge, --inception or --encoder: Frechet and kernel distance, precision, recall, density,
     coverage; a judge also tells how often the class is the one asked for, an encoder that reads how well
-    pictures match the words told (x100). Beside each figure stand its 95 % interval, the figure of real
-    pictures drawn again, and the network it is by.
+    pictures match the words told (x100). Beside each figure stand its 95 % interval (but for the distance of
+    so many pictures, which is biased), the figure of real pictures drawn again, and the network it is by.
     """
     from harmonia.generators import is_generator
 
@@ -86,8 +86,7 @@ def command(
                 "--inception and --encoder"
             )
         network = _network(judge, inception, encoder, device)
-        spoken = tuple(one.strip() for one in languages.split(",") if one.strip())
-        rows = _generator(Path(model), dataset, data, network, spoken, count, device)
+        rows = _generator(Path(model), dataset, data, network, languages, count, device)
     else:
         from harmonia.tasks.evaluate import evaluate
 
@@ -129,7 +128,7 @@ def _generator(
     dataset: str,
     data: Path | None,
     network: Features,
-    languages: tuple[str, ...],
+    languages: str,
     count: int,
     device: str,
 ) -> list[dict[str, Any]]:
@@ -137,22 +136,21 @@ def _generator(
     from harmonia.encoders.tower import place
     from harmonia.generators import load_generator
     from harmonia.recipes.judge import Judge
-    from harmonia.recipes.pictures import load_pictures
+    from harmonia.recipes.pictures import languages_of, load_pictures
     from harmonia.tasks.evaluate_generator import Real, evaluate_generator
 
     saved = load_generator(model, place(device))
     config = saved.generator.config.condition
     kinds = {"label": config.classes, "text": config.text, "code": config.code}
     keep = tuple(name for name, width in kinds.items() if width)
-    pictures = load_pictures(
-        dataset, resolution=saved.generator.config.shape[1], data=data, keep=keep, languages=languages
-    )
+    side, spoken = saved.generator.config.shape[1], languages_of(languages)
+    pictures = load_pictures(dataset, resolution=side, data=data, keep=keep, languages=spoken)
     if config.code or config.features:
         pictures = _coded(pictures, model, saved, network)
     # one text of each picture, in turn of all the languages, so that it is known which was told
     texts = [several[i % len(several)] for i, several in enumerate(pictures.texts)] if config.text else None
     if texts is not None:
-        pictures = replace(pictures, texts=tuple((one,) for one in texts))
+        pictures = replace(pictures, texts=tuple((one,) for one in texts), length=config.text)
     real = Real(pictures.x, network)
     asked = real.again(count, seed=1)
     classified = isinstance(network, Judge) and pictures.label is not None

@@ -158,7 +158,7 @@ def density_coverage(x: Tensor, real: Tensor, *, k: int = 5) -> Manifold:
     terms, alone = torch.zeros(2, len(x), dtype=torch.float64)
     for rows in row_blocks(len(real), ROWS):
         inside = torch.cdist(real[rows], x) < radii[rows]
-        terms += inside.sum(0) / k
+        terms += inside.sum(0).double() / k
         met += int(inside.any(1).sum())
         # without the only row in it, a ball holds none
         alone += inside[inside.sum(1) == 1].sum(0)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harmonia.generators import ConditionConfig, Facts, Generator, save_generator
-from harmonia.recipes.pictures import Pictures, load_pictures
+from harmonia.recipes.pictures import Pictures, languages_of, load_pictures
 from harmonia.recipes.run import Outcome
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError
@@ -48,7 +48,7 @@ class Settings:
     @property
     def spoken(self) -> tuple[str, ...]:
         """The languages, one by one."""
-        return tuple(one.strip() for one in self.languages.split(",") if one.strip())
+        return languages_of(self.languages)
 
     def pictures(self, data: Path | None, split: str = "train") -> Pictures:
         """The pictures of the settings' dataset, with its conditions."""

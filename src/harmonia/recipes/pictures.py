@@ -129,14 +129,14 @@ def _loaded(
     dataset: str, split: str, resolution: int, data: Path | None, languages: tuple[str, ...]
 ) -> tuple[Tensor, Tensor | None, tuple[tuple[str, ...], ...]]:
     published = dataset == "flickr8k"
-    spoken = {} if dataset == "mnist" or not languages else {"languages": languages}
+    # of the others the words are chosen later: which pictures are held out has nothing to do with them
+    spoken = {"languages": languages} if published and languages else {}
     found = reader(dataset)(data, split=split if published else "all", **spoken)
     records = [r for r in found if isinstance(r, Record)]
     if not published:
         records = part_of(records, split)
     if not records:
-        told = f" with words in {', '.join(languages)}" if languages else ""
-        raise HarmoniaError(f"{dataset} has no pictures{told} in the split {split!r}: ask for train or val")
+        raise HarmoniaError(f"{dataset} has no pictures in the split {split!r}: ask for train or val")
     pixels = np.stack([_pixels(r, resolution, dataset == "mnist") for r in records])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     if dataset == "mnist":
@@ -144,10 +144,24 @@ def _loaded(
         words = [w.split() for own, w in DIGIT_WORDS.items() if own in languages or not languages]
         texts = tuple(tuple(w[i] for w in words) for i in label.tolist())
     else:
-        label, texts = None, tuple(tuple(p.text for p in r.parts if p.text) for r in records)
+        label, texts = None, tuple(_said(record, () if published else languages) for record in records)
     if languages and not all(texts):
         raise HarmoniaError(f"{dataset} has pictures without words in {', '.join(languages)}: ask for others")
     return x, label, texts
+
+
+def _said(record: Record, languages: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts of a record, or those in some languages, in their order."""
+    texts = tuple(part.text for part in record.parts if part.text)
+    if not languages:
+        return texts
+    spoken = list(zip(record.metadata["languages"], texts, strict=True))
+    return tuple(text for one in languages for language, text in spoken if language == one)
+
+
+def languages_of(text: str) -> tuple[str, ...]:
+    """Languages from a setting: codes such as en or zh-hant, joined by commas; none for all there are."""
+    return tuple(one.strip().lower().replace("_", "-") for one in text.split(",") if one.strip())
 
 
 def _pixels(record: Record, resolution: int, grey: bool) -> np.ndarray:

@@ -48,6 +48,8 @@ class Sampling:
         """Refuse what cannot be meant."""
         if self.n < 1 or (self.steps is not None and self.steps < 1):
             raise HarmoniaError(f"draw at least 1 picture in at least 1 step (got {self.n} in {self.steps})")
+        if self.sight < 0 or (self.sight and self.eye is None):
+            raise HarmoniaError("sight is 0 or more, and needs an eye: that of the Imagination")
 
 
 @dataclass(frozen=True, slots=True)

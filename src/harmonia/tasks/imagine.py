@@ -190,9 +190,10 @@ class Imagination:
         """The class that words name; of several none, or HarmoniaError if ``strict``."""
         if not self.saved.generator.config.condition.classes:
             return None
-        if not strict and len(_named(words, self._classes)) > 1:
-            return None
-        return label_of(words, self._classes)
+        if strict:
+            return label_of(words, self._classes)
+        named = _named(words, self._classes)
+        return named[0] if len(named) == 1 else None
 
     def _recall(
         self, given: Given, from_memory: bool | None, found: Recollection | None
@@ -255,6 +256,8 @@ class Imagination:
 
         Gradients go through it, so that it can guide what is drawn. HarmoniaError if it is none of ours.
         """
+        if not self.saved.generator.config.condition.code:
+            raise HarmoniaError("an encoder guides generators that are told codes, which this one is not")
         own = (e.encoder if isinstance(e, Across) else e for e in self._model.encoders)
         encoder = next((e for e in own if e.modality == "image"), None)
         if not (isinstance(encoder, TrainedEncoder) and isinstance(encoder.tower, ImageTower)):
