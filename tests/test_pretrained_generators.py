@@ -135,6 +135,7 @@ def test_imagine_draws_by_the_folder_or_the_name_of_a_pipeline(
     assert mark is not None and mark.generator == "somebody/stable"
     code, _, err = imagine("somebody/else", "apple")
     assert code == 1 and "cannot load the pipeline 'somebody/else'" in err and len(err.splitlines()) == 1
+    assert "there is no such folder" in err
     (tmp_path / "runs").mkdir()
     code, _, err = imagine("runs/model", "apple")
     assert code == 1 and "there is no generator in runs/model" in err and len(asked) == 2

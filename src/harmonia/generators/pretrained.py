@@ -264,10 +264,13 @@ def _asked(what: str, model: str, **settings: Any) -> Any:
             "pretrained generators need the package diffusers: pip install 'harmonia[imagine]'"
         ) from error
     diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()  # what is wrong is said once, below
     try:
         return getattr(diffusers.DiffusionPipeline, what)(model, use_safetensors=True, **settings)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
+        absent = "" if Path(model).is_dir() else "; and there is no such folder"
         raise HarmoniaError(
-            f"cannot load the pipeline {model!r} ({reason}): give the name or folder of one with safetensors"
+            f"cannot load the pipeline {model!r} ({reason}){absent}: give the name or folder of one with "
+            "safetensors"
         ) from error
