@@ -152,7 +152,8 @@ class Heun(Sampler):
             ahead = _move(x, p.x0, p.epsilon, a, b)
             if b.sigma > 0:
                 q = predict(ahead, s)
-                ahead = _move(x, (p.x0 + q.x0) / 2, (p.epsilon + q.epsilon) / 2, a, b)
+                # half of the way was made by p, the other half is q's
+                ahead = _move(torch.lerp(x, ahead, 0.5), q.x0, q.epsilon, a, b, 0.5)
             x = ahead
             yield x, p.x0
 
@@ -188,10 +189,10 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def _move(x: Tensor, x0: Tensor, epsilon: Tensor, a: Point, b: Point) -> Tensor:
+def _move(x: Tensor, x0: Tensor, epsilon: Tensor, a: Point, b: Point, share: float = 1.0) -> Tensor:
     if a.alpha != b.alpha:
-        x = torch.add(x, x0, alpha=b.alpha - a.alpha)
-    return torch.add(x, epsilon, alpha=b.sigma - a.sigma)
+        x = torch.add(x, x0, alpha=share * (b.alpha - a.alpha))
+    return torch.add(x, epsilon, alpha=share * (b.sigma - a.sigma))
 
 
 def _posterior(a: Point, b: Point) -> float:
