@@ -187,7 +187,9 @@ def test_lower_bounds(seed: int, scale: float) -> None:
         for omega in (Shannon(), Tsallis(1.5), Tsallis(2.0), Norm(2.0)):
             assert hfy_loss(x, y, scale, entropy=omega, positives=positives) >= -1e-9
     assert info_loob(x, y, scale) >= math.log(6) - 2 * scale
-    assert info_loob(x, y, scale) < info_nce(x, y, scale)
+    # apart by -log(1 - p) with p the share of the own pair, which at 50 may be too small to be seen
+    loob, nce = info_loob(x, y, scale), info_nce(x, y, scale)
+    assert loob <= nce + 1e-12 and (scale > 10 or loob < nce)
 
 
 def test_without_an_answer_the_loss_is_that_of_chance() -> None:
