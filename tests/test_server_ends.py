@@ -116,7 +116,11 @@ def check_whole(client: httpx.Client, least: int, most: int) -> None:
 
 def end_while_busy(process: subprocess.Popen[str], url: str, root: Path, memory: Path) -> None:
     """SIGTERM while recalls are asked and a job is watched: they are answered, and the job goes on later."""
-    job, seen, answered = begun(url, root), list[str](), list[int]()
+    job, seen, answered, sent = begun(url, root), list[str](), list[int](), list[str]()
+
+    def trace(event: str, info: object) -> None:
+        if event == "http11.send_request_body.complete":
+            sent.append(event)
 
     def watch() -> None:
         with httpx.stream("GET", f"{url}/v1/memory/jobs/{job}/events", timeout=60) as answer:
@@ -126,13 +130,17 @@ def end_while_busy(process: subprocess.Popen[str], url: str, root: Path, memory:
     def ask() -> None:
         cues = [{"text": f"the note of day {number}"} for number in range(16)]
         body = {"cues": cues, "steps": 64, "k": 100, "explain": True}
-        answered.append(httpx.post(f"{url}/v1/memory/recall", json=body, timeout=60).status_code)
+        with httpx.Client(timeout=60) as client:
+            request = client.build_request("POST", f"{url}/v1/memory/recall", json=body)
+            request.extensions["trace"] = trace
+            answered.append(client.send(request).status_code)
 
     several = [threading.Thread(target=one) for one in (watch, ask, ask, ask)]
     for one in several:
         one.start()
-    while len(seen) < 4:
+    while len(seen) < 4 or len(sent) < 3:
         time.sleep(0.002)
+    time.sleep(0.1)  # what was sent has been taken
     process.send_signal(signal.SIGTERM)
     begin = time.monotonic()
     assert process.wait(30) == 0
