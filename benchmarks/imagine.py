@@ -104,11 +104,11 @@ def drawn(imagination: Imagination, wishes: Sequence[Wish], sight: float = 0.0) 
     """One picture for each wish, (n, 3, h, w); the same noise for the same place in the list."""
     model = imagination.saved.generator
     codes = [wish.condition.code for wish in wishes if wish.condition.code is not None]
+    eye = imagination.eye() if sight else None
     random, found = torch.Generator().manual_seed(0), []
     for part in torch.cat(codes).split(TOGETHER):
         more: dict[str, Any] = {}
-        if sight and isinstance(model, Diffusion):
-            eye = imagination.eye()
+        if eye is not None and isinstance(model, Diffusion):
             more["guide"] = partial(by_encoder, path=model.path, encode=eye, goal=part, scale=sight)
         told = Condition(len(part), code=part)
         found.append(model.sample(told, guidance=2.0, generator=random, **more))

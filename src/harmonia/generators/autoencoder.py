@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,12 +150,12 @@ class VAE(Coder):
     config: VAEConfig
     look: Features | None = None
 
-    def __setattr__(self, name: str, value: object) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         """As any module's, but ``look`` is no part of the model, even where it is a module."""
         if name == "look":
             object.__setattr__(self, name, value)
         else:
-            super().__setattr__(name, value)  # type: ignore[arg-type]
+            super().__setattr__(name, value)
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

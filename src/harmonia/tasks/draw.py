@@ -17,10 +17,11 @@ from harmonia.generators.diffusion import Diffusion, Guide
 from harmonia.generators.glide import Glide
 from harmonia.generators.guidance import by_encoder, keep
 from harmonia.generators.samplers import DDIM, Predict
+from harmonia.generators.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.modalities.generated import Mark
 from harmonia.tasks.canvas import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid
-from harmonia.tasks.imagine import Varies, Wish
+from harmonia.tasks.imagine import Wish
 from harmonia.types import HarmoniaError
 
 TOGETHER = 4
@@ -167,7 +168,7 @@ def _sample(
         told = replace(told, image=known.to(model.device).expand(len(told), -1, -1, -1))
     elif isinstance(model, Diffusion):
         return _diffused(model, told, s, start, random, watch)
-    if isinstance(model, Varies) and told.image is not None:
+    if isinstance(model, Unclip) and told.image is not None:
         return model.variations(told.image, steps=s.steps, generator=random, watch=watch, **own)
     return model.sample(told, steps=s.steps, generator=random, watch=watch, **own)
 

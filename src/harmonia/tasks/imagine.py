@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from harmonia.encoders import unit
 from harmonia.encoders.across import Across
 from harmonia.encoders.grid import ImageTower
 from harmonia.encoders.trained import TrainedEncoder
-from harmonia.generators import Condition, Facts, Saved, Watch, load_generator, spell
+from harmonia.generators import Condition, Facts, Saved, load_generator, spell
 from harmonia.generators.pretrained import INDEX, Pretrained, fetched
+from harmonia.generators.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.model import Model
 from harmonia.tasks.canvas import shape_of, tensor_of
@@ -44,22 +45,6 @@ CLOSE = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ff
 
 Given = Mapping[str, Media | None]
 """What people give, by modality."""
-
-
-@runtime_checkable
-class Varies(Protocol):
-    """A generator that reads pictures by itself, such as DALL-E 2, whatever else it is told."""
-
-    def variations(
-        self,
-        x: Tensor,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """One picture like each of ``x`` (n, c, h, w) in [-1, 1]; the rest as in ``Generator.sample``."""
 
 
 def load(folder: str | Path | None = None, device: str = "auto") -> Saved:
@@ -246,7 +231,7 @@ class Imagination:
         """A picture that is all that was given, (1, c, h, w), for a generator that can vary it; else None."""
         model, media = self.saved.generator, given.get("image")
         several: list[Any] = list(media) if isinstance(media, list | tuple) else [media]
-        if not isinstance(model, Varies) or set(given) != {"image"} or len(several) != 1:
+        if not isinstance(model, Unclip) or set(given) != {"image"} or len(several) != 1:
             return None
         signal = several[0] if isinstance(several[0], Signal) else pictures.read(several[0])
         return tensor_of(signal, shape_of(model))[None]
