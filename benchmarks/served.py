@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from benchmarks.common import REPOSITORY
-from harmonia.data.flickr import flickr8k
+from harmonia.datasets.flickr import flickr8k
 from harmonia.tasks.collection import Collection
 from harmonia.types import Part, Record
 

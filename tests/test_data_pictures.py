@@ -19,15 +19,15 @@ import pytest
 from media import make_photo
 from PIL import Image
 
-from harmonia.data.coco import coco, coco_karpathy
-from harmonia.data.daquar import daquar
-from harmonia.data.datasets import DATASETS, reader
-from harmonia.data.emoji import emoji
-from harmonia.data.flickr import flickr8k, flickr30k
-from harmonia.data.json_stream import json_items
-from harmonia.data.mnist import mnist, mnist_arrays, mnist_verify
-from harmonia.data.pacs import pacs
-from harmonia.data.public import (
+from harmonia.data.records import Problem
+from harmonia.datasets.coco import coco, coco_karpathy
+from harmonia.datasets.daquar import daquar
+from harmonia.datasets.emoji import emoji
+from harmonia.datasets.flickr import flickr8k, flickr30k
+from harmonia.datasets.json_stream import json_items
+from harmonia.datasets.mnist import mnist, mnist_arrays, mnist_verify
+from harmonia.datasets.pacs import pacs
+from harmonia.datasets.reading import (
     cache_folder,
     data_folder,
     dataset_folder,
@@ -37,8 +37,8 @@ from harmonia.data.public import (
     split_filter,
     verify,
 )
-from harmonia.data.records import Problem
-from harmonia.data.vqa import easyvqa, nlvr, vqa
+from harmonia.datasets.registry import DATASETS, reader
+from harmonia.datasets.vqa import easyvqa, nlvr, vqa
 from harmonia.types import HarmoniaError, Record
 
 SHARED = Path(os.environ.get("HARMONIA_DATA", Path(__file__).parents[2] / "shared" / "data"))

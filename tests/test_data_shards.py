@@ -14,10 +14,10 @@ import webdataset as wds
 from media import make_photo, make_tone, make_video
 from torch.utils.data import DataLoader
 
-from harmonia.data.hub import hub
 from harmonia.data.records import Problem
-from harmonia.data.shards import write_shards
-from harmonia.data.webdataset import ShardSamples, webdataset
+from harmonia.datasets.hub import hub
+from harmonia.datasets.shards import write_shards
+from harmonia.datasets.webdataset import ShardSamples, webdataset
 from harmonia.types import HarmoniaError, Part, Record
 
 datasets.disable_progress_bars()

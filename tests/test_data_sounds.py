@@ -14,13 +14,13 @@ import pytest
 import soundfile
 from media import make_tone, make_video, scene
 
-from harmonia.data.audiocaps import audiocaps
-from harmonia.data.audioset import audioset
-from harmonia.data.clotho import clotho
-from harmonia.data.esc50 import esc10, esc50
-from harmonia.data.fsdd import fsdd
-from harmonia.data.grid import grid
 from harmonia.data.records import Problem
+from harmonia.datasets.audiocaps import audiocaps
+from harmonia.datasets.audioset import audioset
+from harmonia.datasets.clotho import clotho
+from harmonia.datasets.esc50 import esc10, esc50
+from harmonia.datasets.fsdd import fsdd
+from harmonia.datasets.grid_corpus import grid
 from harmonia.modalities import MODALITIES
 from harmonia.types import HarmoniaError, Record
 

@@ -15,8 +15,8 @@ from media import make_photo, make_tone, make_video
 from safetensors.torch import load_file
 
 import harmonia
-from harmonia.data.datasets import reader
 from harmonia.data.pairs import Views
+from harmonia.datasets.registry import reader
 from harmonia.encoders import MINI, Across, load
 from harmonia.encoders.base import Encoder
 from harmonia.modalities import MODALITIES, audio, image

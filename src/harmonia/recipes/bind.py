@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.alignment.model import Objective
 from harmonia.data.augment import augment_images, mask_spectrograms
-from harmonia.data.emoji import emoji
-from harmonia.data.esc50 import esc10
-from harmonia.data.fsdd import DIGITS, fsdd
-from harmonia.data.mnist import mnist_arrays
 from harmonia.data.pairs import Augment, Batch, Pairs, Views
 from harmonia.data.records import signal_of
+from harmonia.datasets.emoji import emoji
+from harmonia.datasets.esc50 import esc10
+from harmonia.datasets.fsdd import DIGITS, fsdd
+from harmonia.datasets.mnist import mnist_arrays
 from harmonia.encoders.bind import pairs
 from harmonia.encoders.bpe import train_tokenizer
 from harmonia.encoders.grid import ImageConfig, ImageTower

@@ -18,8 +18,8 @@ from torch import nn
 
 from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.augment import augment_images
-from harmonia.data.datasets import reader
 from harmonia.data.pairs import Pairs, Views
+from harmonia.datasets.registry import reader
 from harmonia.encoders.bpe import train_tokenizer
 from harmonia.encoders.grid import ImageConfig, ImageTower
 from harmonia.encoders.sequence import TextConfig, TextTower

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from harmonia.data.datasets import reader
+from harmonia.datasets.registry import reader
 from harmonia.encoders import MINI, Encoder
 from harmonia.encoders.trained import load_trained
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, Generator

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harmonia import weights
-from harmonia.data.datasets import reader
+from harmonia.datasets.registry import reader
 from harmonia.generators.saved import built
 from harmonia.metrics.features import bytes_of, in_batches
 from harmonia.recipes.generation import LICENCES

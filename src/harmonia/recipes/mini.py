@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from harmonia.alignment import Alignment, AlignmentConfig
-from harmonia.data.datasets import reader
 from harmonia.data.pairs import Augment, Batch, Pairs, Views
+from harmonia.datasets.registry import reader
 from harmonia.encoders.bpe import train_tokenizer
 from harmonia.encoders.clip import VideoConfig, VideoTower
 from harmonia.encoders.grid import ImageConfig, ImageTower

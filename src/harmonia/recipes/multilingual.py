@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.alignment.model import Objective
 from harmonia.data.augment import augment_images
-from harmonia.data.flickr import HOW_TO_GET_8K, flickr8k
 from harmonia.data.pairs import Pairs, Views
-from harmonia.data.public import dataset_folder, require, split_filter, table_rows
+from harmonia.datasets.flickr import HOW_TO_GET_8K, flickr8k
+from harmonia.datasets.reading import dataset_folder, require, split_filter, table_rows
 from harmonia.encoders.bpe import train_tokenizer
 from harmonia.encoders.sequence import TextConfig, TextTower
 from harmonia.encoders.tower import Tower

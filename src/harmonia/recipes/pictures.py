@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harmonia.data.datasets import reader
 from harmonia.data.records import signal_of
+from harmonia.datasets.registry import reader
 from harmonia.generators import Batch, Condition, spell
 from harmonia.types import HarmoniaError, Record
 

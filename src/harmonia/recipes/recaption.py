@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harmonia.data.datasets import reader
+from harmonia.datasets.registry import reader
 from harmonia.encoders import load
 from harmonia.generators import Condition, Generator, spell
 from harmonia.metrics import bytes_of, text_match

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from harmonia.alignment import Alignment, AlignmentConfig
-from harmonia.data.datasets import reader
-from harmonia.data.mnist import mnist_arrays
 from harmonia.data.pairs import Pairs, Views
-from harmonia.data.public import Records
 from harmonia.data.records import signal_of
+from harmonia.datasets.mnist import mnist_arrays
+from harmonia.datasets.reading import Records
+from harmonia.datasets.registry import reader
 from harmonia.encoders.bpe import train_tokenizer
 from harmonia.encoders.grid import ImageConfig, ImageTower
 from harmonia.encoders.sequence import TextConfig, TextTower

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.alignment.model import Objective
 from harmonia.data.augment import mask_spectrograms
-from harmonia.data.grid import grid
 from harmonia.data.pairs import Pairs, Views
 from harmonia.data.records import Problem
+from harmonia.datasets.grid_corpus import grid
 from harmonia.encoders.bpe import train_tokenizer
 from harmonia.encoders.clip import VideoConfig, VideoTower
 from harmonia.encoders.sequence import TextConfig, TextTower

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harmonia.data.datasets import reader
 from harmonia.data.records import Problem, signal_of
+from harmonia.datasets.registry import reader
 from harmonia.metrics import noisy_codes, query_values_of, summary
 from harmonia.modalities import MODALITIES
 from harmonia.model import Model
@@ -40,7 +40,7 @@ def evaluate(
 
     Args:
         model: name or folder of encoders, as `harmonia.encoders.load` takes it.
-        dataset: name of a reader in `harmonia.data.datasets`; ``data`` its folder, ``split`` which part.
+        dataset: name of a reader in `harmonia.datasets.registry`; ``data`` its folder, ``split`` which part.
         limit: at most so many records.
         noise: variances of Gaussian noise on the queries (`harmonia.metrics.noisy_codes`).
 

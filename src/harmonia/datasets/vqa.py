@@ -10,8 +10,9 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from harmonia.data.json_stream import json_items
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.json_stream import json_items
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -31,7 +32,6 @@ from harmonia.data.public import (
     text_lines,
     text_parts,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import Part, Record
 
 HOW_TO_GET_VQA = (

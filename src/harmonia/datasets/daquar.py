@@ -6,7 +6,8 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -22,7 +23,6 @@ from harmonia.data.public import (
     text_lines,
     text_parts,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import Part, Record
 
 HOW_TO_GET = (

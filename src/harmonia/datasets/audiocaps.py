@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from harmonia.data.audioset import clip_index, find_clip
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.audioset import clip_index, find_clip
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -20,7 +21,6 @@ from harmonia.data.public import (
     split_filter,
     text_parts,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import Record
 
 HOW_TO_GET = (
@@ -35,7 +35,7 @@ def audiocaps(folder: str | Path | None = None, split: str = "train") -> Records
 
     Read: ``train.csv``, ``val.csv``, ``test.csv`` as published (audiocap_id, youtube_id, start_time,
     caption), here or in ``dataset/``, and the ten-second clips, named as for
-    :func:`~harmonia.data.audioset.audioset`, in a folder ``audio`` or one named as the split. ``split``:
+    :func:`~harmonia.datasets.audioset.audioset`, in a folder ``audio`` or one named as the split. ``split``:
     train (49,838 clips), val (495), test (975), or all.
 
     Metadata: dataset, split, name, path, youtube_id, start_seconds, and ``caption_ids``. A clip that is

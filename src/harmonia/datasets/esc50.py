@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harmonia.data.public import (
+from harmonia.data.tables import TABLE_ERRORS, Row
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -25,7 +26,6 @@ from harmonia.data.public import (
     table_rows,
     text_parts,
 )
-from harmonia.data.tables import TABLE_ERRORS, Row
 from harmonia.types import HarmoniaError, Record
 
 HOW_TO_GET = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from harmonia.data.public import (
+from harmonia.data.tables import Row
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -19,7 +20,6 @@ from harmonia.data.public import (
     text_parts,
     texts,
 )
-from harmonia.data.tables import Row
 from harmonia.types import Record
 
 HOW_TO_GET = (

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from harmonia.data.public import (
+from harmonia.data.tables import TABLE_ERRORS, Row, Rows
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -22,7 +23,6 @@ from harmonia.data.public import (
     split_filter,
     text_parts,
 )
-from harmonia.data.tables import TABLE_ERRORS, Row, Rows
 from harmonia.modalities import modality_of
 from harmonia.types import HarmoniaError, Record
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harmonia.data.embedded import extract, suffix_of
-from harmonia.data.json_stream import json_items
 from harmonia.data.records import Problem, absolute, why
 from harmonia.data.tables import TABLE_ERRORS, Row, Rows, read_table
+from harmonia.datasets.json_stream import json_items
 from harmonia.types import HarmoniaError, Part, Record
 
 Records = Iterator[Record | Problem]
@@ -209,7 +209,7 @@ def table_rows(path: Path) -> Rows:
 
 
 def json_rows(path: Path, key: str | None = None) -> Rows:
-    """The objects in a JSON file's array (see :func:`~harmonia.data.json_stream.json_items`)."""
+    """The objects in a JSON file's array (see :func:`~harmonia.datasets.json_stream.json_items`)."""
     for number, item in enumerate(json_items(path, key), start=1):
         yield number, item if isinstance(item, dict) else "this is not a JSON object {...}"
 

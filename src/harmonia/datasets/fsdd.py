@@ -11,7 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 import soundfile
 
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -24,7 +25,6 @@ from harmonia.data.public import (
     split_filter,
     text_parts,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import HarmoniaError, Record
 
 HOW_TO_GET = "load it from github.com/Jakobovski/free-spoken-digit-dataset (30 MB) and unpack it there"

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -21,7 +22,6 @@ from harmonia.data.public import (
     table_rows,
     text_parts,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import HarmoniaError, Part, Record
 
 HOW_TO_GET = (

@@ -15,9 +15,9 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from harmonia.data.manifest import column_holds, row_metadata
-from harmonia.data.public import Records, dataset_record, embedded_part, text_parts
 from harmonia.data.records import Problem
-from harmonia.data.shards import Shards, find_shards, read_samples, wds
+from harmonia.datasets.reading import Records, dataset_record, embedded_part, text_parts
+from harmonia.datasets.shards import Shards, find_shards, read_samples, wds
 from harmonia.modalities import MODALITIES, modality_of
 from harmonia.types import HarmoniaError, Record, Signal
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.reading import (
     READ_ERRORS,
     Records,
     dataset_folder,
@@ -29,7 +30,6 @@ from harmonia.data.public import (
     split_filter,
     verify,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import HarmoniaError, Record
 
 HOW_TO_GET = (

@@ -6,8 +6,9 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from harmonia.data.json_stream import json_items
-from harmonia.data.public import (
+from harmonia.data.tables import Row
+from harmonia.datasets.json_stream import json_items
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -24,7 +25,6 @@ from harmonia.data.public import (
     text_parts,
     texts,
 )
-from harmonia.data.tables import Row
 from harmonia.types import HarmoniaError, Record
 
 HOW_TO_GET = (

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from harmonia.data.manifest import column_holds, plain_value, row_record
-from harmonia.data.public import Records, cache_folder, reason_of, require_split, rows_to_records, split_name
 from harmonia.data.records import absolute
 from harmonia.data.tables import TABLE_ERRORS, Row
+from harmonia.datasets.reading import (
+    Records,
+    cache_folder,
+    reason_of,
+    require_split,
+    rows_to_records,
+    split_name,
+)
 from harmonia.types import MODALITIES, HarmoniaError, Record
 
 _TYPES = {"Image": "image", "Audio": "audio", "Video": "video"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -20,7 +21,6 @@ from harmonia.data.public import (
     table_rows,
     text_lines,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import HarmoniaError, Record
 
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")

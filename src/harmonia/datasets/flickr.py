@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from harmonia.data.coco import karpathy
-from harmonia.data.public import (
+from harmonia.data.tables import Row, Rows
+from harmonia.datasets.coco import karpathy
+from harmonia.datasets.reading import (
     Records,
     dataset_folder,
     dataset_record,
@@ -30,7 +31,6 @@ from harmonia.data.public import (
     text_parts,
     texts,
 )
-from harmonia.data.tables import Row, Rows
 from harmonia.types import HarmoniaError, Part, Record
 
 HOW_TO_GET_8K = (
