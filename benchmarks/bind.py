@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from benchmarks.common import REPOSITORY, Row, data_folder, report, row
 from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.pairs import Pairs, Views
-from harmonia.encoders.bind import pairs
 from harmonia.encoders.tower import Tower, TowerConfig
 from harmonia.memory import Given, HarmonicMemory, Layout
+from harmonia.pretrained.imagebind import pairs
 from harmonia.recipes import bind, multilingual, video
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig, fit

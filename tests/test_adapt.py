@@ -13,8 +13,12 @@ pytest.importorskip("peft")
 import torch
 from torch import Tensor, nn
 
-from harmonia.encoders import adapt
-from harmonia.encoders.adapt import (
+from harmonia.encoders.grid import ImageConfig, ImageTower
+from harmonia.encoders.tower import Tower
+from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.pretrained import finetuning
+from harmonia.pretrained.backbones import Backbone, BackboneConfig
+from harmonia.pretrained.finetuning import (
     blocks,
     freeze,
     load_adapter,
@@ -24,10 +28,6 @@ from harmonia.encoders.adapt import (
     save_adapter,
     unfreeze,
 )
-from harmonia.encoders.backbones import Backbone, BackboneConfig
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.wave import AudioConfig, AudioTower
 from harmonia.types import HarmoniaError, Signal
 from test_backbones import save_clip, save_resnet
 
@@ -151,7 +151,7 @@ def test_lora_begins_as_nothing_and_merges_exactly(kind: str, folders: dict[str,
     assert all(
         ".lora_A." in name or ".lora_B." in name or name.startswith("head.") for name in trained(tower)
     )
-    assert adapt.adapted(tower)
+    assert finetuning.adapted(tower)
     step(tower, inputs)
     got = {name for name, p in tower.named_parameters() if p.grad is not None}
     assert got == trained(tower)
@@ -162,7 +162,7 @@ def test_lora_begins_as_nothing_and_merges_exactly(kind: str, folders: dict[str,
     assert (tuned - codes).abs().max() > 1e-3
     merge(tower)
     assert list(tower.state_dict()) == names
-    assert not adapt.adapted(tower)
+    assert not finetuning.adapted(tower)
     torch.testing.assert_close(tower(inputs), tuned, atol=2e-5, rtol=1e-4)
     lora(tower, rank=2)  # and again
 

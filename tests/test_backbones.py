@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from harmonia.encoders import load
-from harmonia.encoders.adapt import freeze
-from harmonia.encoders.backbones import Backbone, BackboneConfig
-from harmonia.encoders.bind import HUB, build, pairs, six
 from harmonia.encoders.grid import ImageConfig
 from harmonia.encoders.wave import AudioConfig
+from harmonia.pretrained.backbones import Backbone, BackboneConfig
+from harmonia.pretrained.finetuning import freeze
+from harmonia.pretrained.imagebind import HUB, build, pairs, six
 from harmonia.types import HarmoniaError, Signal
 from test_encoders_pretrained import (
     SENTENCES,

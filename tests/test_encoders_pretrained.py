@@ -297,6 +297,6 @@ def test_models_that_cannot_be_loaded_say_why(
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "harmonia.encoders.pretrained", None)
+    monkeypatch.setitem(__import__("sys").modules, "harmonia.pretrained.hub", None)
     with pytest.raises(HarmoniaError, match=r"harmonia\[pretrained\]"):
         load(["openai/clip-vit-base-patch32"])

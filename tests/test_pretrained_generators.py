@@ -12,8 +12,8 @@ import torch
 
 from harmonia.cli import main
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator, spell
-from harmonia.generators.pretrained import Pretrained, PretrainedConfig
 from harmonia.modalities import image as pictures
+from harmonia.pretrained.diffusers import Pretrained, PretrainedConfig
 from harmonia.tasks.canvas import signal_of
 from harmonia.tasks.imagine import Imagination, load
 from harmonia.types import HarmoniaError

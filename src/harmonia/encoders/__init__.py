@@ -72,14 +72,14 @@ def _mini(device: str, alone: bool) -> tuple[Encoder, ...]:
 
 def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:
     from harmonia.encoders import trained  # torch takes a second, and descriptors do without
-    from harmonia.encoders.frames import with_video
     from harmonia.encoders.tower import place
+    from harmonia.pretrained.video_from_images import with_video
 
     folder = Path(model).expanduser()
     if trained.is_model(folder):
         return with_video(trained.load_trained(folder, place(device)))
     try:
-        from harmonia.encoders.pretrained import load_pretrained
+        from harmonia.pretrained.hub import load_pretrained
 
         return load_pretrained(model, device)
     except ModuleNotFoundError as error:

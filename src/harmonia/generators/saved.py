@@ -39,7 +39,7 @@ KINDS: dict[str, str] = {
     "diffusion": "harmonia.generators.diffusion:Diffusion",
     "guided": "harmonia.generators.guided:GuidedDiffusion",
     "latent": "harmonia.generators.latent:Latent",
-    "pretrained": "harmonia.generators.pretrained:Pretrained",
+    "pretrained": "harmonia.pretrained.diffusers:Pretrained",
     "cascade": "harmonia.generators.cascade:Cascade",
     "glide": "harmonia.generators.glide:Glide",
     "imagen": "harmonia.generators.cascade:Imagen",

@@ -32,13 +32,13 @@ from harmonia.datasets.emoji import emoji
 from harmonia.datasets.esc50 import esc10
 from harmonia.datasets.fsdd import DIGITS, fsdd
 from harmonia.datasets.mnist import mnist_arrays
-from harmonia.encoders.bind import pairs
 from harmonia.encoders.bpe import train_tokenizer
 from harmonia.encoders.grid import ImageConfig, ImageTower
 from harmonia.encoders.sequence import TextConfig, TextTower
 from harmonia.encoders.tower import Tower
 from harmonia.encoders.wave import AudioConfig, AudioTower
 from harmonia.memory import retrieve
+from harmonia.pretrained.imagebind import pairs
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig
 from harmonia.types import HarmoniaError, Record, Signal

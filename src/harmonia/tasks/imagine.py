@@ -23,10 +23,10 @@ from harmonia.encoders.across import Across
 from harmonia.encoders.grid import ImageTower
 from harmonia.encoders.trained import TrainedEncoder
 from harmonia.generators import Condition, Facts, Saved, load_generator, spell
-from harmonia.generators.pretrained import INDEX, Pretrained, fetched
 from harmonia.generators.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.model import Model
+from harmonia.pretrained.diffusers import INDEX, Pretrained, fetched
 from harmonia.tasks.canvas import shape_of, tensor_of
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.cues import Media, read_cues
@@ -75,7 +75,7 @@ def _pipeline(model: str, device: torch.device) -> Saved:
     folder = fetched(model)
     generator = Pretrained.load(str(folder))
     # not before: it needs transformers, and what says which packages are missing comes first
-    from harmonia.encoders.pretrained import digest
+    from harmonia.pretrained.hub import digest
 
     name = folder.resolve().name if str(folder) == model else model
     return Saved(generator.to(device).eval(), Facts(name, labels=generator.labels), digest(folder))

@@ -73,7 +73,7 @@ def tower(config: TowerConfig, tokenizer: Tokenizer | None = None) -> Tower:
         case VideoConfig():
             return VideoTower(config)
     try:  # imported here, since transformers takes seconds and is not always installed
-        from harmonia.encoders.backbones import Backbone, BackboneConfig
+        from harmonia.pretrained.backbones import Backbone, BackboneConfig
     except ModuleNotFoundError as error:
         raise HarmoniaError(
             f"a pretrained tower needs the package {error.name}: pip install 'harmonia[pretrained]'"

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from harmonia.encoders.base import Encoder
-from harmonia.encoders.frames import with_video
 from harmonia.encoders.tower import place
-from harmonia.encoders.towers import MODEL_TYPES, load_towers
+from harmonia.pretrained.clip_siglip_clap import MODEL_TYPES, load_towers
+from harmonia.pretrained.video_from_images import with_video
 from harmonia.types import HarmoniaError
 
 # What a model needs besides code. Other formats of the same weights (ONNX, pickles) stay behind.
@@ -67,7 +67,7 @@ def digest(folder: Path) -> str:
 def _towers(model: str, folder: Path, identity: str, device: torch.device) -> tuple[Encoder, ...]:
     """The text, image and audio encoders of the model in a folder."""
     if (folder / "modules.json").is_file():
-        from harmonia.encoders.sentence import SentenceText
+        from harmonia.pretrained.sentence import SentenceText
 
         return (SentenceText(folder, f"sentence-{identity}", device),)
     config = folder / "config.json"

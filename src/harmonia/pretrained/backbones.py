@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging
 
-from harmonia.encoders.pretrained import digest, locate
-from harmonia.encoders.processors import Pixels, Spectra, TokenIds
 from harmonia.encoders.tower import Head, Tower, TowerConfig, check_inputs, choose
+from harmonia.pretrained.hub import digest, locate
+from harmonia.pretrained.processors import Pixels, Spectra, TokenIds
 from harmonia.types import HarmoniaError, Signal
 
 JOINT = {"clip": ("text", "image"), "siglip": ("text", "image"), "clap": ("text", "audio")}
