@@ -33,8 +33,8 @@ from torch import Tensor
 
 from benchmarks import frozen
 from benchmarks.common import REPOSITORY, Row, report, row
-from harmonia.alignment import Alignment, AlignmentConfig, Harmonic
 from harmonia.data.pairs import Views
+from harmonia.encoders.alignment import Alignment, AlignmentConfig, Harmonic
 from harmonia.metrics import Records, noisy_codes, retrieval_metrics
 from harmonia.recipes.image_text import Photos, Settings, image_text, load
 from harmonia.training import fit

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.common import REPOSITORY, Row, data_folder, report, row
-from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.pairs import Pairs, Views
-from harmonia.encoders.tower import Tower, TowerConfig
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.towers.base import Tower, TowerConfig
 from harmonia.memory import Given, HarmonicMemory, Layout
 from harmonia.pretrained.imagebind import pairs
 from harmonia.recipes import bind, multilingual, video

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.common import Row, data_folder, row
-from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.pairs import Pairs, Views
-from harmonia.encoders.tower import Tower, TowerConfig
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.towers.base import Tower, TowerConfig
 from harmonia.metrics import Records, noisy_codes, retrieval_metrics
 from harmonia.types import Signal
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import REPOSITORY
-from harmonia.encoders.trained import load_towers
+from harmonia.encoders.towers.saved import load_towers
 from harmonia.metrics import Features, Function, text_match
 from harmonia.metrics.features import in_batches
 from harmonia.recipes import prepare, recipe, settings_of

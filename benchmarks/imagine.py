@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.common import REPOSITORY, Row, data_folder, report, row
 from harmonia.data.records import signal_of
-from harmonia.encoders.trained import Trained, load_towers
+from harmonia.encoders.towers.saved import Trained, load_towers
 from harmonia.generators import Condition
 from harmonia.generators.diffusion import Diffusion
 from harmonia.generators.guidance import by_encoder

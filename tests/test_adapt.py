@@ -13,9 +13,9 @@ pytest.importorskip("peft")
 import torch
 from torch import Tensor, nn
 
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.pretrained import finetuning
 from harmonia.pretrained.backbones import Backbone, BackboneConfig
 from harmonia.pretrained.finetuning import (

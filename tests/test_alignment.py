@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harmonia.alignment import Alignment, AlignmentConfig, Harmonic
 from harmonia.data.pairs import Batch, Pairs, Views
-from harmonia.encoders.tower import Tower, TowerConfig
+from harmonia.encoders.alignment import Alignment, AlignmentConfig, Harmonic
+from harmonia.encoders.towers.base import Tower, TowerConfig
 from harmonia.memory import entropy
 from harmonia.objectives import cloob, hfy_loss, info_nce, sigmoid_loss
 from harmonia.types import HarmoniaError, Signal

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from harmonia.encoders import load
-from harmonia.encoders.grid import ImageConfig
-from harmonia.encoders.wave import AudioConfig
+from harmonia.encoders.towers.audio import AudioConfig
+from harmonia.encoders.towers.image import ImageConfig
 from harmonia.pretrained.backbones import Backbone, BackboneConfig
 from harmonia.pretrained.finetuning import freeze
 from harmonia.pretrained.imagebind import HUB, build, pairs, six

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 from harmonia.encoders import load
 from harmonia.encoders.base import Encoder, unit
-from harmonia.encoders.describe_image import blank_cells
-from harmonia.encoders.describe_text import tokens
+from harmonia.encoders.descriptors.image import blank_cells
+from harmonia.encoders.descriptors.text import tokens
 from harmonia.types import MODALITIES, HarmoniaError, Signal
 
 ENCODERS = {encoder.modality: encoder for encoder in load()}

@@ -17,9 +17,10 @@ import pytest
 import torch
 from media import make_photo
 
-from harmonia.encoders import ImageDescriptor, features
-from harmonia.encoders.features import cached_features, cached_inputs, content_digest
-from harmonia.encoders.grid import ImageConfig, ImageTower
+from harmonia.encoders import ImageDescriptor
+from harmonia.encoders.towers import feature_cache
+from harmonia.encoders.towers.feature_cache import cached_features, cached_inputs, content_digest
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.modalities import image
 from harmonia.types import HarmoniaError, Signal
 
@@ -28,7 +29,7 @@ COUNT = 20
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "BLOCK", 6)
+    monkeypatch.setattr(feature_cache, "BLOCK", 6)
 
 
 @pytest.fixture(scope="module")

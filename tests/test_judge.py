@@ -22,7 +22,7 @@ from benchmarks.generation import goals, rows_of, systems
 from benchmarks.generation_runs import overview, sheet, timed
 from harmonia.cli import cli
 from harmonia.encoders import MINI, load
-from harmonia.encoders.trained import load_towers, save_towers
+from harmonia.encoders.towers.saved import load_towers, save_towers
 from harmonia.generators import (
     Batch,
     Condition,

@@ -22,12 +22,12 @@ from media import scene, tone
 
 import harmonia
 from benchmarks.mteb import DenseEncoder, bundled, own, png, table, wav
-from harmonia.encoders import bpe
-from harmonia.encoders.clip import VideoConfig, VideoTower
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.trained import save_towers
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.towers import tokenizer as bpe
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.saved import save_towers
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.tasks import mteb as adapter
 from harmonia.tasks.mteb import MemorySearch, evaluate
 from harmonia.types import HarmoniaError

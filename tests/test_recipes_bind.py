@@ -21,7 +21,7 @@ from media import make_photo, make_video, scene, tone
 
 from benchmarks.bind import NAMES, World, bind_run, by_modality, nearest, never_met, shuffled
 from harmonia.data.pairs import Views
-from harmonia.encoders.trained import load_towers
+from harmonia.encoders.towers.saved import load_towers
 from harmonia.memory import Given
 from harmonia.recipes import RECIPES, prepare
 from harmonia.recipes.bind import CONCEPTS, HEARD, Sets, Settings, load, vary

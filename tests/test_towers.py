@@ -11,12 +11,12 @@ import scipy.signal
 import torch
 from media import scene, tone
 
-from harmonia.encoders import bpe
-from harmonia.encoders.clip import VideoConfig, VideoTower
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import MotionConfig, MotionTower, TextConfig, TextTower
-from harmonia.encoders.tower import SIZES, Tower, parameters
-from harmonia.encoders.wave import AudioConfig, AudioTower, log_mel, mel_filterbank
+from harmonia.encoders.towers import tokenizer as bpe
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower, log_mel, mel_filterbank
+from harmonia.encoders.towers.base import SIZES, Tower, parameters
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import MotionConfig, MotionTower, TextConfig, TextTower
+from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.layers import ConvNet, Pool, ResNet50, Transformer
 from harmonia.types import HarmoniaError, Signal
 

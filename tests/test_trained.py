@@ -13,13 +13,14 @@ import torch
 from media import make_photo, make_tone, make_video
 from safetensors.torch import load_file, save_file
 
-from harmonia.encoders import bpe, trained
-from harmonia.encoders.clip import VideoConfig, VideoTower
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import MotionConfig, MotionTower, TextConfig, TextTower
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.trained import load_towers, load_trained, save_towers
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.towers import saved as trained
+from harmonia.encoders.towers import tokenizer as bpe
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.saved import load_towers, load_trained, save_towers
+from harmonia.encoders.towers.text_motion import MotionConfig, MotionTower, TextConfig, TextTower
+from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.modalities import audio, image, video
 from harmonia.types import HarmoniaError, Signal
 

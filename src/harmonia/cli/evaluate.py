@@ -133,7 +133,7 @@ def _generator(
     device: str,
 ) -> list[dict[str, Any]]:
     """The table of a generator: what it draws for the conditions of training pictures drawn at random."""
-    from harmonia.encoders.tower import place
+    from harmonia.encoders.towers.base import place
     from harmonia.generators import load_generator
     from harmonia.recipes.judge import Judge
     from harmonia.recipes.pictures import languages_of, load_pictures

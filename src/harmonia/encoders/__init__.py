@@ -7,10 +7,10 @@ from pathlib import Path
 
 from harmonia.encoders.across import Across
 from harmonia.encoders.base import Encoder, unit
-from harmonia.encoders.describe_audio import AudioDescriptor
-from harmonia.encoders.describe_image import ImageDescriptor
-from harmonia.encoders.describe_text import TextDescriptor
-from harmonia.encoders.describe_video import VideoDescriptor
+from harmonia.encoders.descriptors.audio import AudioDescriptor
+from harmonia.encoders.descriptors.image import ImageDescriptor
+from harmonia.encoders.descriptors.text import TextDescriptor
+from harmonia.encoders.descriptors.video import VideoDescriptor
 from harmonia.types import HarmoniaError
 
 __all__ = [
@@ -63,21 +63,21 @@ def load(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tupl
 
 
 def _mini(device: str, alone: bool) -> tuple[Encoder, ...]:
-    from harmonia.encoders.tower import place
-    from harmonia.encoders.trained import load_trained
+    from harmonia.encoders.towers.base import place
+    from harmonia.encoders.towers.saved import load_trained
 
     found = load_trained(MINI, place(device))
     return found if alone else tuple(Across(encoder) for encoder in found)
 
 
 def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:
-    from harmonia.encoders import trained  # torch takes a second, and descriptors do without
-    from harmonia.encoders.tower import place
+    from harmonia.encoders.towers import saved  # torch takes a second, and descriptors do without
+    from harmonia.encoders.towers.base import place
     from harmonia.pretrained.video_from_images import with_video
 
     folder = Path(model).expanduser()
-    if trained.is_model(folder):
-        return with_video(trained.load_trained(folder, place(device)))
+    if saved.is_model(folder):
+        return with_video(saved.load_trained(folder, place(device)))
     try:
         from harmonia.pretrained.hub import load_pretrained
 

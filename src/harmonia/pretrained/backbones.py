@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging
 
-from harmonia.encoders.tower import Head, Tower, TowerConfig, check_inputs, choose
+from harmonia.encoders.towers.base import Head, Tower, TowerConfig, check_inputs, choose
 from harmonia.pretrained.hub import digest, locate
 from harmonia.pretrained.processors import Pixels, Spectra, TokenIds
 from harmonia.types import HarmoniaError, Signal

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from harmonia.encoders.base import Encoder
-from harmonia.encoders.tower import place
+from harmonia.encoders.towers.base import place
 from harmonia.pretrained.clip_siglip_clap import MODEL_TYPES, load_towers
 from harmonia.pretrained.video_from_images import with_video
 from harmonia.types import HarmoniaError

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 
 from tokenizers import Tokenizer
 
-from harmonia.encoders.clip import VideoConfig, VideoTower
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import MotionConfig, MotionTower, TextConfig, TextTower
-from harmonia.encoders.tower import Tower, TowerConfig
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower, TowerConfig
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import MotionConfig, MotionTower, TextConfig, TextTower
+from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.types import HarmoniaError
 
 HUB = "image"
@@ -62,7 +62,9 @@ def tower(config: TowerConfig, tokenizer: Tokenizer | None = None) -> Tower:
     match config:
         case TextConfig():
             if tokenizer is None:
-                raise HarmoniaError("a text tower needs a tokenizer: train one with harmonia.encoders.bpe")
+                raise HarmoniaError(
+                    "a text tower needs a tokenizer: train one with harmonia.encoders.towers.tokenizer"
+                )
             return TextTower(config, tokenizer)
         case ImageConfig():
             return ImageTower(config)

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
-from harmonia.encoders.tower import check_modality
-from harmonia.encoders.wave import cut
+from harmonia.encoders.towers.audio import cut
+from harmonia.encoders.towers.base import check_modality
 from harmonia.modalities.audio import mono
 from harmonia.types import HarmoniaError, Signal
 

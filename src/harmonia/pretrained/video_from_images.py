@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmonia.encoders.base import Encoder, unit
-from harmonia.encoders.describe_video import spread
+from harmonia.encoders.descriptors.video import spread
 from harmonia.types import Signal
 
 FRAMES = 8

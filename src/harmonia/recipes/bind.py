@@ -23,8 +23,6 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from harmonia.alignment import Alignment, AlignmentConfig
-from harmonia.alignment.model import Objective
 from harmonia.data.augment import augment_images, mask_spectrograms
 from harmonia.data.pairs import Augment, Batch, Pairs, Views
 from harmonia.data.records import signal_of
@@ -32,11 +30,13 @@ from harmonia.datasets.emoji import emoji
 from harmonia.datasets.esc50 import esc10
 from harmonia.datasets.fsdd import DIGITS, fsdd
 from harmonia.datasets.mnist import mnist_arrays
-from harmonia.encoders.bpe import train_tokenizer
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.alignment.model import Objective
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.memory import retrieve
 from harmonia.pretrained.imagebind import pairs
 from harmonia.recipes.run import Run

@@ -16,14 +16,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.augment import augment_images
 from harmonia.data.pairs import Pairs, Views
 from harmonia.datasets.registry import reader
-from harmonia.encoders.bpe import train_tokenizer
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.tower import Tower
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import cross_modal
 from harmonia.recipes.run import Run, prepared
 from harmonia.training import TrainConfig

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from harmonia.datasets.registry import reader
 from harmonia.encoders import MINI, Encoder
-from harmonia.encoders.trained import load_trained
+from harmonia.encoders.towers.saved import load_trained
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, Generator
 from harmonia.generators.diffusion import Diffusion, DiffusionConfig
 from harmonia.metrics.features import bytes_of

@@ -17,15 +17,15 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.pairs import Augment, Batch, Pairs, Views
 from harmonia.datasets.registry import reader
-from harmonia.encoders.bpe import train_tokenizer
-from harmonia.encoders.clip import VideoConfig, VideoTower
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.tokenizer import train_tokenizer
+from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.recipes import trimodal
 from harmonia.recipes.mini_figures import hold, score
 from harmonia.recipes.run import Run

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harmonia.alignment import Alignment
 from harmonia.data.pairs import Views
-from harmonia.encoders.clip import VideoTower
-from harmonia.encoders.tower import Tower
+from harmonia.encoders.alignment import Alignment
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.video import VideoTower
 from harmonia.recipes import trimodal
 from harmonia.recipes.trimodal import hit_rate, means
 from harmonia.recipes.views import film, in_noise

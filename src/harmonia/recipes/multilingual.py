@@ -24,15 +24,15 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from harmonia.alignment import Alignment, AlignmentConfig
-from harmonia.alignment.model import Objective
 from harmonia.data.augment import augment_images
 from harmonia.data.pairs import Pairs, Views
 from harmonia.datasets.flickr import HOW_TO_GET_8K, flickr8k
 from harmonia.datasets.reading import dataset_folder, require, split_filter, table_rows
-from harmonia.encoders.bpe import train_tokenizer
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.tower import Tower
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.alignment.model import Objective
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import cross_modal, retrieval_metrics
 from harmonia.recipes import image_text
 from harmonia.recipes.run import Run, prepared

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harmonia.alignment import Alignment
 from harmonia.data.pairs import Views
 from harmonia.data.records import Problem, signal_of
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.trained import save_towers
+from harmonia.encoders.alignment import Alignment
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.saved import save_towers
 from harmonia.training import Indexed, Result, TrainConfig, fit
 from harmonia.types import HarmoniaError, Record, Signal
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.augment import augment_images
 from harmonia.data.pairs import Pairs, Views
-from harmonia.encoders.bpe import train_tokenizer
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.tower import Tower
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import text_match
 from harmonia.recipes.generation import LICENCES
 from harmonia.recipes.judge import emoji_records

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from harmonia.alignment import Alignment, AlignmentConfig
 from harmonia.data.pairs import Pairs, Views
 from harmonia.data.records import signal_of
 from harmonia.datasets.mnist import mnist_arrays
 from harmonia.datasets.reading import Records
 from harmonia.datasets.registry import reader
-from harmonia.encoders.bpe import train_tokenizer
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.recipes.run import Run
 from harmonia.recipes.views import vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.training import TrainConfig

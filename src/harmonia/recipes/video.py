@@ -16,17 +16,17 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from harmonia.alignment import Alignment, AlignmentConfig
-from harmonia.alignment.model import Objective
 from harmonia.data.augment import mask_spectrograms
 from harmonia.data.pairs import Pairs, Views
 from harmonia.data.records import Problem
 from harmonia.datasets.grid_corpus import grid
-from harmonia.encoders.bpe import train_tokenizer
-from harmonia.encoders.clip import VideoConfig, VideoTower
-from harmonia.encoders.sequence import TextConfig, TextTower
-from harmonia.encoders.tower import Tower
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.alignment import Alignment, AlignmentConfig
+from harmonia.encoders.alignment.model import Objective
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.text_motion import TextConfig, TextTower
+from harmonia.encoders.towers.tokenizer import train_tokenizer
+from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.metrics import cross_modal
 from harmonia.recipes.run import Run, prepared
 from harmonia.training import TrainConfig

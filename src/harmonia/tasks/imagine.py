@@ -20,8 +20,8 @@ import harmonia.generators
 from harmonia.encoders import load as load_encoders
 from harmonia.encoders import unit
 from harmonia.encoders.across import Across
-from harmonia.encoders.grid import ImageTower
-from harmonia.encoders.trained import TrainedEncoder
+from harmonia.encoders.towers.image import ImageTower
+from harmonia.encoders.towers.saved import TrainedEncoder
 from harmonia.generators import Condition, Facts, Saved, load_generator, spell
 from harmonia.generators.unclip import Unclip
 from harmonia.modalities import image as pictures
@@ -52,7 +52,7 @@ def load(folder: str | Path | None = None, device: str = "auto") -> Saved:
 
     HarmoniaError if there is none, or it cannot be read.
     """
-    from harmonia.encoders.tower import place
+    from harmonia.encoders.towers.base import place
 
     path = SHIPPED if folder is None else Path(folder).expanduser()
     # a name on the hub looks like a folder in a folder, of which not even the first is here

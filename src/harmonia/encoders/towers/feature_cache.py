@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from harmonia.encoders.base import Encoder
-from harmonia.encoders.tower import Tower
+from harmonia.encoders.towers.base import Tower
 from harmonia.types import HarmoniaError, Signal
 
 BLOCK = 128

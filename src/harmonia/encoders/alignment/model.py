@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harmonia.alignment.harmonic import Harmonic, size_of
 from harmonia.data.pairs import Batch, Views
-from harmonia.encoders.tower import Tower
+from harmonia.encoders.alignment.harmonic_network import Harmonic, size_of
+from harmonia.encoders.towers.base import Tower
 from harmonia.memory import entropy
 from harmonia.objectives import cloob, hfy_loss, info_nce, offset, sigmoid_loss
 from harmonia.types import HarmoniaError

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harmonia.encoders.tower import SIZES, Head, Tower, TowerConfig, check_inputs, check_modality, choose
+from harmonia.encoders.towers.base import (
+    SIZES,
+    Head,
+    Tower,
+    TowerConfig,
+    check_inputs,
+    check_modality,
+    choose,
+)
 from harmonia.layers import ConvNet, Pool, ResidualNet, Transformer
 from harmonia.layers.pooling import POOLS
 from harmonia.modalities.audio import mono

@@ -10,8 +10,16 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from harmonia.encoders.bpe import PAD, encode
-from harmonia.encoders.tower import SIZES, Head, Tower, TowerConfig, check_inputs, check_modality, choose
+from harmonia.encoders.towers.base import (
+    SIZES,
+    Head,
+    Tower,
+    TowerConfig,
+    check_inputs,
+    check_modality,
+    choose,
+)
+from harmonia.encoders.towers.tokenizer import PAD, encode
 from harmonia.layers import Pool, Transformer
 from harmonia.layers.pooling import POOLS
 from harmonia.types import HarmoniaError, Signal

@@ -11,9 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harmonia.encoders.grid import ImageConfig, ImageTower, squashed
-from harmonia.encoders.tower import SIZES, Head, Tower, TowerConfig, check_inputs, check_modality, choose
-from harmonia.encoders.wave import AudioBackbone, AudioConfig, spectrograms
+from harmonia.encoders.towers.audio import AudioBackbone, AudioConfig, spectrograms
+from harmonia.encoders.towers.base import (
+    SIZES,
+    Head,
+    Tower,
+    TowerConfig,
+    check_inputs,
+    check_modality,
+    choose,
+)
+from harmonia.encoders.towers.image import ImageConfig, ImageTower, squashed
 from harmonia.layers import Pool, Transformer
 from harmonia.layers.pooling import POOLS
 from harmonia.types import HarmoniaError, Signal

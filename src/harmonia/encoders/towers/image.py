@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from harmonia.encoders.tower import SIZES, Head, Tower, TowerConfig, check_inputs, check_modality, choose
+from harmonia.encoders.towers.base import (
+    SIZES,
+    Head,
+    Tower,
+    TowerConfig,
+    check_inputs,
+    check_modality,
+    choose,
+)
 from harmonia.layers import ConvNet, ResidualNet, ResNet50, Transformer
 from harmonia.types import HarmoniaError, Signal
 

@@ -21,13 +21,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from harmonia import weights
-from harmonia.encoders import bpe
 from harmonia.encoders.base import Encoder, unit
-from harmonia.encoders.clip import VideoConfig, VideoTower
-from harmonia.encoders.grid import ImageConfig, ImageTower
-from harmonia.encoders.sequence import MotionConfig, MotionTower, TextConfig, TextTower
-from harmonia.encoders.tower import Tower, TowerConfig
-from harmonia.encoders.wave import AudioConfig, AudioTower
+from harmonia.encoders.towers import tokenizer
+from harmonia.encoders.towers.audio import AudioConfig, AudioTower
+from harmonia.encoders.towers.base import Tower, TowerConfig
+from harmonia.encoders.towers.image import ImageConfig, ImageTower
+from harmonia.encoders.towers.text_motion import MotionConfig, MotionTower, TextConfig, TextTower
+from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.types import HarmoniaError, Signal
 from harmonia.weights import CARD, CONFIG, TOKENIZER
 
@@ -98,7 +98,7 @@ def save_towers(
     texts = {CONFIG: json.dumps(settings, indent=1) + "\n", CARD: card}
     reader = towers.get("text")
     if isinstance(reader, TextTower):
-        texts[TOKENIZER] = bpe.to_json(reader.tokenizer)
+        texts[TOKENIZER] = tokenizer.to_json(reader.tokenizer)
     weights.write_model(folder, tensors, texts, MODEL_TYPE, dtype)
 
 
@@ -207,6 +207,6 @@ def _tower(folder: Path, modality: str, entry: Any, tensors: dict[str, Tensor]) 
 def _tokenizer(folder: Path) -> Tokenizer:
     file = folder / TOKENIZER
     try:
-        return bpe.from_json(file.read_text(encoding="utf-8"))
+        return tokenizer.from_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise HarmoniaError(f"cannot read {file} ({error}): get the model's files again") from error

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harmonia.encoders import describe_image
 from harmonia.encoders.base import scaled, unit
+from harmonia.encoders.descriptors import image
 from harmonia.types import HarmoniaError, Signal
 
 Array = NDArray[np.float32]
@@ -28,7 +28,7 @@ class VideoDescriptor:
     name = "descriptor-video-1"
     modality = "video"
     space = "descriptor-video-1"
-    dim = describe_image.APPEARANCE + GRID * GRID + TIMES
+    dim = image.APPEARANCE + GRID * GRID + TIMES
 
     def encode(self, signals: Sequence[Signal]) -> Array:
         """Codes of videos (uint8 frames, at least one), float32 ``(n, 497)``, rows of unit norm."""
@@ -43,11 +43,11 @@ def describe(frames: NDArray[np.uint8]) -> Array:
             f"a video must be uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}; "
             "read the file with harmonia.modalities.video"
         )
-    looks = [describe_image.describe(frame) for frame in spread(frames, FRAMES)]
+    looks = [image.describe(frame) for frame in spread(frames, FRAMES)]
     where, when = _motion(frames)
     return np.concatenate(
         [
-            scaled(np.mean(looks, axis=0)[: describe_image.APPEARANCE]),
+            scaled(np.mean(looks, axis=0)[: image.APPEARANCE]),
             WEIGHT_WHERE * _damped(where),
             WEIGHT_WHEN * _damped(when),
         ]

@@ -1,0 +1,1 @@
+"""Hand-made descriptors: encoders that need no training and no network."""
