@@ -26,8 +26,8 @@ from benchmarks.common import REPOSITORY, Row, data_folder, report, row
 from harmonia.data.records import signal_of
 from harmonia.encoders.towers.saved import Trained, load_towers
 from harmonia.generators import Condition
-from harmonia.generators.diffusion import Diffusion
-from harmonia.generators.guidance import by_encoder
+from harmonia.generators.diffusion.guidance import by_encoder
+from harmonia.generators.diffusion.model import Diffusion
 from harmonia.metrics import bootstrap, bytes_of, text_match
 from harmonia.modalities import image as pictures
 from harmonia.recipes import prepare

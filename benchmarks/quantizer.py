@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from benchmarks.common import Row, data_folder, medians, report, row
 from harmonia.generators import Batch, Condition
-from harmonia.generators.autoencoder import VAE, VQVAE, VAEConfig, VQVAEConfig
-from harmonia.generators.bottlenecks import VectorQuantizer
+from harmonia.generators.autoencoders.autoencoder import VAE, VQVAE, VAEConfig, VQVAEConfig
+from harmonia.generators.autoencoders.bottlenecks import VectorQuantizer
 from harmonia.recipes.pictures import Pictures, load_pictures
 
 PEER = "vector-quantize-pytorch"

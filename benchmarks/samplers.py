@@ -19,9 +19,25 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import Row, medians, report, row
-from harmonia.generators.guidance import classifier_free
-from harmonia.generators.paths import EDM, PATHS, CondOT, GaussianPath, Prediction, VPLinear, prediction
-from harmonia.generators.samplers import DDIM, SAMPLERS, Ancestral, DPMSolverPP2M, Euler, Heun, Sampler
+from harmonia.generators.diffusion.guidance import classifier_free
+from harmonia.generators.diffusion.paths import (
+    EDM,
+    PATHS,
+    CondOT,
+    GaussianPath,
+    Prediction,
+    VPLinear,
+    prediction,
+)
+from harmonia.generators.diffusion.samplers import (
+    DDIM,
+    SAMPLERS,
+    Ancestral,
+    DPMSolverPP2M,
+    Euler,
+    Heun,
+    Sampler,
+)
 
 SD = 0.35
 

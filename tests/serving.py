@@ -20,7 +20,7 @@ from media import make_photo, make_tone, make_video
 
 from harmonia.encoders import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import create_app
 from harmonia.server.run import Server, bind
 from harmonia.server.settings import Settings

@@ -10,8 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harmonia.generators import Condition, ConditionConfig
-from harmonia.generators.augment import KINDS, MOST, Augment, AugmentConfig
-from harmonia.generators.critics import ConvCritic, Game, GameConfig, Head, ResidualCritic, minibatch_std
+from harmonia.generators.adversarial.ada import KINDS, MOST, Augment, AugmentConfig
+from harmonia.generators.adversarial.critics import (
+    ConvCritic,
+    Game,
+    GameConfig,
+    Head,
+    ResidualCritic,
+    minibatch_std,
+)
 from harmonia.objectives import (
     ADVERSARIAL,
     gradient_penalty,

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator, spell
-from harmonia.generators.attngan import AttnGAN, AttnGANConfig, WordAttention
-from harmonia.generators.matching import MatchingConfig, MatchingPair, by_word
+from harmonia.generators.adversarial.attngan import AttnGAN, AttnGANConfig, WordAttention
+from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair, by_word
 from harmonia.training import TrainConfig, fit
 from harmonia.types import HarmoniaError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator
-from harmonia.generators.autoencoder import (
+from harmonia.generators.autoencoders.autoencoder import (
     VAE,
     VQVAE,
     Autoencoder,
@@ -21,8 +21,8 @@ from harmonia.generators.autoencoder import (
     VQVAEConfig,
     corrupt,
 )
-from harmonia.generators.coder import Coder
-from harmonia.generators.perception import Perception
+from harmonia.generators.autoencoders.base import Coder
+from harmonia.generators.perceptual_classifier import Perception
 from harmonia.layers.codec import STRIDES
 from harmonia.recipes import prepare
 from harmonia.training import TrainConfig, fit

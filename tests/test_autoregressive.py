@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator
-from harmonia.generators.autoencoder import VQVAEConfig
-from harmonia.generators.autoregressive import (
+from harmonia.generators.autoencoders.autoencoder import VQVAEConfig
+from harmonia.generators.tokens.autoregressive import (
     Autoregressive,
     AutoregressiveConfig,
     both,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributions as D
 
-from harmonia.generators.bottlenecks import (
+from harmonia.generators.autoencoders.bottlenecks import (
     FSQ,
     DiagonalGaussian,
     GumbelSoftmax,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator, spell
-from harmonia.generators.autoencoder import VQVAEConfig
-from harmonia.generators.dalle import DallE, DallEConfig, best_of
+from harmonia.generators.autoencoders.autoencoder import VQVAEConfig
+from harmonia.generators.tokens.dalle import DallE, DallEConfig, best_of
 from harmonia.layers import Cache
 from harmonia.objectives import token_cross_entropy
 from harmonia.types import HarmoniaError

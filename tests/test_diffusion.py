@@ -10,22 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators import (
-    SCALES,
-    Batch,
-    Condition,
-    ConditionConfig,
-    guidance,
-    load_generator,
-    save_generator,
-)
-from harmonia.generators.autoencoder import VAEConfig
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig, noised
-from harmonia.generators.distill import Distillation, student_config
-from harmonia.generators.guided import GuidedConfig, GuidedDiffusion
-from harmonia.generators.latent import Latent, LatentConfig
-from harmonia.generators.paths import Prediction
-from harmonia.generators.samplers import DDIM
+from harmonia.generators import SCALES, Batch, Condition, ConditionConfig, load_generator, save_generator
+from harmonia.generators.autoencoders.autoencoder import VAEConfig
+from harmonia.generators.diffusion import guidance
+from harmonia.generators.diffusion.classifier_guidance import GuidedConfig, GuidedDiffusion
+from harmonia.generators.diffusion.distillation import Distillation, student_config
+from harmonia.generators.diffusion.latent import Latent, LatentConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig, noised
+from harmonia.generators.diffusion.paths import Prediction
+from harmonia.generators.diffusion.samplers import DDIM
 from harmonia.types import HarmoniaError
 
 LABELS = ConditionConfig(classes=3)

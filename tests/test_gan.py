@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator, spell
-from harmonia.generators.augment import AugmentConfig
-from harmonia.generators.critics import GameConfig
-from harmonia.generators.gan import GAN, GANConfig, doublings
+from harmonia.generators.adversarial.ada import AugmentConfig
+from harmonia.generators.adversarial.critics import GameConfig
+from harmonia.generators.adversarial.gan import GAN, GANConfig, doublings
 from harmonia.recipes import prepare
 from harmonia.recipes.generation import GeneratorRun
 from harmonia.training import TrainConfig, fit, optim

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harmonia.generators import guidance
-from harmonia.generators.paths import PATHS, CondOT, GaussianPath, Prediction, VPCosine
-from harmonia.generators.samplers import DDIM, Ancestral, Heun, Predict
+from harmonia.generators.diffusion import guidance
+from harmonia.generators.diffusion.paths import PATHS, CondOT, GaussianPath, Prediction, VPCosine
+from harmonia.generators.diffusion.samplers import DDIM, Ancestral, Heun, Predict
 from harmonia.types import HarmoniaError
 
 MEANS, SD = torch.tensor([-1.0, 0.4, 1.2], dtype=torch.float64), 0.3

@@ -18,10 +18,10 @@ from torch import Tensor
 from harmonia.cli import main
 from harmonia.encoders import load as load_encoders
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, load_generator, save_generator
-from harmonia.generators.autoencoder import VAE, VAEConfig
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
-from harmonia.generators.matching import MatchingConfig
-from harmonia.generators.unclip import Unclip, UnclipConfig
+from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.unclip import Unclip, UnclipConfig
+from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.metrics import bytes_of
 from harmonia.modalities import image as pictures
 from harmonia.recipes.pictures import DIGIT_WORDS

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator
-from harmonia.generators.autoencoder import VQVAEConfig
-from harmonia.generators.maskgit import MaskGIT, MaskGITConfig, hide, parallel_decode, schedule
+from harmonia.generators.autoencoders.autoencoder import VQVAEConfig
+from harmonia.generators.tokens.maskgit import MaskGIT, MaskGITConfig, hide, parallel_decode, schedule
 from harmonia.types import HarmoniaError
 
 SHAPE = (1, 8, 8)

@@ -28,7 +28,7 @@ from websockets.sync.client import connect
 
 from harmonia.encoders import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.modalities import image as pictures
 from harmonia.server.app import create_app
 from harmonia.server.keys import new_key

@@ -18,7 +18,7 @@ from serving import memory_of, serve
 
 from harmonia.encoders import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import PAGE
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings

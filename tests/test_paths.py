@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harmonia.generators.paths import (
+from harmonia.generators.diffusion.paths import (
     EDM,
     PARAMETERISATIONS,
     PATHS,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harmonia.generators import Condition, load_generator
-from harmonia.generators.diffusion import Diffusion
+from harmonia.generators.diffusion.model import Diffusion
 from harmonia.recipes import generation, prepare
 from harmonia.recipes.generation import GeneratorRun
 from harmonia.training import fit

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harmonia.generators.paths import (
+from harmonia.generators.diffusion.paths import (
     EDM,
     PATHS,
     CondOT,
@@ -20,7 +20,7 @@ from harmonia.generators.paths import (
     VPLinear,
     prediction,
 )
-from harmonia.generators.samplers import (
+from harmonia.generators.diffusion.samplers import (
     DDIM,
     SAMPLERS,
     Ancestral,

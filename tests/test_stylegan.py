@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator
-from harmonia.generators.augment import AugmentConfig
-from harmonia.generators.critics import GameConfig
-from harmonia.generators.equalized import EqualConv, EqualLinear, pixel_norm
-from harmonia.generators.stylegan import ModulatedConv, StyleGAN, StyleGANConfig, double
+from harmonia.generators.adversarial.ada import AugmentConfig
+from harmonia.generators.adversarial.critics import GameConfig
+from harmonia.generators.adversarial.equalized import EqualConv, EqualLinear, pixel_norm
+from harmonia.generators.adversarial.stylegan import ModulatedConv, StyleGAN, StyleGANConfig, double
 from harmonia.training import TrainConfig, fit, optim
 from harmonia.types import HarmoniaError
 

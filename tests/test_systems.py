@@ -19,14 +19,14 @@ from harmonia.generators import (
     save_generator,
     spell,
 )
-from harmonia.generators.autoencoder import VAEConfig
+from harmonia.generators.autoencoders.autoencoder import VAEConfig
 from harmonia.generators.base import Generator
-from harmonia.generators.cascade import Cascade, CascadeConfig, Imagen, ImagenConfig
-from harmonia.generators.diffusion import DiffusionConfig
-from harmonia.generators.glide import Glide, GlideConfig, Inpainting, erased
-from harmonia.generators.latent import Latent, LatentConfig
-from harmonia.generators.matching import MatchingConfig
-from harmonia.generators.unclip import Unclip, UnclipConfig
+from harmonia.generators.diffusion.cascade import Cascade, CascadeConfig, Imagen, ImagenConfig
+from harmonia.generators.diffusion.glide import Glide, GlideConfig, Inpainting, erased
+from harmonia.generators.diffusion.latent import Latent, LatentConfig
+from harmonia.generators.diffusion.model import DiffusionConfig
+from harmonia.generators.diffusion.unclip import Unclip, UnclipConfig
+from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.recipes import prepare
 from harmonia.tasks.canvas import Known
 from harmonia.tasks.draw import Sampling, Start, draw

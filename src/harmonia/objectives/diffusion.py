@@ -35,7 +35,8 @@ def prediction_loss(
     ======== ========================================================= ==================================
 
     Inputs: ``output`` and ``target``, (n, ...) of one shape, ``snr`` (n,), needed unless ``uniform``.
-    Requires: target as ``harmonia.generators.paths.target`` gives it, "velocity" of the straight path.
+    Requires: target as ``harmonia.generators.diffusion.paths.target`` gives it, "velocity" of the
+    straight path.
     Relations: uniform epsilon is the weight snr on x0, uniform v is ``edm``; conditional flow matching is
     uniform velocity. None of them is a bound on the likelihood except by its weight (Kingma and Gao 2023).
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from harmonia.generators.attngan import AttnGAN, AttnGANConfig
-from harmonia.generators.critics import GameConfig
-from harmonia.generators.matching import MatchingConfig
+from harmonia.generators.adversarial.attngan import AttnGAN, AttnGANConfig
+from harmonia.generators.adversarial.critics import GameConfig
+from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.training import TrainConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from harmonia.generators import Facts, Generator
-from harmonia.generators.autoencoder import (
+from harmonia.generators.autoencoders.autoencoder import (
     VAE,
     VQVAE,
     Autoencoder,
@@ -17,7 +17,7 @@ from harmonia.generators.autoencoder import (
     VQVAEConfig,
     corrupt,
 )
-from harmonia.generators.coder import Coder
+from harmonia.generators.autoencoders.base import Coder
 from harmonia.metrics import psnr
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
 from harmonia.recipes.pictures import Pictures

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from harmonia.generators import Batch
-from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
-from harmonia.generators.autoregressive import (
+from harmonia.generators.autoencoders.autoencoder import VQVAE, VQVAEConfig
+from harmonia.generators.tokens.autoregressive import (
     Autoregressive,
     AutoregressiveConfig,
     CodeConfig,
     CodeGenerator,
 )
-from harmonia.generators.dalle import DallE, DallEConfig
-from harmonia.generators.maskgit import MaskGIT, MaskGITConfig
+from harmonia.generators.tokens.dalle import DallE, DallEConfig
+from harmonia.generators.tokens.maskgit import MaskGIT, MaskGITConfig
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.recipes.pictures import Pictures
 from harmonia.training import TrainConfig

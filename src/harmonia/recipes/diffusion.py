@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from harmonia.generators import Batch
-from harmonia.generators.autoencoder import VAEConfig
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
-from harmonia.generators.distill import Distillation, student_config
-from harmonia.generators.guided import GuidedConfig, GuidedDiffusion
-from harmonia.generators.latent import Latent, LatentConfig
-from harmonia.generators.perception import Perception
+from harmonia.generators.autoencoders.autoencoder import VAEConfig
+from harmonia.generators.diffusion.classifier_guidance import GuidedConfig, GuidedDiffusion
+from harmonia.generators.diffusion.distillation import Distillation, student_config
+from harmonia.generators.diffusion.latent import Latent, LatentConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
+from harmonia.generators.perceptual_classifier import Perception
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.recipes.pictures import Pictures
 from harmonia.training import Indexed, TrainConfig

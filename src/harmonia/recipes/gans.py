@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from harmonia.generators import Generator
-from harmonia.generators.augment import AugmentConfig
-from harmonia.generators.critics import GameConfig
-from harmonia.generators.gan import GAN, GANConfig
-from harmonia.generators.stylegan import StyleGAN, StyleGANConfig
+from harmonia.generators.adversarial.ada import AugmentConfig
+from harmonia.generators.adversarial.critics import GameConfig
+from harmonia.generators.adversarial.gan import GAN, GANConfig
+from harmonia.generators.adversarial.stylegan import StyleGAN, StyleGANConfig
 from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
 from harmonia.recipes.pictures import Pictures
 from harmonia.training import TrainConfig

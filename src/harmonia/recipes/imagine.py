@@ -19,7 +19,7 @@ from harmonia.datasets.registry import reader
 from harmonia.encoders import MINI, Encoder
 from harmonia.encoders.towers.saved import load_trained
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, Generator
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.metrics.features import bytes_of
 from harmonia.recipes.generation import GeneratorRun, Stage
 from harmonia.recipes.pictures import Pictures, load_pictures, part_of

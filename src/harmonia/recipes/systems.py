@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from harmonia.generators.autoencoder import VAEConfig
-from harmonia.generators.cascade import Imagen, ImagenConfig
-from harmonia.generators.diffusion import DiffusionConfig
-from harmonia.generators.glide import Glide, GlideConfig, Inpainting
-from harmonia.generators.latent import Latent, LatentConfig
-from harmonia.generators.matching import MatchingConfig
-from harmonia.generators.unclip import Unclip, UnclipConfig
+from harmonia.generators.autoencoders.autoencoder import VAEConfig
+from harmonia.generators.diffusion.cascade import Imagen, ImagenConfig
+from harmonia.generators.diffusion.glide import Glide, GlideConfig, Inpainting
+from harmonia.generators.diffusion.latent import Latent, LatentConfig
+from harmonia.generators.diffusion.model import DiffusionConfig
+from harmonia.generators.diffusion.unclip import Unclip, UnclipConfig
+from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.recipes.diffusion import DiffusionSettings
 from harmonia.recipes.generation import GeneratorRun, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig

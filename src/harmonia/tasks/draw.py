@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from harmonia.generators import Condition, Generator, Saved, Watch
-from harmonia.generators.diffusion import Diffusion, Guide
-from harmonia.generators.glide import Glide
-from harmonia.generators.guidance import by_encoder, keep
-from harmonia.generators.samplers import DDIM, Predict
-from harmonia.generators.unclip import Unclip
+from harmonia.generators.diffusion.glide import Glide
+from harmonia.generators.diffusion.guidance import by_encoder, keep
+from harmonia.generators.diffusion.model import Diffusion, Guide
+from harmonia.generators.diffusion.samplers import DDIM, Predict
+from harmonia.generators.diffusion.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.modalities.generated import Mark
 from harmonia.tasks.canvas import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid

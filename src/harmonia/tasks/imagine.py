@@ -23,7 +23,7 @@ from harmonia.encoders.across import Across
 from harmonia.encoders.towers.image import ImageTower
 from harmonia.encoders.towers.saved import TrainedEncoder
 from harmonia.generators import Condition, Facts, Saved, load_generator, spell
-from harmonia.generators.unclip import Unclip
+from harmonia.generators.diffusion.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.model import Model
 from harmonia.pretrained.diffusers import INDEX, Pretrained, fetched

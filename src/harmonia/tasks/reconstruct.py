@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from harmonia.generators import Saved
-from harmonia.generators.coder import Coder
+from harmonia.generators.autoencoders.base import Coder
 from harmonia.modalities import image as pictures
 from harmonia.modalities.generated import Mark
 from harmonia.tasks.canvas import Drawn, Gallery, shape_of, tensor_of

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harmonia.generators.paths import FLOOR, GaussianPath, Prediction, prediction
-from harmonia.generators.samplers import Predict
+from harmonia.generators.diffusion.paths import FLOOR, GaussianPath, Prediction, prediction
+from harmonia.generators.diffusion.samplers import Predict
 from harmonia.types import HarmoniaError
 
 FAINT = 0.05

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harmonia.generators.base import Batch
-from harmonia.generators.cascade import Cascade, CascadeConfig
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.diffusion import Guide
-from harmonia.generators.guidance import keep
+from harmonia.generators.diffusion.cascade import Cascade, CascadeConfig
+from harmonia.generators.diffusion.guidance import keep
+from harmonia.generators.diffusion.model import Guide
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harmonia.generators.adversarial.critics import ConvCritic, Game, GameConfig, truncation
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import Condition, Conditioner
-from harmonia.generators.critics import ConvCritic, Game, GameConfig, truncation
 from harmonia.types import HarmoniaError
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harmonia.generators.base import Watch
-from harmonia.generators.paths import GaussianPath, Point, Prediction
+from harmonia.generators.diffusion.paths import GaussianPath, Point, Prediction
 from harmonia.types import HarmoniaError
 
 Predict = Callable[[Tensor, Tensor], Prediction]

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from harmonia.generators.augment import Augment, AugmentConfig
+from harmonia.generators.adversarial.ada import Augment, AugmentConfig
+from harmonia.generators.adversarial.equalized import EqualConv, EqualLinear, active
 from harmonia.generators.conditioning import Condition, ConditionConfig, Conditioner
-from harmonia.generators.equalized import EqualConv, EqualLinear, active
 from harmonia.objectives.adversarial import ADVERSARIAL, Adversarial, gradient_penalty
 from harmonia.types import HarmoniaError
 

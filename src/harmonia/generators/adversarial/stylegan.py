@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harmonia.generators.augment import AugmentConfig
+from harmonia.generators.adversarial.ada import AugmentConfig
+from harmonia.generators.adversarial.critics import Game, GameConfig, ResidualCritic, truncation
+from harmonia.generators.adversarial.equalized import EqualLinear, active, pixel_norm
+from harmonia.generators.adversarial.gan import check_picture, doublings, players
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import Condition, ConditionConfig, Conditioner
-from harmonia.generators.critics import Game, GameConfig, ResidualCritic, truncation
-from harmonia.generators.equalized import EqualLinear, active, pixel_norm
-from harmonia.generators.gan import check_picture, doublings, players
 from harmonia.objectives.adversarial import path_length
 from harmonia.types import HarmoniaError
 

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harmonia.generators.adversarial.critics import ConvCritic, GameConfig, truncation
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.critics import ConvCritic, GameConfig, truncation
-from harmonia.generators.matching import MatchingConfig, MatchingPair, Read, text_of
+from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair, Read, text_of
 from harmonia.objectives.adversarial import ADVERSARIAL, gradient_penalty
 from harmonia.objectives.variational import gaussian_kl
 from harmonia.types import HarmoniaError

@@ -12,9 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harmonia.generators.autoregressive import CodeConfig, CodeGenerator, CodeTransformer, both, guided, pick
 from harmonia.generators.base import Batch, Watch
 from harmonia.generators.conditioning import Condition
+from harmonia.generators.tokens.autoregressive import (
+    CodeConfig,
+    CodeGenerator,
+    CodeTransformer,
+    both,
+    guided,
+    pick,
+)
 from harmonia.objectives import masked_prediction
 from harmonia.types import HarmoniaError
 

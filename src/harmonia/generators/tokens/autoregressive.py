@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators.autoencoder import VQVAE, VQVAEConfig
+from harmonia.generators.autoencoders.autoencoder import VQVAE, VQVAEConfig
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, Conditioner, Told, join
 from harmonia.layers.causal import Cache, CausalTransformer

@@ -16,11 +16,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators import guidance as guiding
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import Condition, Conditioner, Told, join
-from harmonia.generators.paths import PARAMETERISATIONS, PATHS, GaussianPath, Prediction, prediction, target
-from harmonia.generators.samplers import SAMPLERS, Predict, Sampler
+from harmonia.generators.diffusion import guidance as guiding
+from harmonia.generators.diffusion.paths import (
+    PARAMETERISATIONS,
+    PATHS,
+    GaussianPath,
+    Prediction,
+    prediction,
+    target,
+)
+from harmonia.generators.diffusion.samplers import SAMPLERS, Predict, Sampler
 from harmonia.layers.dit import DiT
 from harmonia.layers.mlp import ResidualMLP
 from harmonia.layers.unet import UNet, timestep_embedding

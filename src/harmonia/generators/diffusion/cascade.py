@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from harmonia.generators.base import SCALES, Batch, Generator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig, Guide, noised
-from harmonia.generators.matching import MatchingConfig, MatchingPair
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig, Guide, noised
+from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair
 from harmonia.types import HarmoniaError
 
 

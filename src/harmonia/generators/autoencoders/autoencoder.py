@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators.base import Batch, Watch, draw
-from harmonia.generators.bottlenecks import (
+from harmonia.generators.autoencoders.base import Coder, CoderConfig
+from harmonia.generators.autoencoders.bottlenecks import (
     FSQ,
     DiagonalGaussian,
     GumbelSoftmax,
@@ -22,7 +22,7 @@ from harmonia.generators.bottlenecks import (
     Quantiser,
     VectorQuantizer,
 )
-from harmonia.generators.coder import Coder, CoderConfig
+from harmonia.generators.base import Batch, Watch, draw
 from harmonia.generators.conditioning import Condition, Conditioner
 from harmonia.objectives import bce, bernoulli_log_likelihood, gaussian_log_likelihood, l1, l2
 from harmonia.objectives.perceptual import Features, perceptual

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from harmonia.generators.autoencoder import VAE, VAEConfig
+from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
-from harmonia.generators.matching import MatchingConfig, MatchingPair, text_of
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
+from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair, text_of
 from harmonia.types import HarmoniaError
 
 

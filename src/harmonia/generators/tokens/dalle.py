@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators.autoencoder import VQVAEConfig
-from harmonia.generators.autoregressive import CodeConfig, CodeGenerator, both, one_by_one
+from harmonia.generators.autoencoders.autoencoder import VQVAEConfig
 from harmonia.generators.base import Batch, Generator, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
+from harmonia.generators.tokens.autoregressive import CodeConfig, CodeGenerator, both, one_by_one
 from harmonia.layers.causal import Cache, CausalTransformer
 from harmonia.objectives import token_cross_entropy
 from harmonia.types import HarmoniaError

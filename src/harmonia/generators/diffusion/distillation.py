@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from harmonia.generators.base import Batch, draw
 from harmonia.generators.conditioning import Condition
-from harmonia.generators.diffusion import Diffusion, DiffusionConfig
-from harmonia.generators.paths import target
-from harmonia.generators.samplers import SAMPLERS, Track
+from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.paths import target
+from harmonia.generators.diffusion.samplers import SAMPLERS, Track
 from harmonia.types import HarmoniaError
 
 

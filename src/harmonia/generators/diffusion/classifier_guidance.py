@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harmonia.generators import guidance as guiding
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition
-from harmonia.generators.diffusion import EMBEDDED, Diffusion, DiffusionConfig
-from harmonia.generators.paths import PATHS, Prediction
-from harmonia.generators.samplers import Predict
+from harmonia.generators.diffusion import guidance as guiding
+from harmonia.generators.diffusion.model import EMBEDDED, Diffusion, DiffusionConfig
+from harmonia.generators.diffusion.paths import PATHS, Prediction
+from harmonia.generators.diffusion.samplers import Predict
 from harmonia.layers.unet import Encoder, timestep_embedding
 from harmonia.types import HarmoniaError
 

@@ -1,0 +1,1 @@
+"""Diffusion and flow models, their samplers, guidance and distillation."""

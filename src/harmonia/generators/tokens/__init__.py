@@ -1,0 +1,1 @@
+"""Generators of discrete tokens: autoregressive, masked, DALL-E."""
