@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks.common import REPOSITORY, Row, data_folder, medians, report, row
-from harmonia.memory.attend import attend
-from harmonia.memory.kernel import KernelMemory, draw_frequencies
+from harmonia.memory.blocked_attention import attend
+from harmonia.memory.random_features import KernelMemory, draw_frequencies
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -21,7 +21,7 @@ import torch
 from benchmarks.common import Row, data_folder, medians, report, row
 from benchmarks.quality import damaged_pixels, noisy_clip
 from harmonia.memory import Frame, Given, HarmonicMemory, Matrix, Tsallis
-from harmonia.memory.attend import attend
+from harmonia.memory.blocked_attention import attend
 
 CUES, SIZE = 64, 256
 THREADS = 2

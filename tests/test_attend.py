@@ -7,7 +7,7 @@ import torch
 
 from harmonia.memory import Frame, Matrix, Tsallis
 from harmonia.memory import matrix as matrix_module
-from harmonia.memory.attend import attend
+from harmonia.memory.blocked_attention import attend
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

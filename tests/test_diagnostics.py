@@ -22,7 +22,7 @@ from harmonia.memory.diagnostics import (
     room,
     slots_of,
 )
-from harmonia.memory.landscape import landscape, settling_path
+from harmonia.memory.energy_slice import landscape, settling_path
 
 
 def unit(seed: int, *shape: int) -> Tensor:

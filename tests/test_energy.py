@@ -14,8 +14,8 @@ from harmonia.memory import energy as energy_module
 from harmonia.memory.energy import Couplings, Cue, Energy, Slots, extreme_eigenvalues, slot_energy
 from harmonia.memory.entropies import Entropy, Norm, Shannon, Subsets, Tsallis
 from harmonia.memory.lagrangians import Ball, Identity, Lagrangian, LayerNorm, Power, Softmax, Sphere, Tanh
-from harmonia.memory.layout import Layout
-from harmonia.memory.moments import Query
+from harmonia.memory.moment_scores import Query
+from harmonia.memory.record_layout import Layout
 
 ENTROPIES: list[Entropy] = [Shannon(), Tsallis(1.5), Tsallis(2.0), Norm(2.0), Norm(5.0), Subsets(2)]
 LAGRANGIANS: list[Lagrangian] = [

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from harmonia.layers.hopfield import Hopfield
+from harmonia.layers.hopfield_attention import HopfieldAttention, copy_attention
+from harmonia.layers.hopfield_pooling import HopfieldLayer, HopfieldPooling
 from harmonia.memory.classical import ClassicalHopfield
-from harmonia.memory.drop_in import HopfieldAttention, copy_attention
 from harmonia.memory.entropies import Entropy, Norm, Shannon, Subsets, Tsallis
 from harmonia.memory.hopfield import associate, energy, retrieve
 from harmonia.memory.lagrangians import Ball
-from harmonia.memory.layers import Hopfield
-from harmonia.memory.pooling import HopfieldLayer, HopfieldPooling
 
 DOCS = Path(__file__).parent.parent / "docs" / "layers.md"
 ENTROPIES: list[Entropy] = [Shannon(), Tsallis(1.5), Tsallis(2.0), Norm(2.0), Subsets(2)]

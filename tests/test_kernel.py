@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harmonia.memory.kernel import KernelMemory, Kind, draw_frequencies
+from harmonia.memory.random_features import KernelMemory, Kind, draw_frequencies
 
 KINDS: list[Kind] = ["trigonometric", "positive"]
 D = 6

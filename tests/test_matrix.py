@@ -11,7 +11,7 @@ import torch
 from harmonia.memory import Frame, Given, HarmonicMemory, Layout, Matrix
 from harmonia.memory import matrix as matrix_module
 from harmonia.memory import scan as scan_module
-from harmonia.memory.moments import Query
+from harmonia.memory.moment_scores import Query
 from harmonia.memory.scan import scan_top
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harmonia.memory import Frame, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy, slot_energy
 from harmonia.memory import scan as scan_module
 from harmonia.memory.energy import cue_term
-from harmonia.memory.moments import Query
+from harmonia.memory.moment_scores import Query
 from harmonia.memory.readout import read_top
 from harmonia.memory.scan import scan_top
 from harmonia.memory.settle import Channel, Field, settle

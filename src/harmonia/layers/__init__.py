@@ -1,8 +1,11 @@
-"""Network blocks that three or more models share. Tensors in, tensors out; no signals, no files."""
+"""Network blocks that several models share, the Hopfield layers among them. Tensors in, tensors out."""
 
 from harmonia.layers.causal import Cache, CausalTransformer
 from harmonia.layers.codec import ConvDecoder, ConvEncoder, PatchDecoder, PatchEncoder
 from harmonia.layers.convnet import ConvNet
+from harmonia.layers.hopfield import Hopfield
+from harmonia.layers.hopfield_attention import HopfieldAttention, copy_attention
+from harmonia.layers.hopfield_pooling import HopfieldLayer, HopfieldPooling
 from harmonia.layers.pooling import Pool
 from harmonia.layers.residual import ResidualNet
 from harmonia.layers.resnet import ResNet50
@@ -16,10 +19,15 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "ConvNet",
+    "Hopfield",
+    "HopfieldAttention",
+    "HopfieldLayer",
+    "HopfieldPooling",
     "PatchDecoder",
     "PatchEncoder",
     "Pool",
     "ResNet50",
     "ResidualNet",
     "Transformer",
+    "copy_attention",
 ]

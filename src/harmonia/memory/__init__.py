@@ -4,23 +4,20 @@ It needs only PyTorch, NumPy and SimSIMD and can be imported on its own.
 """
 
 from harmonia.memory.association import associate, replay
-from harmonia.memory.attend import Attended, attend
+from harmonia.memory.blocked_attention import Attended, attend
+from harmonia.memory.centering import Frame
 from harmonia.memory.certificates import error_bound
 from harmonia.memory.classical import ClassicalHopfield, DenseHopfield, SphericalHopfield
 from harmonia.memory.consolidation import consolidate, forget
 from harmonia.memory.descent import Descent, descend
-from harmonia.memory.drop_in import HopfieldAttention, copy_attention
 from harmonia.memory.energy import Couplings, Cue, Energy, Slots, slot_energy
 from harmonia.memory.entropies import Entropy, Norm, Shannon, Subsets, Tsallis, entropy, fenchel_young
-from harmonia.memory.frame import Frame
 from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.memory.hopfield import retrieve
-from harmonia.memory.kernel import KernelMemory, draw_frequencies
-from harmonia.memory.layers import Hopfield
-from harmonia.memory.layout import Layout
 from harmonia.memory.learning import learn_bias, learn_couplings, learn_trusts
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.pooling import HopfieldLayer, HopfieldPooling
+from harmonia.memory.random_features import KernelMemory, draw_frequencies
+from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import Scan, scan_top
 from harmonia.memory.settle import Channel, Settled, settle
 
@@ -37,10 +34,6 @@ __all__ = [
     "Frame",
     "Given",
     "HarmonicMemory",
-    "Hopfield",
-    "HopfieldAttention",
-    "HopfieldLayer",
-    "HopfieldPooling",
     "KernelMemory",
     "Layout",
     "Matrix",
@@ -55,7 +48,6 @@ __all__ = [
     "associate",
     "attend",
     "consolidate",
-    "copy_attention",
     "descend",
     "draw_frequencies",
     "entropy",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harmonia.memory.harmonic import HarmonicMemory
-from harmonia.memory.moments import Query
+from harmonia.memory.moment_scores import Query
 from harmonia.memory.scan import scan_blocks
 
 # Records compared with all others at once.

@@ -19,7 +19,7 @@ from torch import Tensor
 from harmonia.memory.capacity import cosine_of_noise, log_mean_weight
 from harmonia.memory.certificates import Basins, Rows, basins
 from harmonia.memory.harmonic import Given, HarmonicMemory
-from harmonia.memory.layout import Layout
+from harmonia.memory.record_layout import Layout
 
 # Parts looked at, at most.
 SLOTS = 131_072

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from harmonia.memory.entropies import Entropy
 from harmonia.memory.lagrangians import Lagrangian
-from harmonia.memory.layout import Layout
-from harmonia.memory.moments import Query
+from harmonia.memory.moment_scores import Query
+from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_blocks
 
 Codes = tuple[Tensor, ...]

@@ -29,12 +29,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory import editing
+from harmonia.memory import updates
 from harmonia.memory.capacity import best_beta, cosine_of_noise
+from harmonia.memory.centering import Frame
 from harmonia.memory.entropies import entropy
-from harmonia.memory.frame import Frame
-from harmonia.memory.layout import Layout
 from harmonia.memory.matrix import Matrix, Precision
+from harmonia.memory.record_layout import Layout
 from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
 from harmonia.memory.shards import Shards
 
@@ -191,16 +191,16 @@ class HarmonicMemory:
         return settled
 
     def insert(self, codes: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Add records while running (see :func:`harmonia.memory.editing.insert`); returns their slots."""
-        return editing.insert(self, codes, present)
+        """Add records while running (see :func:`harmonia.memory.updates.insert`); returns their slots."""
+        return updates.insert(self, codes, present)
 
     def delete(self, slots: Tensor) -> None:
         """Never recall these slots again."""
-        editing.delete(self, slots)
+        updates.delete(self, slots)
 
     def update(self, slot: int, codes: Mapping[str, Tensor]) -> None:
         """Give a record new codes of some modalities."""
-        editing.update(self, slot, codes)
+        updates.update(self, slot, codes)
 
     def forget_views(self) -> None:
         """To be called when the layout has changed."""

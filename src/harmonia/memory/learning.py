@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harmonia.memory.harmonic import Given, HarmonicMemory
-from harmonia.memory.moments import slot_scores
+from harmonia.memory.moment_scores import slot_scores
 from harmonia.memory.settle import queries_of
 
 # Records that compete with the right one in learning how far to trust a cue.

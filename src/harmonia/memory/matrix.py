@@ -18,7 +18,7 @@ import simsimd
 import torch
 from torch import Tensor
 
-from harmonia.memory.frame import Frame
+from harmonia.memory.centering import Frame
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")

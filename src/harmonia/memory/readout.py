@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harmonia.memory.layout import Layout
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moments import Query, best_of, moments_of, scores_of
+from harmonia.memory.moment_scores import Query, best_of, moments_of, scores_of
+from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_blocks
 
 # Scores closer than this are the same moment seen twice, up to rounding.

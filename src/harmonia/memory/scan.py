@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harmonia.memory.layout import Layout
 from harmonia.memory.matrix import Matrix, Rough
-from harmonia.memory.moments import Query, slot_scores
+from harmonia.memory.moment_scores import Query, slot_scores
+from harmonia.memory.record_layout import Layout
 
 # Scores of one block, in bytes: about the share of the cache one core has for itself.
 BLOCK_BYTES = 8 << 20

@@ -22,10 +22,10 @@ from torch import Tensor
 from harmonia.memory.certificates import contraction_bound, error_bound
 from harmonia.memory.energy import cue_term
 from harmonia.memory.entropies import Entropy, Shannon
-from harmonia.memory.layout import Layout
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moments import Query
+from harmonia.memory.moment_scores import Query
 from harmonia.memory.readout import part_scores, read_all, read_top
+from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import Scan, scan_top
 from harmonia.memory.shards import Shards
 

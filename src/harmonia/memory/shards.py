@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory.frame import PRIOR_COUNT, Frame
-from harmonia.memory.layout import Layout
-from harmonia.memory.moments import Query
+from harmonia.memory.centering import PRIOR_COUNT, Frame
+from harmonia.memory.moment_scores import Query
+from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import Scan, scan_top
 
 

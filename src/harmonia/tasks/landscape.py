@@ -13,7 +13,7 @@ import numpy as np
 
 from harmonia.memory import Given, HarmonicMemory
 from harmonia.memory.diagnostics import slots_of, unused
-from harmonia.memory.landscape import Landscape, landscape, settling_path
+from harmonia.memory.energy_slice import Landscape, landscape, settling_path
 from harmonia.modalities import MODALITIES
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.report import record_name

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from harmonia.memory import Given, HarmonicMemory, learn_bias, learn_couplings, learn_trusts
-from harmonia.memory.moments import slot_scores
+from harmonia.memory.moment_scores import slot_scores
 from harmonia.memory.settle import queries_of
 from harmonia.metrics import paired_test
 from harmonia.model import Model

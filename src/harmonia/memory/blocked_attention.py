@@ -10,10 +10,10 @@ from torch import Tensor
 
 from harmonia.memory.certificates import error_bound
 from harmonia.memory.entropies import Entropy, Shannon
-from harmonia.memory.layout import Layout
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moments import Query
+from harmonia.memory.moment_scores import Query
 from harmonia.memory.readout import read_all, read_top
+from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_top
 
 # Probability outside the best k that a readout may leave out.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harmonia.memory.frame import Frame
-from harmonia.memory.layout import Layout
+from harmonia.memory.centering import Frame
 from harmonia.memory.matrix import Matrix
+from harmonia.memory.record_layout import Layout
 
 if TYPE_CHECKING:
     from harmonia.memory.harmonic import HarmonicMemory

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harmonia.memory.layers import Hopfield
+from harmonia.layers.hopfield import Hopfield
 
 
 class HopfieldPooling(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harmonia.memory.layers import Hopfield
+from harmonia.layers.hopfield import Hopfield
 
 
 def copy_attention(attention: nn.MultiheadAttention, **options: Any) -> Hopfield:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harmonia.memory.layout import Layout
 from harmonia.memory.matrix import Matrix
+from harmonia.memory.record_layout import Layout
 
 # Moments gathered at once.
 CHUNK = 32_768
