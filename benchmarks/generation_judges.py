@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.common import REPOSITORY
 from harmonia.encoders.towers.saved import load_towers
 from harmonia.metrics import Features, Function, text_match
-from harmonia.metrics.features import in_batches
+from harmonia.metrics.image_features import in_batches
 from harmonia.recipes import prepare, recipe, settings_of
 from harmonia.recipes.judge import emoji_records, labelled, load_judge
 from harmonia.recipes.pictures import load_pictures

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.generation_judges import Measure, Plan
 from harmonia.generators import Condition, Generator, is_generator, load_generator, spell
 from harmonia.metrics import bytes_of, psnr
-from harmonia.metrics.features import in_batches
+from harmonia.metrics.image_features import in_batches
 from harmonia.objectives.perceptual import perceptual, taps
 from harmonia.recipes import prepare, recipe, settings_of
 from harmonia.recipes.generation import GeneratorRun

@@ -11,7 +11,7 @@ from media import make_photo
 from PIL import ExifTags, Image
 
 from harmonia.modalities import image
-from harmonia.modalities.generated import Mark, from_xmp
+from harmonia.modalities.provenance import Mark, from_xmp
 from harmonia.tasks.collection import Collection
 from harmonia.types import HarmoniaError, Signal
 

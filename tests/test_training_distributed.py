@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harmonia.objectives.gather import gather
+from harmonia.objectives.global_batch import gather
 from harmonia.training import Result, Stopped, TrainConfig, fit, load_weights
 
 CONFIG = TrainConfig(steps=8, batch=16, lr=0.01, warmup=2, save_every=4, log_every=1, device="cpu", ema=0.9)

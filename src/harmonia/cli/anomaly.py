@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harmonia.cli.common import json_option, memory_option, open_memory, print_json
-from harmonia.cli.generated import coder_option, device_option, files_argument
+from harmonia.cli.generator_options import coder_option, device_option, files_argument
 
 
 @click.command("anomaly")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harmonia.cli.generated import coder_option, device_option, files_argument, out_option, write_made
+from harmonia.cli.generator_options import coder_option, device_option, files_argument, out_option, write_made
 
 
 @click.command("denoise")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harmonia.cli.common import memory_option, open_memory
-from harmonia.cli.generated import device_option, generator_option, out_option
+from harmonia.cli.generator_options import device_option, generator_option, out_option
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 

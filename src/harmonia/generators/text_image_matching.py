@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harmonia.generators.base import SCALES, Batch
 from harmonia.layers import ConvNet, Transformer
-from harmonia.objectives.matching import damsm
+from harmonia.objectives.damsm import damsm
 from harmonia.types import HarmoniaError
 
 SPACE = ord(" ") + 1

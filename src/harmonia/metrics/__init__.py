@@ -4,15 +4,6 @@ and how good what it generates is.
 Codes are rows (n, d), float, of one space; records and labels (n,) integers. Every figure counts ties fairly.
 """
 
-from harmonia.metrics.features import (
-    Classifies,
-    Codes,
-    Features,
-    Function,
-    Inception,
-    bytes_of,
-    distance_name,
-)
 from harmonia.metrics.frechet import (
     Moments,
     frechet,
@@ -43,6 +34,15 @@ from harmonia.metrics.geometry import (
     k_occurrence,
     modality_gap,
     uniformity,
+)
+from harmonia.metrics.image_features import (
+    Classifies,
+    Codes,
+    Features,
+    Function,
+    Inception,
+    bytes_of,
+    distance_name,
 )
 from harmonia.metrics.probe import Linear, Probe, knn_probe, linear_probe, logistic_regression
 from harmonia.metrics.retrieval import (

@@ -1,7 +1,7 @@
 """How good and how varied generated pictures are, and whether they show what was asked for.
 
 All take features (n, d) or probabilities (n, c), not pictures: which network they come from is the caller's
-choice (``harmonia.metrics.features``) and belongs beside the figure.
+choice (``harmonia.metrics.image_features``) and belongs beside the figure.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harmonia.metrics.expected import places, query_values_of_block
 from harmonia.metrics.scores import BLOCK, check_labels, check_pair, row_blocks, score_blocks
+from harmonia.metrics.tie_aware import places, query_values_of_block
 from harmonia.types import HarmoniaError
 
 KS = (1, 5, 10)

@@ -16,8 +16,9 @@ from mutagen.mp3 import MP3, BitrateMode
 from numpy.typing import NDArray
 from PIL import Image
 
-from harmonia.modalities.drawing import spectrogram, waveform
-from harmonia.modalities.libav import (
+from harmonia.modalities.limits import LIMITS, Limits, Source, fail, opened, replacing
+from harmonia.modalities.plots import spectrogram, waveform
+from harmonia.modalities.pyav import (
     SoundDecoder,
     caption_in,
     check_complete,
@@ -26,7 +27,6 @@ from harmonia.modalities.libav import (
     decodable,
     tidy,
 )
-from harmonia.modalities.limits import LIMITS, Limits, Source, fail, opened, replacing
 from harmonia.types import HarmoniaError, Signal
 
 SUFFIXES: tuple[str, ...] = (

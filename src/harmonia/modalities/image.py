@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from harmonia.modalities.generated import Mark, from_xmp
 from harmonia.modalities.limits import (
     LIMITS,
     Limits,
@@ -26,6 +25,7 @@ from harmonia.modalities.limits import (
     replacing,
     wrong_kind,
 )
+from harmonia.modalities.provenance import Mark, from_xmp
 from harmonia.types import Signal
 
 SUFFIXES: tuple[str, ...] = (

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harmonia.modalities.drawing import waveform
-from harmonia.modalities.film import Film, Frame, opened_film
 from harmonia.modalities.limits import LIMITS, Limits, Source, fail, replacing
+from harmonia.modalities.plots import waveform
+from harmonia.modalities.video_frames import Film, Frame, opened_film
 from harmonia.types import Signal
 
 SUFFIXES: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mpg", ".mpeg")

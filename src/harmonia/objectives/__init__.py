@@ -16,13 +16,13 @@ from harmonia.objectives.adversarial import (
 )
 from harmonia.objectives.consistency import audio_visual
 from harmonia.objectives.contrastive import info_nce
+from harmonia.objectives.damsm import damsm, word_similarity
 from harmonia.objectives.diffusion import prediction_loss
-from harmonia.objectives.gather import gather, offset
+from harmonia.objectives.global_batch import gather, offset
 from harmonia.objectives.harmonic import bounded_harmonic_loss, energy_loob, energy_margin, energy_nce
 from harmonia.objectives.hopfield_fenchel_young import hfy_loss, margin
 from harmonia.objectives.loob import cloob, hopfield_retrieve, info_loob
-from harmonia.objectives.matching import damsm, word_similarity
-from harmonia.objectives.pairs import Positives
+from harmonia.objectives.pair_scores import Positives
 from harmonia.objectives.perceptual import perceptual, taps
 from harmonia.objectives.ranking import image_text_matching, siamese, triplet
 from harmonia.objectives.reconstruction import bce, charbonnier, l1, l2

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harmonia.objectives.checks import HALF, check_number, check_same
-from harmonia.objectives.gather import gather
+from harmonia.objectives.global_batch import gather
 from harmonia.types import HarmoniaError
 
 

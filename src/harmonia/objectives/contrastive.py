@@ -7,8 +7,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from harmonia.objectives.checks import check_number, full_precision
-from harmonia.objectives.gather import gather, offset, world
-from harmonia.objectives.pairs import Pairs, Positives, by_chunk, pair, row_weights
+from harmonia.objectives.global_batch import gather, offset, world
+from harmonia.objectives.pair_scores import Pairs, Positives, by_chunk, pair, row_weights
 from harmonia.types import HarmoniaError
 
 # A score that no other score is below: finite, so that a row of nothing else has no NaN in its gradient.

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from harmonia.memory import Entropy, Norm, Shannon, Subsets, Tsallis, fenchel_young
 from harmonia.objectives.checks import check_number, full_precision
-from harmonia.objectives.gather import gather
-from harmonia.objectives.pairs import Positives, by_chunk, pair, row_weights, transpose
+from harmonia.objectives.global_batch import gather
+from harmonia.objectives.pair_scores import Positives, by_chunk, pair, row_weights, transpose
 from harmonia.types import HarmoniaError
 
 ENTMAX = Tsallis(1.5)

@@ -8,8 +8,8 @@ from torch import Tensor
 from harmonia.memory import retrieve
 from harmonia.objectives.checks import check_number, check_rows, check_width, full_precision
 from harmonia.objectives.contrastive import contrast
-from harmonia.objectives.gather import gather
-from harmonia.objectives.pairs import Positives, pair, transpose
+from harmonia.objectives.global_batch import gather
+from harmonia.objectives.pair_scores import Positives, pair, transpose
 from harmonia.types import HarmoniaError
 
 

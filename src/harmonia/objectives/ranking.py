@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harmonia.objectives.checks import check_mask, check_number, check_same, check_width, full_precision
 from harmonia.objectives.contrastive import FAR
-from harmonia.objectives.pairs import Positives, partners
+from harmonia.objectives.pair_scores import Positives, partners
 from harmonia.types import HarmoniaError
 
 Distance = Literal["euclidean", "squared", "cosine"]

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harmonia.objectives.checks import check_number, full_precision
-from harmonia.objectives.gather import gather
-from harmonia.objectives.pairs import Positives, by_chunk, pair
+from harmonia.objectives.global_batch import gather
+from harmonia.objectives.pair_scores import Positives, by_chunk, pair
 from harmonia.types import HarmoniaError
 
 

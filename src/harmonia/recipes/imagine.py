@@ -20,7 +20,7 @@ from harmonia.encoders import MINI, Encoder
 from harmonia.encoders.towers.saved import load_trained
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, Generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
-from harmonia.metrics.features import bytes_of
+from harmonia.metrics.image_features import bytes_of
 from harmonia.recipes.generation import GeneratorRun, Stage
 from harmonia.recipes.pictures import Pictures, load_pictures, part_of
 from harmonia.training import TrainConfig

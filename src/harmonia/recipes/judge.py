@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from harmonia import weights
 from harmonia.datasets.registry import reader
 from harmonia.generators.saved import built
-from harmonia.metrics.features import bytes_of, in_batches
+from harmonia.metrics.image_features import bytes_of, in_batches
 from harmonia.recipes.generation import LICENCES
 from harmonia.recipes.pictures import load_pictures, part_of
 from harmonia.recipes.run import Outcome

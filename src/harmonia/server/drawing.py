@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harmonia.generators import Saved
 from harmonia.modalities import image as pictures
-from harmonia.modalities.generated import Mark
+from harmonia.modalities.provenance import Mark
 from harmonia.server.service import Service
 from harmonia.tasks.canvas import signal_of
 from harmonia.tasks.cues import Media, Query

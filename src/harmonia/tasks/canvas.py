@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harmonia.generators import Generator
 from harmonia.modalities import image as pictures
-from harmonia.modalities.generated import Mark
+from harmonia.modalities.provenance import Mark
 from harmonia.types import HarmoniaError, Signal
 
 CELL, GAP, LINE, ACROSS = 128, 8, 16, 8

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from harmonia.generators import Saved
 from harmonia.generators.autoencoders.base import Coder
 from harmonia.modalities import image as pictures
-from harmonia.modalities.generated import Mark
+from harmonia.modalities.provenance import Mark
 from harmonia.tasks.canvas import Drawn, Gallery, shape_of, tensor_of
 from harmonia.tasks.collection import Collection
 from harmonia.types import HarmoniaError, Record

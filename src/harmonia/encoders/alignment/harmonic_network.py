@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from harmonia.data.pairs import Batch, Views
 from harmonia.memory import Couplings, Cue, Energy, Slots, descend, entropy
 from harmonia.memory.lagrangians import Sphere
-from harmonia.objectives import energy_loob, energy_nce, gather, offset
-from harmonia.objectives.gather import sum_over_ranks, world
+from harmonia.objectives import energy_loob, energy_nce, global_batch, offset
+from harmonia.objectives.global_batch import sum_over_ranks, world
 from harmonia.types import HarmoniaError
 
 State = dict[str, Tensor]
@@ -193,8 +193,8 @@ class Harmonic(nn.Module):
                 count = count.index_add(0, cue.record, -torch.ones_like(cue.inputs[:, 0]))
             there = count > 0.5
             # the difference of equal sums is not quite zero, and its direction means nothing
-            slots[m] = gather(F.normalize(torch.where(there[:, None], total, 0.0), dim=-1))
-            present[m] = gather(there.to(total.dtype)) > 0.5
+            slots[m] = global_batch(F.normalize(torch.where(there[:, None], total, 0.0), dim=-1))
+            present[m] = global_batch(there.to(total.dtype)) > 0.5
         return slots, present
 
     def _told(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from harmonia.objectives.checks import check_mask, check_width
-from harmonia.objectives.gather import gather, offset, sum_over_ranks, world
+from harmonia.objectives.global_batch import gather, offset, sum_over_ranks, world
 from harmonia.types import HarmoniaError
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmonia.modalities import audio
-from harmonia.modalities.libav import (
+from harmonia.modalities.limits import Limits, Source, fail, opened
+from harmonia.modalities.pyav import (
     Decoder,
     SoundDecoder,
     caption_in,
@@ -21,7 +22,6 @@ from harmonia.modalities.libav import (
     container_of,
     decodable,
 )
-from harmonia.modalities.limits import Limits, Source, fail, opened
 from harmonia.types import Signal
 
 _REMEDY = "give an MP4, MOV, MKV, WebM or AVI file"
