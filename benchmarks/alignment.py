@@ -1,7 +1,8 @@
 """What the objectives are worth on equal terms: CLIP, SigLIP, CLOOB, HFY and the CMHN from scratch.
 
 Flickr8k: 6,000 photos with five captions to train on, 1,000 held out (dev). The towers, tokenizer, batch,
-steps and augmentation are those of `harmonia.recipes.image_text` for every row; only the objective differs,
+steps and augmentation are those of `harmonia.recipes.encoders.image_text` for every row; only the objective
+differs,
 and, where the row says so, how many captions of a photo a step sees and whether captions are compared with
 each other too. Three seeds; mean and spread. Queries are also given Gaussian noise: variance sigma^2 in all,
 spread over the d numbers of a unit code, then scaled to unit length.
@@ -36,7 +37,7 @@ from benchmarks.common import REPOSITORY, Row, report, row
 from harmonia.data.pairs import Views
 from harmonia.encoders.alignment import Alignment, AlignmentConfig, Harmonic
 from harmonia.metrics import Records, noisy_codes, retrieval_metrics
-from harmonia.recipes.image_text import Photos, Settings, image_text, load
+from harmonia.recipes.encoders.image_text import Photos, Settings, image_text, load
 from harmonia.training import fit
 
 NOISE = (0.0, 0.1, 0.5, 1.0)

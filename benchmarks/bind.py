@@ -32,7 +32,7 @@ from harmonia.encoders.alignment import Alignment, AlignmentConfig
 from harmonia.encoders.towers.base import Tower, TowerConfig
 from harmonia.memory import Given, HarmonicMemory, Layout
 from harmonia.pretrained.imagebind import pairs
-from harmonia.recipes import bind, multilingual, video
+from harmonia.recipes.encoders import bind, multilingual, video
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig, fit
 from harmonia.types import Signal

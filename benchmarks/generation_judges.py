@@ -16,9 +16,9 @@ from harmonia.encoders.towers.saved import load_towers
 from harmonia.metrics import Features, Function, text_match
 from harmonia.metrics.image_features import in_batches
 from harmonia.recipes import prepare, recipe, settings_of
-from harmonia.recipes.judge import emoji_records, labelled, load_judge
-from harmonia.recipes.pictures import load_pictures
-from harmonia.recipes.text_judge import as_signals
+from harmonia.recipes.encoders.text_judge import as_signals
+from harmonia.recipes.generators.judge import emoji_records, labelled, load_judge
+from harmonia.recipes.generators.pictures import load_pictures
 from harmonia.tasks.evaluate_generator import Real, figures, summary
 from harmonia.types import Signal
 

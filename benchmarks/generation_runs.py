@@ -22,9 +22,9 @@ from harmonia.metrics import bytes_of, psnr
 from harmonia.metrics.image_features import in_batches
 from harmonia.objectives.perceptual import perceptual, taps
 from harmonia.recipes import prepare, recipe, settings_of
-from harmonia.recipes.generation import GeneratorRun
-from harmonia.recipes.judge import Judge
-from harmonia.recipes.pictures import Pictures
+from harmonia.recipes.generators.judge import Judge
+from harmonia.recipes.generators.pictures import Pictures
+from harmonia.recipes.generators.run import GeneratorRun
 from harmonia.tasks.evaluate_generator import draw_pictures
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError

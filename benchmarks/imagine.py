@@ -31,8 +31,8 @@ from harmonia.generators.diffusion.model import Diffusion
 from harmonia.metrics import bootstrap, bytes_of, text_match
 from harmonia.modalities import image as pictures
 from harmonia.recipes import prepare
-from harmonia.recipes.judge import emoji_records
-from harmonia.recipes.text_judge import as_signals
+from harmonia.recipes.encoders.text_judge import as_signals
+from harmonia.recipes.generators.judge import emoji_records
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.imagine import SHIPPED, Given, Imagination, Wish, load
 from harmonia.types import Record, Signal

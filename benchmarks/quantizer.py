@@ -23,7 +23,7 @@ from benchmarks.common import Row, data_folder, medians, report, row
 from harmonia.generators import Batch, Condition
 from harmonia.generators.autoencoders.autoencoder import VAE, VQVAE, VAEConfig, VQVAEConfig
 from harmonia.generators.autoencoders.bottlenecks import VectorQuantizer
-from harmonia.recipes.pictures import Pictures, load_pictures
+from harmonia.recipes.generators.pictures import Pictures, load_pictures
 
 PEER = "vector-quantize-pytorch"
 DIM = 64

@@ -1,6 +1,7 @@
 """What the training loop costs, and that it goes on exactly: against bare PyTorch, same towers and data.
 
-The towers and photos are those of `harmonia.recipes.image_text`. The loop and a bare one run in turns of 40
+The towers and photos are those of `harmonia.recipes.encoders.image_text`. The loop and a bare one run in
+turns of 40
 steps each, in one process, so that other load meets both; while the bare one runs, the loop makes its next
 two batches ahead. Losses are compared in processes of their own, for their peak memory. "Killed" is SIGKILL
 at a random moment of the run, ten times.
@@ -28,7 +29,7 @@ from torch import Tensor
 from benchmarks.common import REPOSITORY, Row, report, row
 from harmonia.data.pairs import Pairs, Views
 from harmonia.objectives import info_nce
-from harmonia.recipes.image_text import Settings, cmhn
+from harmonia.recipes.encoders.image_text import Settings, cmhn
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig, fit
 from harmonia.training.rehearsal import kill_and_resume

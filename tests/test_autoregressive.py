@@ -25,7 +25,7 @@ from harmonia.generators.tokens.autoregressive import (
 from harmonia.layers import Cache
 from harmonia.objectives import masked_prediction, token_cross_entropy
 from harmonia.recipes import prepare
-from harmonia.recipes.autoregressive import CodeSettings, moved, vqvae_prior
+from harmonia.recipes.generators.autoregressive import CodeSettings, moved, vqvae_prior
 from harmonia.types import HarmoniaError
 
 SHAPE = (1, 8, 8)

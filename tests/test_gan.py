@@ -14,7 +14,7 @@ from harmonia.generators.adversarial.ada import AugmentConfig
 from harmonia.generators.adversarial.critics import GameConfig
 from harmonia.generators.adversarial.gan import GAN, GANConfig, doublings
 from harmonia.recipes import prepare
-from harmonia.recipes.generation import GeneratorRun
+from harmonia.recipes.generators.run import GeneratorRun
 from harmonia.training import TrainConfig, fit, optim
 from harmonia.types import HarmoniaError
 

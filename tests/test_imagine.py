@@ -24,7 +24,7 @@ from harmonia.generators.diffusion.unclip import Unclip, UnclipConfig
 from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.metrics import bytes_of
 from harmonia.modalities import image as pictures
-from harmonia.recipes.pictures import DIGIT_WORDS
+from harmonia.recipes.generators.pictures import DIGIT_WORDS
 from harmonia.tasks.canvas import read_known, signal_of, tensor_of
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.draw import Sampling, Start, draw

@@ -38,10 +38,10 @@ from harmonia.generators import (
 from harmonia.generators.saved import KINDS
 from harmonia.metrics import Codes, text_match
 from harmonia.recipes import prepare
-from harmonia.recipes.generation import GeneratorRun, Stage
-from harmonia.recipes.judge import emoji_records, load_judge
-from harmonia.recipes.pictures import DIGIT_WORDS, load_pictures
-from harmonia.recipes.text_judge import Settings, text_judge
+from harmonia.recipes.encoders.text_judge import Settings, text_judge
+from harmonia.recipes.generators.judge import emoji_records, load_judge
+from harmonia.recipes.generators.pictures import DIGIT_WORDS, load_pictures
+from harmonia.recipes.generators.run import GeneratorRun, Stage
 from harmonia.tasks.evaluate_generator import (
     Real,
     codes_of_model,

@@ -21,7 +21,7 @@ from harmonia.encoders import MINI, Across, load
 from harmonia.encoders.base import Encoder
 from harmonia.modalities import MODALITIES, audio, image
 from harmonia.model import DEFAULT, Model
-from harmonia.recipes.trimodal import ALIASES, NUMBERS, SOUNDS, digit_signals, hit_rate, means
+from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, digit_signals, hit_rate, means
 from harmonia.types import HarmoniaError, Record, Signal
 
 DATA = Path(os.environ.get("HARMONIA_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harmonia.recipes.recaption import colours, cut, expand, layout, mix, similarity, trigrams
+from harmonia.recipes.generators.recaption import colours, cut, expand, layout, mix, similarity, trigrams
 
 
 def picture(rows: slice, columns: slice, *colour: int) -> Tensor:

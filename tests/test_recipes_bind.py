@@ -24,8 +24,8 @@ from harmonia.data.pairs import Views
 from harmonia.encoders.towers.saved import load_towers
 from harmonia.memory import Given
 from harmonia.recipes import RECIPES, prepare
-from harmonia.recipes.bind import CONCEPTS, HEARD, Sets, Settings, load, vary
-from harmonia.recipes.multilingual import LatentSemantics, balanced
+from harmonia.recipes.encoders.bind import CONCEPTS, HEARD, Sets, Settings, load, vary
+from harmonia.recipes.encoders.multilingual import LatentSemantics, balanced
 from harmonia.recipes.run import Run
 from harmonia.types import HarmoniaError
 

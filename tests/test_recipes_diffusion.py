@@ -12,8 +12,9 @@ import torch
 
 from harmonia.generators import Condition, load_generator
 from harmonia.generators.diffusion.model import Diffusion
-from harmonia.recipes import generation, prepare
-from harmonia.recipes.generation import GeneratorRun
+from harmonia.recipes import prepare
+from harmonia.recipes.generators import run as generation
+from harmonia.recipes.generators.run import GeneratorRun
 from harmonia.training import fit
 
 TINY = {"steps": "10", "batch": "8", "device": "cpu"}

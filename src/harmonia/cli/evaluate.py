@@ -14,7 +14,7 @@ from harmonia.cli.common import json_option, print_json
 if TYPE_CHECKING:
     from harmonia.generators import Saved
     from harmonia.metrics import Features
-    from harmonia.recipes.pictures import Pictures
+    from harmonia.recipes.generators.pictures import Pictures
 
 
 @click.command("evaluate")
@@ -115,7 +115,7 @@ def _shown(value: object) -> str:
 def _network(judge: Path | None, inception: Path | None, encoder: str | None, device: str) -> Features:
     """What pictures are compared in."""
     from harmonia.metrics import Inception
-    from harmonia.recipes.judge import load_judge
+    from harmonia.recipes.generators.judge import load_judge
     from harmonia.tasks.evaluate_generator import codes_of_model
 
     if judge is not None:
@@ -135,8 +135,8 @@ def _generator(
     """The table of a generator: what it draws for the conditions of training pictures drawn at random."""
     from harmonia.encoders.towers.base import place
     from harmonia.generators import load_generator
-    from harmonia.recipes.judge import Judge
-    from harmonia.recipes.pictures import languages_of, load_pictures
+    from harmonia.recipes.generators.judge import Judge
+    from harmonia.recipes.generators.pictures import languages_of, load_pictures
     from harmonia.tasks.evaluate_generator import Real, evaluate_generator
 
     saved = load_generator(model, place(device))
@@ -169,7 +169,7 @@ def _coded(pictures: Pictures, model: Path, saved: Saved, network: Features) -> 
     """Pictures with the codes of mini that stand for them, for a generator that is told those."""
     from harmonia.encoders import load
     from harmonia.metrics import Codes
-    from harmonia.recipes.imagine import codes_of
+    from harmonia.recipes.generators.mini import codes_of
     from harmonia.types import HarmoniaError
 
     image = next(one for one in load(("mini",), "cpu") if one.modality == "image")

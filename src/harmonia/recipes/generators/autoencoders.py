@@ -19,8 +19,8 @@ from harmonia.generators.autoencoders.autoencoder import (
 )
 from harmonia.generators.autoencoders.base import Coder
 from harmonia.metrics import psnr
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, card
-from harmonia.recipes.pictures import Pictures
+from harmonia.recipes.generators.pictures import Pictures
+from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, card
 from harmonia.training import TrainConfig
 
 

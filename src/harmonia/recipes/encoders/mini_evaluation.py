@@ -16,8 +16,8 @@ from harmonia.data.pairs import Views
 from harmonia.encoders.alignment import Alignment
 from harmonia.encoders.towers.base import Tower
 from harmonia.encoders.towers.video import VideoTower
-from harmonia.recipes import trimodal
-from harmonia.recipes.trimodal import hit_rate, means
+from harmonia.recipes.encoders import trimodal
+from harmonia.recipes.encoders.trimodal import hit_rate, means
 from harmonia.recipes.views import film, in_noise
 from harmonia.types import Signal
 

@@ -18,8 +18,8 @@ from harmonia.generators.diffusion.latent import Latent, LatentConfig
 from harmonia.generators.diffusion.model import DiffusionConfig
 from harmonia.generators.diffusion.unclip import Unclip, UnclipConfig
 from harmonia.generators.text_image_matching import MatchingConfig
-from harmonia.recipes.diffusion import DiffusionSettings
-from harmonia.recipes.generation import GeneratorRun, Stage, generator_run
+from harmonia.recipes.generators.diffusion import DiffusionSettings
+from harmonia.recipes.generators.run import GeneratorRun, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig
 
 

@@ -22,10 +22,10 @@ from harmonia.datasets.registry import reader
 from harmonia.encoders import load
 from harmonia.generators import Condition, Generator, spell
 from harmonia.metrics import bytes_of, text_match
-from harmonia.recipes.autoregressive import CodeSettings, vqvae_prior_of
-from harmonia.recipes.generation import GeneratorRun
-from harmonia.recipes.pictures import part_of
-from harmonia.recipes.text_judge import as_signals
+from harmonia.recipes.encoders.text_judge import as_signals
+from harmonia.recipes.generators.autoregressive import CodeSettings, vqvae_prior_of
+from harmonia.recipes.generators.pictures import part_of
+from harmonia.recipes.generators.run import GeneratorRun
 from harmonia.types import HarmoniaError, Record, Signal
 
 COLOURS = {

@@ -12,8 +12,8 @@ from harmonia.generators.adversarial.ada import AugmentConfig
 from harmonia.generators.adversarial.critics import GameConfig
 from harmonia.generators.adversarial.gan import GAN, GANConfig
 from harmonia.generators.adversarial.stylegan import StyleGAN, StyleGANConfig
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
-from harmonia.recipes.pictures import Pictures
+from harmonia.recipes.generators.pictures import Pictures
+from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
 from harmonia.training import TrainConfig
 
 

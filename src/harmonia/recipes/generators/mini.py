@@ -21,8 +21,8 @@ from harmonia.encoders.towers.saved import load_trained
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, Generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.metrics.image_features import bytes_of
-from harmonia.recipes.generation import GeneratorRun, Stage
-from harmonia.recipes.pictures import Pictures, load_pictures, part_of
+from harmonia.recipes.generators.pictures import Pictures, load_pictures, part_of
+from harmonia.recipes.generators.run import GeneratorRun, Stage
 from harmonia.training import TrainConfig
 from harmonia.types import Record, Signal
 

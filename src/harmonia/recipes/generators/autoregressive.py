@@ -20,8 +20,8 @@ from harmonia.generators.tokens.autoregressive import (
 )
 from harmonia.generators.tokens.dalle import DallE, DallEConfig
 from harmonia.generators.tokens.maskgit import MaskGIT, MaskGITConfig
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
-from harmonia.recipes.pictures import Pictures
+from harmonia.recipes.generators.pictures import Pictures
+from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
 from harmonia.training import TrainConfig
 from harmonia.types import HarmoniaError
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harmonia.generators import ConditionConfig, Facts, Generator, save_generator
-from harmonia.recipes.pictures import Pictures, languages_of, load_pictures
+from harmonia.recipes.generators.pictures import Pictures, languages_of, load_pictures
 from harmonia.recipes.run import Outcome
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError

@@ -10,7 +10,7 @@ import torch
 from harmonia.generators.adversarial.attngan import AttnGAN, AttnGANConfig
 from harmonia.generators.adversarial.critics import GameConfig
 from harmonia.generators.text_image_matching import MatchingConfig
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
+from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
 from harmonia.training import TrainConfig
 
 

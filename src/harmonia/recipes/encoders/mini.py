@@ -26,10 +26,10 @@ from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.encoders.towers.video import VideoConfig, VideoTower
-from harmonia.recipes import trimodal
-from harmonia.recipes.mini_figures import hold, score
+from harmonia.recipes.encoders import trimodal
+from harmonia.recipes.encoders.mini_evaluation import hold, score
+from harmonia.recipes.encoders.trimodal import SOUNDS, Labelled
 from harmonia.recipes.run import Run
-from harmonia.recipes.trimodal import SOUNDS, Labelled
 from harmonia.recipes.views import film, vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.training import TrainConfig
 from harmonia.types import Record, Signal

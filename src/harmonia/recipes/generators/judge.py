@@ -20,8 +20,8 @@ from harmonia import weights
 from harmonia.datasets.registry import reader
 from harmonia.generators.saved import built
 from harmonia.metrics.image_features import bytes_of, in_batches
-from harmonia.recipes.generation import LICENCES
-from harmonia.recipes.pictures import load_pictures, part_of
+from harmonia.recipes.generators.pictures import load_pictures, part_of
+from harmonia.recipes.generators.run import LICENCES
 from harmonia.recipes.run import Outcome
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError, Record

@@ -22,9 +22,9 @@ from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import text_match
-from harmonia.recipes.generation import LICENCES
-from harmonia.recipes.judge import emoji_records
-from harmonia.recipes.pictures import load_pictures
+from harmonia.recipes.generators.judge import emoji_records
+from harmonia.recipes.generators.pictures import load_pictures
+from harmonia.recipes.generators.run import LICENCES
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig
 from harmonia.types import HarmoniaError, Record, Signal

@@ -34,7 +34,7 @@ from harmonia.encoders.towers.base import Tower
 from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import cross_modal, retrieval_metrics
-from harmonia.recipes import image_text
+from harmonia.recipes.encoders import image_text
 from harmonia.recipes.run import Run, prepared
 from harmonia.training import TrainConfig
 from harmonia.types import HarmoniaError, Record, Signal

@@ -15,8 +15,8 @@ from harmonia.generators.diffusion.distillation import Distillation, student_con
 from harmonia.generators.diffusion.latent import Latent, LatentConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.generators.perceptual_classifier import Perception
-from harmonia.recipes.generation import GeneratorRun, Settings, Stage, generator_run
-from harmonia.recipes.pictures import Pictures
+from harmonia.recipes.generators.pictures import Pictures
+from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig
 
 INTERVAL = (0.35, 0.75)

@@ -1,0 +1,1 @@
+"""Training runs of encoders, one typed function each."""

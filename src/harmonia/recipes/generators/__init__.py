@@ -1,0 +1,1 @@
+"""Training runs of generators, one typed function each."""
