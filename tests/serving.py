@@ -22,7 +22,7 @@ from harmonia.encoders import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import create_app
-from harmonia.server.run import Server, bind
+from harmonia.server.launcher import Server, bind
 from harmonia.server.settings import Settings
 from harmonia.tasks.collection import Collection
 

@@ -18,8 +18,8 @@ import pytest
 from serving import memory_of, serve
 
 from harmonia.server.errors import ApiError
-from harmonia.server.fetching import Address, fetch, public
 from harmonia.server.settings import Settings
+from harmonia.server.url_fetch import Address, fetch, public
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"x" * 100
 

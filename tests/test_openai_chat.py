@@ -14,9 +14,9 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from serving import media_of, memory_of, serve
 
-from harmonia.server.kept import Responses
+from harmonia.server.openai.response_store import Responses
 from harmonia.server.settings import Settings
-from harmonia.server.streams import limited, words
+from harmonia.server.sse import limited, words
 
 MODEL = "harmonia"
 NOTE = "buy milk and bread"

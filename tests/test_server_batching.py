@@ -18,9 +18,9 @@ import httpx
 import pytest
 from serving import memory_of, serve
 
-from harmonia.server.aside import Aside
 from harmonia.server.batching import Batcher
 from harmonia.server.errors import ApiError
+from harmonia.server.log_handler import Aside
 from harmonia.server.settings import Settings
 from harmonia.store.cached import CachedRecords
 from harmonia.tasks.collection import Collection

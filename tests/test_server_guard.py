@@ -23,7 +23,7 @@ from harmonia.cli import main
 from harmonia.server import keys as keyring
 from harmonia.server.app import create_app
 from harmonia.server.keys import find_key, new_key, read_keys
-from harmonia.server.run import Json
+from harmonia.server.launcher import Json
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
 

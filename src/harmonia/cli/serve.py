@@ -53,7 +53,7 @@ def command(
 
     try:
         from harmonia.server.app import create_app
-        from harmonia.server.run import Server, bind
+        from harmonia.server.launcher import Server, bind
         from harmonia.server.settings import Settings
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:

@@ -15,18 +15,31 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 
 from harmonia.server import errors
-from harmonia.server.guard import OPEN, Guard
 from harmonia.server.keys import read_keys
+from harmonia.server.middleware import OPEN, Guard
 from harmonia.server.schemas.errors import REFUSALS, Responses
 from harmonia.server.service import Service
 from harmonia.server.settings import Settings
 
 ROUTES: tuple[str, ...] = (
-    "recall", "records", "media", "imagine", "jobs", "report",
-    "chat", "responses", "images", "audio", "realtime",
-    "models", "embeddings", "files", "vector_stores", "store_files",
-)  # fmt: skip
-"""Modules of ``harmonia.server.routes``, each with a ``router``. To add one: write it, add its name."""
+    "routes.recall",
+    "routes.records",
+    "routes.media",
+    "routes.imagine",
+    "routes.jobs",
+    "routes.report",
+    "openai.routes.chat",
+    "openai.routes.responses",
+    "openai.routes.images",
+    "openai.routes.audio",
+    "openai.routes.realtime",
+    "openai.routes.models",
+    "openai.routes.embeddings",
+    "openai.routes.files",
+    "openai.routes.vector_stores",
+    "openai.routes.vector_store_files",
+)
+"""Modules of ``harmonia.server``, each with a ``router``. To add one: write it, add its name."""
 PAGE = Path(__file__).parent / "page"
 TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
@@ -49,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = found
     errors.install(app)
     for name in ROUTES:
-        router = importlib.import_module(f"harmonia.server.routes.{name}").router
+        router = importlib.import_module(f"harmonia.server.{name}").router
         app.include_router(router, responses=REFUSALS)
     _add_probes(app)
     _add_page(app)

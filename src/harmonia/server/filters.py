@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from harmonia.server.errors import ApiError
+from harmonia.server.json_output import PLACES
 from harmonia.server.schemas.filters import Comparison, Compound, Filter
-from harmonia.server.shown import PLACES
 from harmonia.store.columns import column_name
 from harmonia.store.sql import quoted
 

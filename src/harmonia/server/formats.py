@@ -1,11 +1,15 @@
-"""What a file is by how it begins: its modality, the suffix that fits, the content type to serve it as."""
+"""Media that clients send and are sent: a file's format by its first bytes, base64 and data URLs."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from harmonia.modalities import modality_of, sniff
+from harmonia.server.errors import ApiError
 
 HEAD = 512
 """First bytes of a file that tell what it is."""
@@ -71,3 +75,28 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
     if found and found.suffix in _AUDIO and modality_of(Path(name)) == "audio":
         return _AUDIO[found.suffix]
     return found
+
+
+_DATA = re.compile(r"data:([\w.+/-]*)(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
+
+
+def decoded(text: str, param: str) -> bytes:
+    """The bytes of base64, as such or in a data URL; ApiError 400 for anything else."""
+    head = _DATA.match(text)
+    try:
+        return base64.b64decode(text[head.end() :] if head else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiError(
+            400, f"{param} is no base64: send data:image/png;base64,... or plain base64", param=param
+        ) from None
+
+
+def checked(data: bytes, modality: str, param: str) -> bytes:
+    """The bytes, if they begin as files of that modality do; ApiError 400 otherwise."""
+    found = sniff(data[:512])
+    if found != modality and (found, modality) != ("video", "audio"):
+        raise ApiError(
+            400, f"{param} is {'a file of ' + found if found else 'of no known format'}, not {modality}",
+            param=param, code="unsupported_media",
+        )  # fmt: skip
+    return data

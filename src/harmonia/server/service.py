@@ -19,11 +19,11 @@ from harmonia.generators import Saved
 from harmonia.model import FILE_NAME
 from harmonia.server.batching import Batcher
 from harmonia.server.errors import missing_model
-from harmonia.server.files import Files
-from harmonia.server.incoming import Incoming, Kept, clear_incoming, create
 from harmonia.server.jobs import Job, Jobs
+from harmonia.server.openai.vector_stores import Stores
 from harmonia.server.settings import Settings
-from harmonia.server.stores import Stores
+from harmonia.server.uploaded_files import Files
+from harmonia.server.uploaded_records import Incoming, Kept, clear_incoming, create
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.cues import Heard, Query, hear
 from harmonia.tasks.imagine import SHIPPED, load

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from harmonia.server.cued import query_of
-from harmonia.server.drawing import EVIDENCE, file_of, painted, planned, recalled
 from harmonia.server.errors import ApiError
 from harmonia.server.forms import FormRoute, attached, documented
+from harmonia.server.image_requests import EVIDENCE, file_of, painted, planned, recalled
+from harmonia.server.queries import query_of
 from harmonia.server.schemas.errors import LACKS
 from harmonia.server.schemas.memory import ImagineIn
 from harmonia.server.service import Service, admin_of, service
-from harmonia.server.streams import while_there
+from harmonia.server.sse import while_there
 from harmonia.tasks.cues import Query
 from harmonia.tasks.draw import Sampling
 from harmonia.tasks.imagine import Wish

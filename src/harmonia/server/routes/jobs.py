@@ -12,11 +12,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.files import record_id
-from harmonia.server.incoming import plain_name
 from harmonia.server.jobs import ENDED, Job
 from harmonia.server.schemas.memory import JobIn
 from harmonia.server.service import REMEMBER, Service, service
+from harmonia.server.uploaded_files import record_id
+from harmonia.server.uploaded_records import plain_name
 
 router = APIRouter(prefix="/v1/memory/jobs", tags=["memory"])
 

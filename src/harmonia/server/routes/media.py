@@ -13,8 +13,8 @@ from fastapi.responses import Response
 from harmonia.modalities import MODALITIES, Limits
 from harmonia.modalities.limits import replacing
 from harmonia.server.errors import ApiError, not_found
+from harmonia.server.file_response import SENT, Sent
 from harmonia.server.formats import HEAD, kind_of
-from harmonia.server.sending import SENT, Sent
 from harmonia.server.service import Service, service
 from harmonia.store import digest_file
 from harmonia.tasks.forget import PREVIEWS

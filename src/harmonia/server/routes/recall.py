@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from harmonia.server.cued import query_of
 from harmonia.server.forms import FormRoute, attached, documented
+from harmonia.server.json_output import recollection_json
+from harmonia.server.queries import query_of
 from harmonia.server.schemas.memory import RecallIn, Settling
 from harmonia.server.service import Service, admin_of, service
-from harmonia.server.shown import recollection_json
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.cues import encode_heard, hear
 from harmonia.tasks.recall import Options

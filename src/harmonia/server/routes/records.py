@@ -14,7 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.forms import FILES, FormRoute, as_json
-from harmonia.server.incoming import (
+from harmonia.server.json_output import record_json
+from harmonia.server.schemas.filters import Filter
+from harmonia.server.schemas.memory import RecordByPath, RecordChange
+from harmonia.server.service import OWN, Service, admin_of, service
+from harmonia.server.uploaded_records import (
     Incoming,
     Kept,
     aside,
@@ -24,10 +28,6 @@ from harmonia.server.incoming import (
     put_aside,
     text_part,
 )
-from harmonia.server.schemas.filters import Filter
-from harmonia.server.schemas.memory import RecordByPath, RecordChange
-from harmonia.server.service import OWN, Service, admin_of, service
-from harmonia.server.shown import record_json
 from harmonia.store import digest_file
 from harmonia.types import HarmoniaError, Part, Record
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from harmonia.server.json_output import finite
 from harmonia.server.service import Service, service
-from harmonia.server.shown import finite
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.report import report, report_json
 

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from harmonia.modalities import sniff
-from harmonia.server.answering import Attachment, Turn, answer, asked_words, no_speech, read
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.schemas.realtime import (
+from harmonia.server.formats import decoded
+from harmonia.server.openai.messages import Attachment, Turn, answer, asked_words, no_speech, read
+from harmonia.server.openai.schemas.realtime import (
     BufferAppend,
     BufferEvent,
     Event,
@@ -22,8 +23,7 @@ from harmonia.server.schemas.realtime import (
     SessionUpdate,
 )
 from harmonia.server.service import Service
-from harmonia.server.streams import count, limited, words
-from harmonia.server.uploads import decoded
+from harmonia.server.sse import count, limited, words
 
 ITEMS, BYTES = 256, 32 * 2**20
 """Messages of one conversation, and bytes of its media."""

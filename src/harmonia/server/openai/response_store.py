@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harmonia.server.answering import Turn
 from harmonia.server.errors import ApiError
+from harmonia.server.openai.messages import Turn
 
 MOST, BYTES = 1000, 64 * 2**20
 """Responses that are kept, and their bytes as JSON; the oldest go first."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from harmonia.encoders import Across
 from harmonia.encoders.base import Encoder
 from harmonia.model import Model
-from harmonia.server.answering import RECALLS
 from harmonia.server.errors import ApiError
+from harmonia.server.openai.messages import RECALLS
 from harmonia.types import MODALITIES
 
 

@@ -9,12 +9,12 @@ from starlette.datastructures import UploadFile
 
 from harmonia.modalities import audio as sounds
 from harmonia.server.errors import ApiError, missing_model
+from harmonia.server.formats import checked
 from harmonia.server.forms import FILES, validated
-from harmonia.server.schemas.asked import Asked
-from harmonia.server.schemas.audio import SpeechIn, TranscriptionIn, TranslationIn
+from harmonia.server.openai.schemas.audio import SpeechIn, TranscriptionIn, TranslationIn
+from harmonia.server.openai.schemas.base import Asked
 from harmonia.server.schemas.errors import LACKS
 from harmonia.server.service import Service, service
-from harmonia.server.uploads import checked
 
 router = APIRouter(prefix="/v1/audio", tags=["openai"], responses=LACKS)
 

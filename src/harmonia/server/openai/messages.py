@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harmonia.modalities import sniff
-from harmonia.server.drawing import EVIDENCE, file_of, painted, planned, recalled
 from harmonia.server.errors import ApiError, missing_model
-from harmonia.server.fetching import fetch
-from harmonia.server.files import PREFIX
+from harmonia.server.formats import checked, decoded
+from harmonia.server.image_requests import EVIDENCE, file_of, painted, planned, recalled
 from harmonia.server.service import Service
-from harmonia.server.streams import count
-from harmonia.server.uploads import checked, decoded
+from harmonia.server.sse import count
+from harmonia.server.uploaded_files import PREFIX
+from harmonia.server.url_fetch import fetch
 from harmonia.tasks.cues import Media, Query
 from harmonia.tasks.draw import Sampling
 from harmonia.tasks.recall import Options

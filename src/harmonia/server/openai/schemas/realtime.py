@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from harmonia.server.schemas.asked import Asked
-from harmonia.server.schemas.chat import Encoded, Text
+from harmonia.server.openai.schemas.base import Asked
+from harmonia.server.openai.schemas.chat import Encoded, Text
 
 Id = Annotated[str, Field(min_length=1, max_length=100)]
 Most = Annotated[int, Field(ge=1)] | Literal["inf"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from harmonia.server.schemas.asked import Asked
+from harmonia.server.openai.schemas.base import Asked
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Model = Annotated[str, Field(max_length=200, json_schema_extra={"enum": ["harmonia", "harmonia-imagine"]})]

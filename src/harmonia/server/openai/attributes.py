@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harmonia.server.errors import ApiError
-from harmonia.server.incoming import checked_metadata
-from harmonia.server.shown import PLACES
+from harmonia.server.json_output import PLACES
+from harmonia.server.uploaded_records import checked_metadata
 from harmonia.types import Record
 
 KEY = "vector_stores"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from harmonia.server.schemas.asked import Asked
+from harmonia.server.openai.schemas.base import Asked
 
 
 class Voice(BaseModel):

@@ -20,16 +20,16 @@ from harmonia.generators import Saved
 from harmonia.modalities import Limits
 from harmonia.modalities import image as pictures
 from harmonia.server import errors
-from harmonia.server.answering import IMAGINES, RECALLS
-from harmonia.server.drawing import Plan, file_of, painted, planned, recalled
 from harmonia.server.errors import ApiError
+from harmonia.server.formats import checked
 from harmonia.server.forms import FILES, validated
-from harmonia.server.schemas.asked import unsupported
+from harmonia.server.image_requests import Plan, file_of, painted, planned, recalled
+from harmonia.server.openai.messages import IMAGINES, RECALLS
+from harmonia.server.openai.schemas.base import unsupported
+from harmonia.server.openai.schemas.images import SIDE, Drawing, Prompted
 from harmonia.server.schemas.errors import LACKS
-from harmonia.server.schemas.images import SIDE, Drawing, Prompted
 from harmonia.server.service import Service, service
-from harmonia.server.streams import STREAM, count, event, stream, while_there
-from harmonia.server.uploads import checked
+from harmonia.server.sse import STREAM, count, event, stream, while_there
 from harmonia.tasks.canvas import read_known, shape_of, signal_of
 from harmonia.tasks.cues import Media, Query
 from harmonia.tasks.draw import Sampling, Start

@@ -12,12 +12,12 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
 
 from harmonia.server import errors
-from harmonia.server.answering import RECALLS, check_model
 from harmonia.server.errors import ApiError
 from harmonia.server.forms import as_json
-from harmonia.server.schemas.realtime import Event
+from harmonia.server.openai.messages import RECALLS, check_model
+from harmonia.server.openai.realtime_session import Session
+from harmonia.server.openai.schemas.realtime import Event
 from harmonia.server.service import Service
-from harmonia.server.session import Session
 from harmonia.types import HarmoniaError
 
 log = logging.getLogger("harmonia.server")

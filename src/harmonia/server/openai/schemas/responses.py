@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from harmonia.server.schemas.asked import LABELS, SAMPLING, Asked
-from harmonia.server.schemas.chat import Encoded, InputAudio, Model, RefusalPart, Text
+from harmonia.server.openai.schemas.base import LABELS, SAMPLING, Asked
+from harmonia.server.openai.schemas.chat import Encoded, InputAudio, Model, RefusalPart, Text
 
 ResponseId = Annotated[str, Field(max_length=100)]
 

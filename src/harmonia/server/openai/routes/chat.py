@@ -10,12 +10,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from harmonia.server.answering import Answer, Attachment, Turn, answer, asked_words, check_model, no_speech
 from harmonia.server.errors import ApiError
-from harmonia.server.schemas.chat import AudioPart, ChatIn, ChatMessage, FilePart, ImagePart, TextPart
+from harmonia.server.openai.messages import (
+    Answer,
+    Attachment,
+    Turn,
+    answer,
+    asked_words,
+    check_model,
+    no_speech,
+)
+from harmonia.server.openai.schemas.chat import AudioPart, ChatIn, ChatMessage, FilePart, ImagePart, TextPart
 from harmonia.server.schemas.errors import LACKS
 from harmonia.server.service import Service, service
-from harmonia.server.streams import STREAM, count, event, limited, stream, while_there, words
+from harmonia.server.sse import STREAM, count, event, limited, stream, while_there, words
 
 router = APIRouter(prefix="/v1/chat", tags=["openai"], responses=LACKS)
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Form, Query, UploadFile
 from fastapi.responses import Response
 
-from harmonia.server import pages
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.files import File, record_id
-from harmonia.server.sending import SENT, Sent
+from harmonia.server.file_response import SENT, Sent
+from harmonia.server.openai import pagination
 from harmonia.server.service import Service, service
+from harmonia.server.uploaded_files import File, record_id
 
 router = APIRouter(prefix="/v1/files", tags=["openai"])
 
@@ -43,8 +43,8 @@ async def list_files(
 ) -> dict[str, Any]:
     """Files, newest first."""
     every = {file.id: file for file in at.files.all() if purpose in (None, file.purpose)}
-    ids, more = pages.page(list(every), limit, order, after)
-    return pages.listed([file_json(every[one]) for one in ids], more)
+    ids, more = pagination.page(list(every), limit, order, after)
+    return pagination.listed([file_json(every[one]) for one in ids], more)
 
 
 @router.get("/{file_id}")

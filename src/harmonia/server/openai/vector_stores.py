@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harmonia.server.attributes import FACTS, KEY, attributes_of, size_of, stores_of
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.files import File, Files, file_id, record_id
 from harmonia.server.jobs import Job, Jobs
+from harmonia.server.openai.attributes import FACTS, KEY, attributes_of, size_of, stores_of
+from harmonia.server.uploaded_files import File, Files, file_id, record_id
 from harmonia.store.files import write_atomically
 from harmonia.store.sql import is_in, quoted
 from harmonia.tasks.collection import Collection as Memory

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from harmonia.server import errors
-from harmonia.server.aside import Aside
+from harmonia.server.log_handler import Aside
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
 

@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from harmonia.server import filters, pages
-from harmonia.server.attributes import attributes_of
-from harmonia.server.files import file_id
-from harmonia.server.incoming import checked_metadata
-from harmonia.server.schemas.vector_stores import Ranking, SearchIn, StoreChange, StoreIn
+from harmonia.server import filters
+from harmonia.server.json_output import finite, part_json
+from harmonia.server.openai import pagination
+from harmonia.server.openai.attributes import attributes_of
+from harmonia.server.openai.schemas.vector_stores import Ranking, SearchIn, StoreChange, StoreIn
+from harmonia.server.openai.vector_stores import VectorStore
 from harmonia.server.service import Service, admin_of, service
-from harmonia.server.shown import finite, part_json
-from harmonia.server.stores import VectorStore
+from harmonia.server.uploaded_files import file_id
+from harmonia.server.uploaded_records import checked_metadata
 from harmonia.tasks.cues import Query as Cues
 from harmonia.tasks.cues import Thing
 from harmonia.tasks.recall import Options
@@ -46,9 +47,9 @@ async def list_stores(
     before: Cursor = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Stores, newest first; the memory itself is the oldest."""
-    ids, more = pages.page([store.id for store in at.stores.all()], limit, order, after, before)
+    ids, more = pagination.page([store.id for store in at.stores.all()], limit, order, after, before)
     data = await at.work(lambda: [store_json(at, at.stores.get(one)) for one in ids])
-    return pages.listed(data, more)
+    return pagination.listed(data, more)
 
 
 @router.get("/{store_id}")

@@ -11,11 +11,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from harmonia.server.answering import Answer, Attachment, Turn, answer, asked_words, check_model
 from harmonia.server.errors import ApiError
-from harmonia.server.kept import Responses
-from harmonia.server.schemas.errors import LACKS
-from harmonia.server.schemas.responses import (
+from harmonia.server.openai.messages import Answer, Attachment, Turn, answer, asked_words, check_model
+from harmonia.server.openai.response_store import Responses
+from harmonia.server.openai.schemas.responses import (
     InputFile,
     InputImage,
     InputSound,
@@ -23,8 +22,9 @@ from harmonia.server.schemas.responses import (
     ResponseMessage,
     WordsPart,
 )
+from harmonia.server.schemas.errors import LACKS
 from harmonia.server.service import Service, service
-from harmonia.server.streams import STREAM, count, event, limited, stream, while_there, words
+from harmonia.server.sse import STREAM, count, event, limited, stream, while_there, words
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], responses=LACKS)
 

@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from harmonia.server import pages
-from harmonia.server.attributes import attributes_of, checked_attributes, size_of
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
-from harmonia.server.routes.vector_stores import Cursor, Limit, counted, filename
-from harmonia.server.schemas.vector_stores import BatchIn, FileChange, FileIn, StoreFileStatus
+from harmonia.server.json_output import finite
+from harmonia.server.openai import pagination
+from harmonia.server.openai.attributes import attributes_of, checked_attributes, size_of
+from harmonia.server.openai.routes.vector_stores import Cursor, Limit, counted, filename
+from harmonia.server.openai.schemas.vector_stores import BatchIn, FileChange, FileIn, StoreFileStatus
+from harmonia.server.openai.vector_stores import KIND, Entry, VectorStore, entry_of
 from harmonia.server.service import Service, service
-from harmonia.server.shown import finite
-from harmonia.server.stores import KIND, Entry, VectorStore, entry_of
 from harmonia.types import Record
 
 router = APIRouter(prefix="/v1/vector_stores/{store_id}", tags=["openai"])
@@ -54,8 +54,8 @@ async def list_files(
     def read() -> dict[str, Any]:
         every = at.stores.entries(store)
         ids = [one for one, entry in every.items() if status in (None, entry.status)]
-        chosen, more = pages.page(ids, limit, order, after, before)
-        return pages.listed(_several(at, store, {one: every[one] for one in chosen}), more)
+        chosen, more = pagination.page(ids, limit, order, after, before)
+        return pagination.listed(_several(at, store, {one: every[one] for one in chosen}), more)
 
     return await at.work(read)
 
@@ -131,8 +131,8 @@ async def list_batch(
     def read() -> dict[str, Any]:
         every = _entries(at, store, _batch(at, store, batch_id))
         ids = [one for one, entry in every.items() if status in (None, entry.status)]
-        chosen, more = pages.page(ids, limit, order, after, before)
-        return pages.listed(_several(at, store, {one: every[one] for one in chosen}), more)
+        chosen, more = pagination.page(ids, limit, order, after, before)
+        return pagination.listed(_several(at, store, {one: every[one] for one in chosen}), more)
 
     return await at.work(read)
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from harmonia.server import catalog
-from harmonia.server.answering import IMAGINES
+from harmonia.server.openai import models
+from harmonia.server.openai.messages import IMAGINES
 from harmonia.server.service import Service, service
 from harmonia.tasks.imagine import SHIPPED
 
@@ -21,15 +21,15 @@ OWNER = "harmonia"
 @router.get("")
 async def list_models(at: At) -> dict[str, Any]:
     """The memory itself, its encoders, and the generator if there is one."""
-    names = [*catalog.families(at.collection.model), *_generators(at)]
+    names = [*models.families(at.collection.model), *_generators(at)]
     return {"object": "list", "data": [_model(at, name) for name in names]}
 
 
 @router.get("/{model:path}")
 async def read(model: str, at: At) -> dict[str, Any]:
     """One of them; an encoder may be named by its space and by its own name too."""
-    if model not in catalog.encoders(at.collection.model) and model not in _generators(at):
-        raise catalog.unknown(model, at.collection.model)
+    if model not in models.encoders(at.collection.model) and model not in _generators(at):
+        raise models.unknown(model, at.collection.model)
     return _model(at, model)
 
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from harmonia.encoders import Encoder, unit
 from harmonia.modalities import MODALITIES, Limits
-from harmonia.server import catalog
-from harmonia.server.answering import RECALLS
 from harmonia.server.errors import ApiError
-from harmonia.server.incoming import encoded
-from harmonia.server.schemas.embeddings import EmbeddingsIn, Several
+from harmonia.server.formats import checked, decoded
+from harmonia.server.openai import models
+from harmonia.server.openai.messages import RECALLS
+from harmonia.server.openai.schemas.embeddings import EmbeddingsIn, Several
 from harmonia.server.service import Service, service
-from harmonia.server.streams import count
-from harmonia.server.uploads import checked, decoded
+from harmonia.server.sse import count
+from harmonia.server.uploaded_records import encoded
 from harmonia.tasks.cues import CUE_WINDOWS
 from harmonia.types import Signal
 
@@ -35,7 +35,7 @@ CHUNK = 64
 @router.post("")
 async def embed(asked: EmbeddingsIn, at: At) -> JSONResponse:
     """A unit vector for each input: the normalised sum over its parts, each the mean over its windows."""
-    encoders = catalog.by_modality(at.collection.model, asked.model)
+    encoders = models.by_modality(at.collection.model, asked.model)
     inputs = asked.input
     for number, one in enumerate(inputs):
         _check(one, encoders, f"input.{number}", asked)

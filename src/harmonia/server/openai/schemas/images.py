@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from harmonia.server.schemas.asked import Asked
+from harmonia.server.openai.schemas.base import Asked
 
 SIDE = 4096
 """Most pixels of a side; the generator's own are far fewer, and are enlarged."""

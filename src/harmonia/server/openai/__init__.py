@@ -1,0 +1,1 @@
+"""The endpoints that OpenAI's clients drive, on the same memory."""

@@ -1,0 +1,1 @@
+"""OpenAI's endpoints, one module for each part of its API."""
