@@ -21,7 +21,7 @@ from harmonia.store import (
     media_path,
     put_media,
 )
-from harmonia.store.tables import FRAGMENTS
+from harmonia.store.lance.tables import FRAGMENTS
 from harmonia.types import Code, HarmoniaError, Part, Record
 
 SEE = EncoderInfo("see", "image", "shared", 16)

@@ -15,7 +15,7 @@ from harmonia.encoders import Across, load
 from harmonia.encoders.base import Encoder
 from harmonia.memory import Frame, Given, HarmonicMemory, Layout
 from harmonia.store import Codes, CodeTable, EncoderInfo
-from harmonia.store.files import write_atomically
+from harmonia.store.atomic import write_atomically
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 
 FILE_NAME = "model.json"

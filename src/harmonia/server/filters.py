@@ -10,8 +10,8 @@ from itertools import pairwise
 from harmonia.server.errors import ApiError
 from harmonia.server.json_output import PLACES
 from harmonia.server.schemas.filters import Comparison, Compound, Filter
-from harmonia.store.columns import column_name
-from harmonia.store.sql import quoted
+from harmonia.store.lance.columns import column_name
+from harmonia.store.lance.sql import quoted
 
 DEPTH, CONDITIONS = 8, 128
 """How far filters may nest, and how many comparisons they may have."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harmonia.server.errors import ApiError
-from harmonia.store.files import write_atomically
+from harmonia.store.atomic import write_atomically
 from harmonia.tasks.collection import Collection
 from harmonia.tasks.remember import Report
 from harmonia.types import HarmoniaError

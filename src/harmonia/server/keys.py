@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harmonia.store.files import write_atomically
+from harmonia.store.atomic import write_atomically
 from harmonia.types import HarmoniaError
 
 SCOPES = ("read", "write", "admin")

@@ -9,7 +9,7 @@ from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import checked, decoded
 from harmonia.server.schemas.memory import Cued, CueIn
 from harmonia.server.service import Service
-from harmonia.store.sql import is_in
+from harmonia.store.lance.sql import is_in
 from harmonia.tasks.cues import Query, Thing
 from harmonia.types import MODALITIES, Code
 

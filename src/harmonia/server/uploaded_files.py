@@ -13,7 +13,7 @@ from typing import BinaryIO
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import HEAD, kind_of
 from harmonia.server.uploaded_records import aside, written
-from harmonia.store.files import write_atomically
+from harmonia.store.atomic import write_atomically
 from harmonia.tasks.remember import identity_of
 from harmonia.types import Part
 

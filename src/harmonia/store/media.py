@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from harmonia.store.files import TEMPORARY
+from harmonia.store.atomic import TEMPORARY
 from harmonia.types import HarmoniaError
 
 FOLDER = "media"

@@ -1,6 +1,6 @@
 """What a store is: the calls the rest of the package makes, and the values it speaks.
 
-`harmonia.store.lance.LanceStore` is the embedded implementation; a server engine could stand in its
+`harmonia.store.lance.store.LanceStore` is the embedded implementation; a server engine could stand in its
 place by keeping these promises.
 """
 

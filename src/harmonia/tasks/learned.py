@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harmonia.memory import Frame, Given, HarmonicMemory
 from harmonia.model import Model
-from harmonia.store.files import TEMPORARY, write_atomically
+from harmonia.store.atomic import TEMPORARY, write_atomically
 from harmonia.types import Code, Cue, HarmoniaError
 
 FILE_NAME = "learned.json"

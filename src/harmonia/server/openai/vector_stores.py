@@ -17,8 +17,8 @@ from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.openai.attributes import FACTS, KEY, attributes_of, size_of, stores_of
 from harmonia.server.uploaded_files import File, Files, file_id, record_id
-from harmonia.store.files import write_atomically
-from harmonia.store.sql import is_in, quoted
+from harmonia.store.atomic import write_atomically
+from harmonia.store.lance.sql import is_in, quoted
 from harmonia.tasks.collection import Collection as Memory
 from harmonia.tasks.remember import Report
 from harmonia.types import HarmoniaError, Record

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from lancedb.index import BTree, HnswSq
 from lancedb.table import Table
 
-from harmonia.store import rows
-from harmonia.store.sql import LANCE_ERRORS, brief, delete_in, scan
+from harmonia.store.lance import rows
+from harmonia.store.lance.sql import LANCE_ERRORS, brief, delete_in, scan
 from harmonia.types import HarmoniaError
 
 NAMES = ("records", "parts", "files")

@@ -1,6 +1,6 @@
 """The embedded store: records, parts and files on LanceDB, in one local folder.
 
-See `harmonia.store.tables` for what makes writes atomic and exact under several processes. Encode
+See `harmonia.store.lance.tables` for what makes writes atomic and exact under several processes. Encode
 before calling: nothing here waits for an encoder while it holds the lock.
 """
 
@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from lancedb.table import Table
 from numpy.typing import NDArray
 
-from harmonia.store import columns, rows, search
-from harmonia.store.layout import FILE_NAME, Layout, read_layout, write_layout
+from harmonia.store.lance import columns, rows, search
+from harmonia.store.lance.sql import delete_in, is_in, rows_in, scan
+from harmonia.store.lance.tables import KEEP, NAMES, Snapshot, Tables, folder_bytes, upsert
+from harmonia.store.metadata import FILE_NAME, Layout, read_layout, write_layout
 from harmonia.store.protocol import Codes, CodeTable, EncoderInfo, FileState
-from harmonia.store.sql import delete_in, is_in, rows_in, scan
-from harmonia.store.tables import KEEP, NAMES, Snapshot, Tables, folder_bytes, upsert
 from harmonia.types import HarmoniaError, Record
 
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from harmonia.store import columns
-from harmonia.store.layout import Layout
+from harmonia.store.lance import columns
+from harmonia.store.metadata import Layout
 from harmonia.store.protocol import Codes, FileState
 from harmonia.types import Code, HarmoniaError, Part, Record
 

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from lancedb.table import Table
 from numpy.typing import NDArray
 
-from harmonia.store.columns import FIXED
-from harmonia.store.sql import IN_LIMIT, LANCE_ERRORS, brief, is_in, quoted, rows_in, scan
+from harmonia.store.lance.columns import FIXED
+from harmonia.store.lance.sql import IN_LIMIT, LANCE_ERRORS, brief, is_in, quoted, rows_in, scan
 from harmonia.types import HarmoniaError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harmonia.store.files import write_atomically
+from harmonia.store.atomic import write_atomically
 from harmonia.store.protocol import EncoderInfo
 from harmonia.types import HarmoniaError
 

@@ -1,0 +1,1 @@
+"""The embedded store on LanceDB, in one local folder."""
