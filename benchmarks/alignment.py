@@ -34,11 +34,11 @@ from torch import Tensor
 
 from benchmarks import frozen
 from benchmarks.common import REPOSITORY, Row, report, row
-from harmonia.data.pairs import Views
 from harmonia.encoders.alignment import Alignment, AlignmentConfig, Harmonic
 from harmonia.metrics import Records, noisy_codes, retrieval_metrics
 from harmonia.recipes.encoders.image_text import Photos, Settings, image_text, load
 from harmonia.training import fit
+from harmonia.training.record_arrays import Views
 
 NOISE = (0.0, 0.1, 0.5, 1.0)
 SEEDS = (0, 1, 2)

@@ -27,7 +27,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.common import REPOSITORY, Row, data_folder, report, row
-from harmonia.data.pairs import Pairs, Views
 from harmonia.encoders.alignment import Alignment, AlignmentConfig
 from harmonia.encoders.towers.base import Tower, TowerConfig
 from harmonia.memory import Given, HarmonicMemory, Layout
@@ -35,6 +34,7 @@ from harmonia.pretrained.imagebind import pairs
 from harmonia.recipes.encoders import bind, multilingual, video
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig, fit
+from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import Signal
 
 SEEDS = (0, 1, 2)

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.common import Row, data_folder, row
-from harmonia.data.pairs import Pairs, Views
 from harmonia.encoders.alignment import Alignment, AlignmentConfig
 from harmonia.encoders.towers.base import Tower, TowerConfig
 from harmonia.metrics import Records, noisy_codes, retrieval_metrics
+from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import Signal
 
 FOLDS, STEPS, BATCH, RATE = 5, 60, 64, 5e-5

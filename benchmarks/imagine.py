@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import REPOSITORY, Row, data_folder, report, row
+from harmonia.collection.collection import Collection
 from harmonia.data.records import signal_of
 from harmonia.encoders.towers.saved import Trained, load_towers
 from harmonia.generators import Condition
@@ -33,7 +34,6 @@ from harmonia.modalities import image as pictures
 from harmonia.recipes import prepare
 from harmonia.recipes.encoders.text_judge import as_signals
 from harmonia.recipes.generators.judge import emoji_records
-from harmonia.tasks.collection import Collection
 from harmonia.tasks.imagine import SHIPPED, Given, Imagination, Wish, load
 from harmonia.types import Record, Signal
 

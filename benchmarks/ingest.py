@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 import harmonia
 from benchmarks.common import Row, data_folder, medians, report, row
+from harmonia.collection.encoder_set import Model
 from harmonia.memory import Given, HarmonicMemory
 from harmonia.modalities import MODALITIES, modality_of
-from harmonia.model import Model
 from harmonia.store import EncoderInfo, LanceStore
 from harmonia.types import Code, Part, Record, Signal
 

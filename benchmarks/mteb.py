@@ -27,10 +27,10 @@ from PIL import Image
 
 from benchmarks.common import Row, data_folder, report, row
 from benchmarks.recall import damaged, photos
+from harmonia.collection.cues import read_cues
+from harmonia.collection.encoder_set import Model
 from harmonia.encoders import unit
 from harmonia.modalities import image
-from harmonia.model import Model
-from harmonia.tasks.cues import read_cues
 from harmonia.tasks.mteb import MemorySearch, contents, evaluate, load_mteb, model_meta, undecoded
 from harmonia.types import Code
 

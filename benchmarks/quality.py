@@ -26,11 +26,11 @@ import torch
 from PIL import Image
 
 from benchmarks.common import Row, row
+from harmonia.collection.encoder_set import Model
 from harmonia.memory import Entropy, Given, HarmonicMemory, Layout, Norm, Shannon, Subsets, Tsallis
 from harmonia.memory.classical import ClassicalHopfield, SphericalHopfield
 from harmonia.memory.hopfield import retrieve
 from harmonia.memory.learning import learn_trusts
-from harmonia.model import Model
 from harmonia.types import Signal
 
 STEPS, SUCCESS, CUES, EXAMPLES = 5, 0.9, 64, 100

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 import harmonia
 from benchmarks.common import Row, data_folder, report, row
+from harmonia.collection.collection import Collection
 from harmonia.memory import Given, HarmonicMemory, Layout, Settled
 from harmonia.modalities import image
-from harmonia.tasks.collection import Collection
 from harmonia.types import Signal
 
 DEPTHS = (1, 5, 10)

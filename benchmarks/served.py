@@ -18,8 +18,8 @@ import httpx
 import psutil
 
 from benchmarks.common import REPOSITORY
+from harmonia.collection.collection import Collection
 from harmonia.datasets.flickr import flickr8k
-from harmonia.tasks.collection import Collection
 from harmonia.types import Part, Record
 
 

@@ -27,8 +27,8 @@ from benchmarks.common import Row, data_folder, report, row
 from benchmarks.served import QUICK, Served, Size, body, large, photos, quantile, served, small
 from benchmarks.server_clients import PATH, Seen, ask_all
 from benchmarks.server_ingest import Source, ingest, killed
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.cues import Query
+from harmonia.collection.collection import Collection
+from harmonia.collection.cues import Query
 from harmonia.types import HarmoniaError, Signal
 
 CLIENTS, BATCH = 64, 64

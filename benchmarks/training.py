@@ -27,12 +27,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.common import REPOSITORY, Row, report, row
-from harmonia.data.pairs import Pairs, Views
 from harmonia.objectives import info_nce
 from harmonia.recipes.encoders.image_text import Settings, cmhn
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig, fit
-from harmonia.training.rehearsal import kill_and_resume
+from harmonia.training.crash_simulation import kill_and_resume
+from harmonia.training.record_arrays import Pairs, Views
 
 DIM = 512
 

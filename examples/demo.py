@@ -21,9 +21,9 @@ from rich.text import Text
 
 import harmonia
 from examples.starter import build
+from harmonia.collection.collection import Collection
 from harmonia.modalities import MODALITIES, audio, image, video
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.sheet import draw_sheet, save_sheet
+from harmonia.tasks.contact_sheet import draw_sheet, save_sheet
 from harmonia.types import HarmoniaError, Recollection, Record, Signal
 
 FOLDER = Path("demo")

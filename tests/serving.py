@@ -18,13 +18,13 @@ import torch
 from fastapi import FastAPI
 from media import make_photo, make_tone, make_video
 
-from harmonia.encoders import load as load_encoders
+from harmonia.collection.collection import Collection
+from harmonia.collection.encoder_set import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import create_app
 from harmonia.server.launcher import Server, bind
 from harmonia.server.settings import Settings
-from harmonia.tasks.collection import Collection
 
 Json = dict[str, Any]
 COLOURS = ("red", "green", "blue")

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harmonia.data.pairs import Batch, Pairs, Views
 from harmonia.encoders.alignment import Alignment, AlignmentConfig, Harmonic
 from harmonia.encoders.towers.base import Tower, TowerConfig
 from harmonia.memory import entropy
 from harmonia.objectives import cloob, hfy_loss, info_nce, sigmoid_loss
+from harmonia.training.record_arrays import Batch, Pairs, Views
 from harmonia.types import HarmoniaError, Signal
 
 RECORDS, DIM = 8, 6

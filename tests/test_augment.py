@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harmonia.data.augment import (
+from harmonia.training.augment import (
     augment_images,
     augment_waves,
     choose_captions,
@@ -168,7 +168,7 @@ def test_captions_are_chosen_evenly():
 
 
 def test_missing_library_says_what_to_install(monkeypatch):
-    from harmonia.data import augment
+    from harmonia.training import augment
 
     augment._kornia.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "kornia.augmentation", None)

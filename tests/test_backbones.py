@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from harmonia.encoders import load
+from harmonia.collection.encoder_set import load
 from harmonia.encoders.towers.audio import AudioConfig
 from harmonia.encoders.towers.image import ImageConfig
 from harmonia.pretrained.backbones import Backbone, BackboneConfig

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from harmonia.modalities import image as pictures
-from harmonia.tasks.canvas import read_known, tensor_of
+from harmonia.tasks.image_io import read_known, tensor_of
 from harmonia.types import HarmoniaError
 
 

@@ -10,7 +10,7 @@ from media import make_photo, make_tone
 from PIL import Image
 
 from examples.demo import main
-from harmonia.tasks.collection import Collection
+from harmonia.collection.collection import Collection
 
 
 @pytest.fixture(scope="module")

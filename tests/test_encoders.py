@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from harmonia.encoders import load
+from harmonia.collection.encoder_set import load
 from harmonia.encoders.base import Encoder, unit
 from harmonia.encoders.descriptors.image import blank_cells
 from harmonia.encoders.descriptors.text import tokens

@@ -10,9 +10,9 @@ import pytest
 from media import make_photo
 from PIL import ExifTags, Image
 
+from harmonia.collection.collection import Collection
 from harmonia.modalities import image
 from harmonia.modalities.provenance import Mark, from_xmp
-from harmonia.tasks.collection import Collection
 from harmonia.types import HarmoniaError, Signal
 
 PICTURE = Signal("image", np.full((8, 12, 3), 200, np.uint8))

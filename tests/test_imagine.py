@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from harmonia.cli import main
-from harmonia.encoders import load as load_encoders
+from harmonia.collection.collection import Collection
+from harmonia.collection.encoder_set import load as load_encoders
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, load_generator, save_generator
 from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
@@ -25,10 +26,9 @@ from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.metrics import bytes_of
 from harmonia.modalities import image as pictures
 from harmonia.recipes.generators.pictures import DIGIT_WORDS
-from harmonia.tasks.canvas import read_known, signal_of, tensor_of
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.draw import Sampling, Start, draw
+from harmonia.tasks.image_io import read_known, signal_of, tensor_of
 from harmonia.tasks.imagine import Imagination, Wish, label_of, load, slerp
+from harmonia.tasks.sampling import Sampling, Start, draw
 from harmonia.types import HarmoniaError, Signal
 
 THINGS = {"apple": "#d02020", "leaf": "#20a030", "sea": "#2040d0", "sun": "#f0c010"}

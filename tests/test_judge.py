@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from benchmarks.generation import goals, rows_of, systems
 from benchmarks.generation_runs import overview, sheet, timed
 from harmonia.cli import cli
-from harmonia.encoders import MINI, load
+from harmonia.collection.encoder_set import load
+from harmonia.encoders import MINI
 from harmonia.encoders.towers.saved import load_towers, save_towers
 from harmonia.generators import (
     Batch,

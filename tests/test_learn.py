@@ -16,10 +16,10 @@ from PIL import Image
 
 import harmonia
 from harmonia.cli import cli
-from harmonia.tasks import learn as learning
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.learn import Lore, learn
-from harmonia.tasks.learned import FILE_NAME, Learned
+from harmonia.collection.calibration import FILE_NAME, Learned
+from harmonia.collection.collection import Collection
+from harmonia.tasks import calibrate as learning
+from harmonia.tasks.calibrate import Lore, learn
 from harmonia.types import HarmoniaError
 
 IMAGE, AUDIO = "descriptor-image-1", "descriptor-audio-1"
@@ -203,7 +203,7 @@ def test_what_was_learned_outlives_the_process_and_can_be_forgotten(taught: tupl
 def test_bias_and_couplings_are_saved(tmp_path: Path) -> None:
     import torch
 
-    from harmonia.tasks.learned import Coupling
+    from harmonia.collection.calibration import Coupling
 
     g = torch.Generator().manual_seed(0)
     block = Coupling("a", "b", torch.randn(3, 4, generator=g), torch.randn(4, generator=g), 1.5)

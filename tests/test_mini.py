@@ -15,13 +15,13 @@ from media import make_photo, make_tone, make_video
 from safetensors.torch import load_file
 
 import harmonia
-from harmonia.data.pairs import Views
+from harmonia.collection.encoder_set import DEFAULT, Model, load
 from harmonia.datasets.registry import reader
-from harmonia.encoders import MINI, Across, load
+from harmonia.encoders import MINI, Across
 from harmonia.encoders.base import Encoder
 from harmonia.modalities import MODALITIES, audio, image
-from harmonia.model import DEFAULT, Model
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, digit_signals, hit_rate, means
+from harmonia.training.record_arrays import Views
 from harmonia.types import HarmoniaError, Record, Signal
 
 DATA = Path(os.environ.get("HARMONIA_DATA", Path(__file__).parents[2] / "shared" / "data"))

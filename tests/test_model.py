@@ -9,7 +9,7 @@ import pytest
 from media import make_photo, make_tone, scene, tone
 
 import harmonia
-from harmonia.model import Model
+from harmonia.collection.encoder_set import Model
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 
 

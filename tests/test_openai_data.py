@@ -23,11 +23,11 @@ from fastapi import FastAPI
 from media import make_photo, make_tone
 from serving import media_of, memory_of, serve
 
-from harmonia.model import Model
+from harmonia.collection.collection import Collection
+from harmonia.collection.encoder_set import Model
 from harmonia.server.app import create_app
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
-from harmonia.tasks.collection import Collection
 from harmonia.types import Signal
 
 BROKEN = b"\x89PNG\r\n\x1a\n" + b"no picture at all" * 4

@@ -26,7 +26,7 @@ from PIL import Image
 from serving import media_of, memory_of, serve
 from websockets.sync.client import connect
 
-from harmonia.encoders import load as load_encoders
+from harmonia.collection.encoder_set import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.modalities import image as pictures

@@ -16,7 +16,7 @@ import torch
 from media import scene
 from serving import memory_of, serve
 
-from harmonia.encoders import load as load_encoders
+from harmonia.collection.encoder_set import load as load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import PAGE

@@ -14,7 +14,7 @@ from harmonia.cli import main
 from harmonia.generators import Batch, Condition, ConditionConfig, load_generator, save_generator, spell
 from harmonia.modalities import image as pictures
 from harmonia.pretrained.diffusers import Pretrained, PretrainedConfig
-from harmonia.tasks.canvas import signal_of
+from harmonia.tasks.image_io import signal_of
 from harmonia.tasks.imagine import Imagination, load
 from harmonia.types import HarmoniaError
 

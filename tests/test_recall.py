@@ -12,8 +12,8 @@ from media import make_photo, make_tone, make_video, scene, tone
 from PIL import Image
 
 import harmonia
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.sheet import draw_sheet, save_sheet
+from harmonia.collection.collection import Collection
+from harmonia.tasks.contact_sheet import draw_sheet, save_sheet
 from harmonia.types import HarmoniaError, Recollection, Signal
 
 CAPTIONS = (

@@ -10,7 +10,7 @@ import pytest
 from media import make_photo, make_tone
 
 import harmonia
-from harmonia.tasks.cues import Query
+from harmonia.collection.cues import Query
 from harmonia.types import HarmoniaError, Recollection
 
 

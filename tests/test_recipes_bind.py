@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from media import make_photo, make_video, scene, tone
 
 from benchmarks.bind import NAMES, World, bind_run, by_modality, nearest, never_met, shuffled
-from harmonia.data.pairs import Views
 from harmonia.encoders.towers.saved import load_towers
 from harmonia.memory import Given
 from harmonia.recipes import RECIPES, prepare
 from harmonia.recipes.encoders.bind import CONCEPTS, HEARD, Sets, Settings, load, vary
 from harmonia.recipes.encoders.multilingual import LatentSemantics, balanced
 from harmonia.recipes.run import Run
+from harmonia.training.record_arrays import Views
 from harmonia.types import HarmoniaError
 
 TINY = {"steps": "2", "batch": "8", "vocabulary": "300", "device": "cpu", "size": "tiny", "dim": "16"}

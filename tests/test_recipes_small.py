@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 from harmonia import encoders
-from harmonia.data.pairs import Pairs, Views
-from harmonia.recipes import prepare, views
+from harmonia.recipes import prepare
 from harmonia.recipes.encoders.mini import Mixture, read_emoji
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, hit_rate, means, sound_signals
 from harmonia.recipes.generators.pictures import DIGIT_WORDS
 from harmonia.recipes.generators.recaption import RecaptionSettings, recaption
 from harmonia.recipes.generators.run import Settings as GeneratorSettings
+from harmonia.training import views
+from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Signal
 
 TINY = {"steps": "3", "vocabulary": "300", "device": "cpu"}

@@ -21,8 +21,8 @@ from media import make_photo, make_tone, make_video
 from PIL import Image
 
 import harmonia
-from harmonia.model import Model
-from harmonia.tasks.collection import Collection
+from harmonia.collection.collection import Collection
+from harmonia.collection.encoder_set import Model
 from harmonia.types import HarmoniaError
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 import harmonia
 from harmonia.cli import cli
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.landscape import draw_landscape
+from harmonia.collection.collection import Collection
+from harmonia.tasks.energy_plot import draw_landscape
 from harmonia.tasks.report import report
 from harmonia.types import HarmoniaError
 

@@ -18,12 +18,12 @@ import httpx
 import pytest
 from serving import memory_of, serve
 
+from harmonia.collection.collection import Collection
+from harmonia.collection.record_cache import CachedRecords
 from harmonia.server.batching import Batcher
 from harmonia.server.errors import ApiError
 from harmonia.server.log_handler import Aside
 from harmonia.server.settings import Settings
-from harmonia.store.cached import CachedRecords
-from harmonia.tasks.collection import Collection
 from harmonia.types import HarmoniaError, Part, Record
 
 Ask = Batcher[int, int]

@@ -19,9 +19,9 @@ from media import make_photo, make_tone, scene
 from PIL import Image
 from serving import failed, media_of, memory_of, recall, serve, words
 
+from harmonia.collection.collection import Collection
 from harmonia.server.formats import kind_of
 from harmonia.server.settings import Settings
-from harmonia.tasks.collection import Collection
 
 Json = dict[str, Any]
 

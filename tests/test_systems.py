@@ -28,8 +28,8 @@ from harmonia.generators.diffusion.model import DiffusionConfig
 from harmonia.generators.diffusion.unclip import Unclip, UnclipConfig
 from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.recipes import prepare
-from harmonia.tasks.canvas import Known
-from harmonia.tasks.draw import Sampling, Start, draw
+from harmonia.tasks.image_io import Known
+from harmonia.tasks.sampling import Sampling, Start, draw
 from harmonia.training import TrainConfig, fit
 from harmonia.types import HarmoniaError
 

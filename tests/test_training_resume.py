@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harmonia.training import TrainConfig, checkpoint, fit
-from harmonia.training.rehearsal import kill_and_resume
+from harmonia.training.crash_simulation import kill_and_resume
 
 STEPS = 120
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harmonia.tasks.collection import Collection
+    from harmonia.collection.collection import Collection
     from harmonia.types import Code, Cue, HarmoniaError, Recollection, Record, Signal
 
 __all__ = ["Code", "Cue", "HarmoniaError", "Recollection", "Record", "Signal", "open"]
@@ -26,7 +26,7 @@ def open(root: str | Path, models: Sequence[str] | None = None, device: str = "a
     ``models`` chooses the encoders of a new memory: "descriptors" and "mini" (the default, no network),
     or names or folders of pretrained models (CLIP, SigLIP, CLAP, sentence-transformers).
     """
-    from harmonia.tasks.collection import Collection
+    from harmonia.collection.collection import Collection
 
     return Collection(root, models, device)
 

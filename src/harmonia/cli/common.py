@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 if TYPE_CHECKING:
-    from harmonia.tasks.collection import Collection
+    from harmonia.collection.collection import Collection
     from harmonia.types import Part, Record
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +79,7 @@ def find_memory(memory: Path | None) -> Path:
 
 def open_memory(memory: Path | None) -> Collection:
     """Open the memory a command works on."""
-    from harmonia.tasks.collection import Collection
+    from harmonia.collection.collection import Collection
 
     return Collection(find_memory(memory))
 

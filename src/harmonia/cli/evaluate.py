@@ -88,7 +88,7 @@ def command(
         network = _network(judge, inception, encoder, device)
         rows = _generator(Path(model), dataset, data, network, languages, count, device)
     else:
-        from harmonia.tasks.evaluate import evaluate
+        from harmonia.tasks.evaluate_encoder import evaluate
 
         rows = evaluate(model, dataset, data, split=split, limit=limit, noise=(0.0, *noise), device=device)
     if as_json:
@@ -167,7 +167,7 @@ def _generator(
 
 def _coded(pictures: Pictures, model: Path, saved: Saved, network: Features) -> Pictures:
     """Pictures with the codes of mini that stand for them, for a generator that is told those."""
-    from harmonia.encoders import load
+    from harmonia.collection.encoder_set import load
     from harmonia.metrics import Codes
     from harmonia.recipes.generators.mini import codes_of
     from harmonia.types import HarmoniaError

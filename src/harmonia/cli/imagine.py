@@ -74,8 +74,8 @@ def command(
         "text": words or None, "image": image, "audio": audio, "video": video,
     }  # fmt: skip
     _check(any(given.values()), between, vary, complete, mask, like)
-    from harmonia.tasks.draw import Sampling, draw_into
     from harmonia.tasks.imagine import Imagination, load
+    from harmonia.tasks.sampling import Sampling, draw_into
     from harmonia.types import HarmoniaError
 
     if to != "image":

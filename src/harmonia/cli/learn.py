@@ -11,7 +11,7 @@ import click
 from harmonia.cli.common import json_option, memory_option, open_memory, print_json
 
 if TYPE_CHECKING:
-    from harmonia.tasks.learn import Lore
+    from harmonia.tasks.calibrate import Lore
 
 
 @click.command("learn")
@@ -28,7 +28,7 @@ def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None
     """
     collection = open_memory(memory)
     if forget:
-        from harmonia.tasks.learned import Learned
+        from harmonia.collection.calibration import Learned
 
         forgotten = Learned.forget(collection.root)
         if as_json:
@@ -36,7 +36,7 @@ def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None
         else:
             click.echo("back to the defaults" if forgotten else "nothing was learned: all is at its default")
         return
-    from harmonia.tasks.learn import learn
+    from harmonia.tasks.calibrate import learn
 
     lore = learn(collection, seed=seed, progress=True)
     if as_json:

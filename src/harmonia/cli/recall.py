@@ -109,14 +109,14 @@ def command(
         if explain:
             _explain(found)
     if sheet is not None:
-        from harmonia.tasks.sheet import draw_sheet, save_sheet
+        from harmonia.tasks.contact_sheet import draw_sheet, save_sheet
 
         cues: list[tuple[str, str | Path]] = [("text", words)] if words else []
         cues += [(m, f) for m, files in (("image", image), ("audio", audio), ("video", video)) for f in files]
         save_sheet(draw_sheet([(cues, found)], collection.root), sheet)
         click.echo(f"sheet: {sheet}", err=True)
     if landscape is not None:
-        from harmonia.tasks.landscape import draw_landscape
+        from harmonia.tasks.energy_plot import draw_landscape
 
         given = {"text": words, "image": image, "audio": audio, "video": video}
         drawn = collection.cues(given, against, counts, trust)

@@ -42,7 +42,7 @@ def command(
     are one record. Ctrl-C is safe: run the command again and it goes on. Exit code 1 if anything could
     not be remembered, 130 if stopped.
     """
-    from harmonia.tasks.collection import Collection
+    from harmonia.collection.collection import Collection
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What every encoder promises: Signal -> Code."""
+"""What every encoder promises, Signal -> Code, and a wrapper that lets it only bridge modalities."""
 
 from __future__ import annotations
 
@@ -26,6 +26,23 @@ class Encoder(Protocol):
     def encode(self, signals: Sequence[Signal]) -> NDArray[np.float32]:
         """Codes of a batch, float32 ``(n, dim)``, every row of unit norm and finite."""
         ...
+
+
+class Across:
+    """Another encoder, whose codes are only compared with codes of other modalities.
+
+    It stands beside encoders that are better within a modality but know no other: words find a picture
+    by it, where a picture finds itself by its descriptor.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.name, self.modality = encoder.name, encoder.modality
+        self.space, self.dim = encoder.space, encoder.dim
+
+    def encode(self, signals: Sequence[Signal]) -> NDArray[np.float32]:
+        """The codes of the other encoder."""
+        return self.encoder.encode(signals)
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

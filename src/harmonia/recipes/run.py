@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harmonia.data.pairs import Views
 from harmonia.data.records import Problem, signal_of
 from harmonia.encoders.alignment import Alignment
 from harmonia.encoders.towers.base import Tower
 from harmonia.encoders.towers.saved import save_towers
 from harmonia.training import Indexed, Result, TrainConfig, fit
+from harmonia.training.record_arrays import Views
 from harmonia.types import HarmoniaError, Record, Signal
 
 # Signals decoded before a tower prepares them together.

@@ -12,15 +12,15 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from harmonia.collection.cues import Media, Query
+from harmonia.collection.recall import Options
 from harmonia.generators import Saved
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
 from harmonia.server.service import Service
-from harmonia.tasks.canvas import signal_of
-from harmonia.tasks.cues import Media, Query
-from harmonia.tasks.draw import Sampling, Start, draw
+from harmonia.tasks.image_io import signal_of
 from harmonia.tasks.imagine import Imagination, Wish
-from harmonia.tasks.recall import Options
+from harmonia.tasks.sampling import Sampling, Start, draw
 from harmonia.types import HarmoniaError, Recollection, Signal
 
 EVIDENCE = 5

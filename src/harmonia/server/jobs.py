@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harmonia.collection.collection import Collection
+from harmonia.collection.remember import Report
 from harmonia.server.errors import ApiError
 from harmonia.store.atomic import write_atomically
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.remember import Report
 from harmonia.types import HarmoniaError
 
 log = logging.getLogger("harmonia.server")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from harmonia.collection.cues import Query, Thing
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import checked, decoded
 from harmonia.server.schemas.memory import Cued, CueIn
 from harmonia.server.service import Service
 from harmonia.store.lance.sql import is_in
-from harmonia.tasks.cues import Query, Thing
 from harmonia.types import MODALITIES, Code
 
 ATTACHED = "cid:"

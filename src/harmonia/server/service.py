@@ -15,8 +15,12 @@ from typing import Any, TypeVar
 from fastapi import Request
 from prometheus_client import CollectorRegistry
 
+from harmonia.collection.collection import Collection
+from harmonia.collection.cues import Heard, Query, hear
+from harmonia.collection.encoder_set import FILE_NAME
+from harmonia.collection.recall import Options
+from harmonia.collection.remember import Report
 from harmonia.generators import Saved
-from harmonia.model import FILE_NAME
 from harmonia.server.batching import Batcher
 from harmonia.server.errors import missing_model
 from harmonia.server.jobs import Job, Jobs
@@ -24,11 +28,7 @@ from harmonia.server.openai.vector_stores import Stores
 from harmonia.server.settings import Settings
 from harmonia.server.uploaded_files import Files
 from harmonia.server.uploaded_records import Incoming, Kept, clear_incoming, create
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.cues import Heard, Query, hear
 from harmonia.tasks.imagine import SHIPPED, load
-from harmonia.tasks.recall import Options
-from harmonia.tasks.remember import Report
 from harmonia.types import Code, HarmoniaError, Recollection, Signal
 
 log = logging.getLogger("harmonia.server")

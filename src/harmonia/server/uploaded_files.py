@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from harmonia.collection.remember import identity_of
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import HEAD, kind_of
 from harmonia.server.uploaded_records import aside, written
 from harmonia.store.atomic import write_atomically
-from harmonia.tasks.remember import identity_of
 from harmonia.types import Part
 
 log = logging.getLogger("harmonia.server")

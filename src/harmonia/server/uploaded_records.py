@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from harmonia.collection.collection import Collection
+from harmonia.collection.remember import identity_of
 from harmonia.server.errors import ApiError
 from harmonia.server.formats import HEAD, Kind, kind_of
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.remember import identity_of
 from harmonia.types import Part, Record
 
 FOLDER = "incoming"

@@ -17,19 +17,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import harmonia.generators
-from harmonia.encoders import load as load_encoders
+from harmonia.collection.collection import Collection
+from harmonia.collection.cues import Media, read_cues
+from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import load as load_encoders
 from harmonia.encoders import unit
-from harmonia.encoders.across import Across
+from harmonia.encoders.base import Across
 from harmonia.encoders.towers.image import ImageTower
 from harmonia.encoders.towers.saved import TrainedEncoder
 from harmonia.generators import Condition, Facts, Saved, load_generator, spell
 from harmonia.generators.diffusion.unclip import Unclip
 from harmonia.modalities import image as pictures
-from harmonia.model import Model
 from harmonia.pretrained.diffusers import INDEX, Pretrained, fetched
-from harmonia.tasks.canvas import shape_of, tensor_of
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.cues import Media, read_cues
+from harmonia.tasks.image_io import shape_of, tensor_of
 from harmonia.types import Code, HarmoniaError, Recollection, Signal
 from harmonia.weights import CONFIG
 

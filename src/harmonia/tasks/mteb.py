@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from harmonia.collection.cues import read_cues
+from harmonia.collection.encoder_set import Model
+from harmonia.collection.recall import recall
+from harmonia.collection.remember import remember
+from harmonia.collection.retrieve import retrieve
 from harmonia.memory import HarmonicMemory
-from harmonia.model import Model
 from harmonia.store import CodeTable, LanceStore, Store
-from harmonia.tasks.cues import read_cues
-from harmonia.tasks.recall import recall
-from harmonia.tasks.remember import remember
-from harmonia.tasks.retrieve import retrieve
 from harmonia.types import MODALITIES, Code, Cue, HarmoniaError
 
 Search = Literal["recall", "retrieve"]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from harmonia.collection.collection import Collection
 from harmonia.generators import Saved
 from harmonia.generators.autoencoders.base import Coder
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
-from harmonia.tasks.canvas import Drawn, Gallery, shape_of, tensor_of
-from harmonia.tasks.collection import Collection
+from harmonia.tasks.image_io import Drawn, Gallery, shape_of, tensor_of
 from harmonia.types import HarmoniaError, Record
 
 BATCH = 64

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harmonia.collection.collection import Collection
 from harmonia.memory.diagnostics import Diagnosis, diagnose
-from harmonia.tasks.collection import Collection
 from harmonia.types import HarmoniaError, Record
 
 # Records read, at most; of a larger memory an even sample.

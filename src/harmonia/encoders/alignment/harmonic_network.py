@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harmonia.data.pairs import Batch, Views
 from harmonia.memory import Couplings, Cue, Energy, Slots, descend, entropy
 from harmonia.memory.lagrangians import Sphere
 from harmonia.objectives import energy_loob, energy_nce, global_batch, offset
 from harmonia.objectives.global_batch import sum_over_ranks, world
+from harmonia.training.record_arrays import Batch, Views
 from harmonia.types import HarmoniaError
 
 State = dict[str, Tensor]

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harmonia.data.pairs import Batch, Views
 from harmonia.encoders.alignment.harmonic_network import Harmonic, size_of
 from harmonia.encoders.towers.base import Tower
 from harmonia.memory import entropy
 from harmonia.objectives import cloob, hfy_loss, info_nce, offset, sigmoid_loss
+from harmonia.training.record_arrays import Batch, Views
 from harmonia.types import HarmoniaError
 
 Objective = Literal["clip", "siglip", "cloob", "hfy", "cmhn"]

@@ -23,8 +23,6 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from harmonia.data.augment import augment_images, mask_spectrograms
-from harmonia.data.pairs import Augment, Batch, Pairs, Views
 from harmonia.data.records import signal_of
 from harmonia.datasets.emoji import emoji
 from harmonia.datasets.esc50 import esc10
@@ -41,6 +39,8 @@ from harmonia.memory import retrieve
 from harmonia.pretrained.imagebind import pairs
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig
+from harmonia.training.augment import augment_images, mask_spectrograms
+from harmonia.training.record_arrays import Augment, Batch, Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
 
 HEARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

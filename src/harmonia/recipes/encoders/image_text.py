@@ -16,8 +16,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from harmonia.data.augment import augment_images
-from harmonia.data.pairs import Pairs, Views
 from harmonia.datasets.registry import reader
 from harmonia.encoders.alignment import Alignment, AlignmentConfig
 from harmonia.encoders.towers.base import Tower
@@ -27,6 +25,8 @@ from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import cross_modal
 from harmonia.recipes.run import Run, prepared
 from harmonia.training import TrainConfig
+from harmonia.training.augment import augment_images
+from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record
 
 CARD = """# {name}

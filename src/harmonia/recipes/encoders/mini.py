@@ -17,7 +17,6 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from harmonia.data.pairs import Augment, Batch, Pairs, Views
 from harmonia.datasets.registry import reader
 from harmonia.encoders.alignment import Alignment, AlignmentConfig
 from harmonia.encoders.towers.audio import AudioConfig, AudioTower
@@ -30,8 +29,9 @@ from harmonia.recipes.encoders import trimodal
 from harmonia.recipes.encoders.mini_evaluation import hold, score
 from harmonia.recipes.encoders.trimodal import SOUNDS, Labelled
 from harmonia.recipes.run import Run
-from harmonia.recipes.views import film, vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.training import TrainConfig
+from harmonia.training.record_arrays import Augment, Batch, Pairs, Views
+from harmonia.training.views import film, vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.types import Record, Signal
 
 CARD = """# Harmonia mini

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harmonia.data.pairs import Views
 from harmonia.encoders.alignment import Alignment
 from harmonia.encoders.towers.base import Tower
 from harmonia.encoders.towers.video import VideoTower
 from harmonia.recipes.encoders import trimodal
 from harmonia.recipes.encoders.trimodal import hit_rate, means
-from harmonia.recipes.views import film, in_noise
+from harmonia.training.record_arrays import Views
+from harmonia.training.views import film, in_noise
 from harmonia.types import Signal
 
 SEED = 0

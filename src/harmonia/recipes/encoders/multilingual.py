@@ -24,8 +24,6 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from harmonia.data.augment import augment_images
-from harmonia.data.pairs import Pairs, Views
 from harmonia.datasets.flickr import HOW_TO_GET_8K, flickr8k
 from harmonia.datasets.reading import dataset_folder, require, split_filter, table_rows
 from harmonia.encoders.alignment import Alignment, AlignmentConfig
@@ -37,6 +35,8 @@ from harmonia.metrics import cross_modal, retrieval_metrics
 from harmonia.recipes.encoders import image_text
 from harmonia.recipes.run import Run, prepared
 from harmonia.training import TrainConfig
+from harmonia.training.augment import augment_images
+from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
 
 TABLE = "captions_multilingual.parquet"

@@ -14,8 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harmonia.data.augment import augment_images
-from harmonia.data.pairs import Pairs, Views
 from harmonia.encoders.alignment import Alignment, AlignmentConfig
 from harmonia.encoders.towers.base import Tower
 from harmonia.encoders.towers.image import ImageConfig, ImageTower
@@ -27,6 +25,8 @@ from harmonia.recipes.generators.pictures import load_pictures
 from harmonia.recipes.generators.run import LICENCES
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig
+from harmonia.training.augment import augment_images
+from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
 
 WINDOW = 64

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from harmonia.data.pairs import Pairs, Views
 from harmonia.data.records import signal_of
 from harmonia.datasets.mnist import mnist_arrays
 from harmonia.datasets.reading import Records
@@ -28,8 +27,9 @@ from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.recipes.run import Run
-from harmonia.recipes.views import vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.training import TrainConfig
+from harmonia.training.record_arrays import Pairs, Views
+from harmonia.training.views import vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.types import HarmoniaError, Record, Signal
 
 NUMBERS: dict[str, str] = {

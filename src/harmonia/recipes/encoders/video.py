@@ -16,8 +16,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from harmonia.data.augment import mask_spectrograms
-from harmonia.data.pairs import Pairs, Views
 from harmonia.data.records import Problem
 from harmonia.datasets.grid_corpus import grid
 from harmonia.encoders.alignment import Alignment, AlignmentConfig
@@ -30,6 +28,8 @@ from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.metrics import cross_modal
 from harmonia.recipes.run import Run, prepared
 from harmonia.training import TrainConfig
+from harmonia.training.augment import mask_spectrograms
+from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import Part, Record
 
 CARD = """# video

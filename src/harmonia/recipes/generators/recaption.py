@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from harmonia.collection.encoder_set import load
 from harmonia.datasets.registry import reader
-from harmonia.encoders import load
 from harmonia.generators import Condition, Generator, spell
 from harmonia.metrics import bytes_of, text_match
 from harmonia.recipes.encoders.text_judge import as_signals

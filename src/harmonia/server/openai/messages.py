@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harmonia.collection.cues import Media, Query
+from harmonia.collection.recall import Options
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, missing_model
 from harmonia.server.formats import checked, decoded
@@ -19,9 +21,7 @@ from harmonia.server.service import Service
 from harmonia.server.sse import count
 from harmonia.server.uploaded_files import PREFIX
 from harmonia.server.url_fetch import fetch
-from harmonia.tasks.cues import Media, Query
-from harmonia.tasks.draw import Sampling
-from harmonia.tasks.recall import Options
+from harmonia.tasks.sampling import Sampling
 from harmonia.types import Recalled, Recollection
 
 RECALLS, IMAGINES = "harmonia", "harmonia-imagine"

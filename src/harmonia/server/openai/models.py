@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harmonia.collection.encoder_set import Model
 from harmonia.encoders import Across
 from harmonia.encoders.base import Encoder
-from harmonia.model import Model
 from harmonia.server.errors import ApiError
 from harmonia.server.openai.messages import RECALLS
 from harmonia.types import MODALITIES

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harmonia.collection.collection import Collection as Memory
+from harmonia.collection.remember import Report
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.openai.attributes import FACTS, KEY, attributes_of, size_of, stores_of
 from harmonia.server.uploaded_files import File, Files, file_id, record_id
 from harmonia.store.atomic import write_atomically
 from harmonia.store.lance.sql import is_in, quoted
-from harmonia.tasks.collection import Collection as Memory
-from harmonia.tasks.remember import Report
 from harmonia.types import HarmoniaError, Record
 
 log = logging.getLogger("harmonia.server")

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
+from harmonia.collection.cues import Query
+from harmonia.collection.recall import Options
 from harmonia.server.errors import ApiError
 from harmonia.server.forms import FormRoute, attached, documented
 from harmonia.server.image_requests import EVIDENCE, file_of, painted, planned, recalled
@@ -16,10 +18,8 @@ from harmonia.server.schemas.errors import LACKS
 from harmonia.server.schemas.memory import ImagineIn
 from harmonia.server.service import Service, admin_of, service
 from harmonia.server.sse import while_there
-from harmonia.tasks.cues import Query
-from harmonia.tasks.draw import Sampling
 from harmonia.tasks.imagine import Wish
-from harmonia.tasks.recall import Options
+from harmonia.tasks.sampling import Sampling
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"], responses=LACKS)
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
+from harmonia.collection.forget import PREVIEWS
 from harmonia.modalities import MODALITIES, Limits
 from harmonia.modalities.limits import replacing
 from harmonia.server.errors import ApiError, not_found
@@ -17,7 +18,6 @@ from harmonia.server.file_response import SENT, Sent
 from harmonia.server.formats import HEAD, kind_of
 from harmonia.server.service import Service, service
 from harmonia.store import digest_file
-from harmonia.tasks.forget import PREVIEWS
 from harmonia.types import HarmoniaError, Part
 
 router = APIRouter(prefix="/v1/memory/media", tags=["memory"])

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
+from harmonia.collection.collection import Collection
+from harmonia.collection.cues import encode_heard, hear
+from harmonia.collection.recall import Options
 from harmonia.server.forms import FormRoute, attached, documented
 from harmonia.server.json_output import recollection_json
 from harmonia.server.queries import query_of
 from harmonia.server.schemas.memory import RecallIn, Settling
 from harmonia.server.service import Service, admin_of, service
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.cues import encode_heard, hear
-from harmonia.tasks.recall import Options
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
@@ -74,7 +74,7 @@ async def _landscape(at: Service, asked: Settling, files: Mapping[str, bytes], a
     heard = await at.work(lambda: hear(query, at.settings.limits))
 
     def draw(collection: Collection) -> bytes:
-        from harmonia.tasks.landscape import draw_landscape
+        from harmonia.tasks.energy_plot import draw_landscape
 
         cues = encode_heard(collection.agreed(), [heard])[0]
         with tempfile.TemporaryDirectory() as folder:

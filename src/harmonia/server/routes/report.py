@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from harmonia.collection.collection import Collection
 from harmonia.server.json_output import finite
 from harmonia.server.service import Service, service
-from harmonia.tasks.collection import Collection
 from harmonia.tasks.report import report, report_json
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
+from harmonia.collection.cues import CUE_WINDOWS
 from harmonia.encoders import Encoder, unit
 from harmonia.modalities import MODALITIES, Limits
 from harmonia.server.errors import ApiError
@@ -22,7 +23,6 @@ from harmonia.server.openai.schemas.embeddings import EmbeddingsIn, Several
 from harmonia.server.service import Service, service
 from harmonia.server.sse import count
 from harmonia.server.uploaded_records import encoded
-from harmonia.tasks.cues import CUE_WINDOWS
 from harmonia.types import Signal
 
 router = APIRouter(prefix="/v1/embeddings", tags=["openai"])

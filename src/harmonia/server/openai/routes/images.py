@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from torch import Tensor
 
+from harmonia.collection.cues import Media, Query
 from harmonia.generators import Saved
 from harmonia.modalities import Limits
 from harmonia.modalities import image as pictures
@@ -30,9 +31,8 @@ from harmonia.server.openai.schemas.images import SIDE, Drawing, Prompted
 from harmonia.server.schemas.errors import LACKS
 from harmonia.server.service import Service, service
 from harmonia.server.sse import STREAM, count, event, stream, while_there
-from harmonia.tasks.canvas import read_known, shape_of, signal_of
-from harmonia.tasks.cues import Media, Query
-from harmonia.tasks.draw import Sampling, Start
+from harmonia.tasks.image_io import read_known, shape_of, signal_of
+from harmonia.tasks.sampling import Sampling, Start
 from harmonia.types import HarmoniaError, Signal
 
 router = APIRouter(prefix="/v1/images", tags=["openai"], responses=LACKS)

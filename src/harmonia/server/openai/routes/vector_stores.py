@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from harmonia.collection.cues import Query as Cues
+from harmonia.collection.cues import Thing
+from harmonia.collection.recall import Options
 from harmonia.server import filters
 from harmonia.server.json_output import finite, part_json
 from harmonia.server.openai import pagination
@@ -15,9 +18,6 @@ from harmonia.server.openai.vector_stores import VectorStore
 from harmonia.server.service import Service, admin_of, service
 from harmonia.server.uploaded_files import file_id
 from harmonia.server.uploaded_records import checked_metadata
-from harmonia.tasks.cues import Query as Cues
-from harmonia.tasks.cues import Thing
-from harmonia.tasks.recall import Options
 from harmonia.types import HarmoniaError, Recalled, Recollection, Record
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])

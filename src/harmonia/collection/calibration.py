@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from harmonia.collection.encoder_set import Model
 from harmonia.memory import Frame, Given, HarmonicMemory
-from harmonia.model import Model
 from harmonia.store.atomic import TEMPORARY, write_atomically
 from harmonia.types import Code, Cue, HarmoniaError
 
@@ -86,7 +86,7 @@ class Learned:
         memory.bias = memory.bias.new_tensor(bias) if bias else torch.zeros_like(memory.bias)
 
     def given(self, model: Model, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:
-        """What each cue says to each matrix (see :meth:`harmonia.model.Model.given`), couplings included.
+        """What each cue says to each matrix (see :meth:`Model.given`), couplings included.
 
         A coupling makes of a cue one more cue, the code that it foretells in another modality, clamped and
         with a weight by its own precision: what follows, certificate and abstention, is as for any cue. What

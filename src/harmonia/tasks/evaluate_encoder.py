@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from harmonia.collection.encoder_set import Model
 from harmonia.data.records import Problem, signal_of
 from harmonia.datasets.registry import reader
 from harmonia.metrics import noisy_codes, query_values_of, summary
 from harmonia.modalities import MODALITIES
-from harmonia.model import Model
 from harmonia.types import Code, HarmoniaError, Part
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "ndcg", "map", "median_rank")

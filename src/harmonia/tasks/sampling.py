@@ -20,7 +20,7 @@ from harmonia.generators.diffusion.samplers import DDIM, Predict
 from harmonia.generators.diffusion.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
-from harmonia.tasks.canvas import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid
+from harmonia.tasks.image_io import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid
 from harmonia.tasks.imagine import Wish
 from harmonia.types import HarmoniaError
 

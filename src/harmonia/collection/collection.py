@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from harmonia.collection import forget as forgetting
+from harmonia.collection.calibration import Learned
+from harmonia.collection.candidates import fits, propose, sample_frames
+from harmonia.collection.cues import Heard, Media, Query, encode_heard, read_cues, read_queries
+from harmonia.collection.encoder_set import DEFAULT, Model
+from harmonia.collection.recall import Options, recall, recall_many
+from harmonia.collection.record_cache import CachedRecords
+from harmonia.collection.remember import Report, Watch, remember
+from harmonia.collection.retrieve import Metric, retrieve
 from harmonia.memory import Frame, HarmonicMemory
 from harmonia.modalities import LIMITS, Limits
-from harmonia.model import DEFAULT, Model
 from harmonia.store import CodeTable, LanceStore, Store
-from harmonia.store.cached import CachedRecords
-from harmonia.tasks import forget as forgetting
-from harmonia.tasks.candidates import fits, propose, sample_frames
-from harmonia.tasks.cues import Heard, Media, Query, encode_heard, read_cues, read_queries
-from harmonia.tasks.learned import Learned
-from harmonia.tasks.recall import Options, recall, recall_many
-from harmonia.tasks.remember import Report, Watch, remember
-from harmonia.tasks.retrieve import Metric, retrieve
 from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Record
 
 
@@ -90,7 +90,7 @@ class Collection:
         threads: int | None = None,
         watch: Watch | None = None,
     ) -> Report:
-        """Remember files, folders and manifests (see :func:`harmonia.tasks.remember.remember`)."""
+        """Remember files, folders and manifests (see :func:`harmonia.collection.remember.remember`)."""
         several = [paths] if isinstance(paths, str | Path | Record) else list(paths)
         model = self.model
         if not self.exists:
@@ -160,7 +160,7 @@ class Collection:
     def recall_heard(
         self, queries: Sequence[Sequence[Heard]], options: Options | None = None, *, where: str | None = None
     ) -> list[Recollection | HarmoniaError]:
-        """The same for what :func:`harmonia.tasks.cues.hear` has decoded, in another thread perhaps."""
+        """The same for what :func:`harmonia.collection.cues.hear` has decoded, in another thread perhaps."""
         return self._recall_many(encode_heard(self.model, queries), options or Options(), where)
 
     def _recall_many(

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from harmonia.collection.encoder_set import Model
 from harmonia.memory import Frame, HarmonicMemory
-from harmonia.model import Model
 from harmonia.store import CodeTable, Store
 from harmonia.types import Code, Cue
 

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harmonia.collection.encoder_set import Model
+from harmonia.collection.recall import Fetch
 from harmonia.encoders import Across
-from harmonia.model import Model
 from harmonia.store import CodeTable
-from harmonia.tasks.recall import Fetch
 from harmonia.types import Code, Cue, HarmoniaError, Neighbour
 
 Metric = Literal["cosine", "euclidean"]

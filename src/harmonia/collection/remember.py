@@ -15,13 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from harmonia.collection.encoder_set import Model
+from harmonia.collection.prefetch import Produced, look_ahead
 from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
 from harmonia.modalities.image import mark_of
-from harmonia.model import Model
 from harmonia.store import FileState, Store, digest_file, media_path, put_media
 from harmonia.store.media import FOLDER as MEDIA
-from harmonia.tasks.ahead import Produced, look_ahead
 from harmonia.types import HarmoniaError, Part, Record, Signal
 
 # Signals encoded together, decoded results waiting for it, and how often what is done is committed.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harmonia.collection.collection import Collection
 from harmonia.memory import Given, HarmonicMemory
 from harmonia.memory.diagnostics import slots_of, unused
 from harmonia.memory.energy_slice import Landscape, landscape, settling_path
 from harmonia.modalities import MODALITIES
-from harmonia.tasks.collection import Collection
 from harmonia.tasks.report import record_name
 from harmonia.types import Cue, HarmoniaError, Signal
 

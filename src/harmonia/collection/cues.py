@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from harmonia.collection.encoder_set import Model
 from harmonia.encoders.base import unit
 from harmonia.modalities import LIMITS, MODALITIES, Limits
-from harmonia.model import Model
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 
 # A cue longer than this many windows is as good as its beginning.

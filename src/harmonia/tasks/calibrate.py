@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from harmonia.collection.calibration import Coupling, Learned
+from harmonia.collection.collection import Collection
+from harmonia.collection.encoder_set import Model
 from harmonia.memory import Given, HarmonicMemory, learn_bias, learn_couplings, learn_trusts
 from harmonia.memory.moment_scores import slot_scores
 from harmonia.memory.settle import queries_of
 from harmonia.metrics import paired_test
-from harmonia.model import Model
 from harmonia.store import CodeTable, Store
-from harmonia.tasks.collection import Collection
-from harmonia.tasks.learned import Coupling, Learned
-from harmonia.tasks.lessons import (
+from harmonia.tasks.self_retrieval import (
     FEWEST_CUES,
     Answers,
     Lesson,

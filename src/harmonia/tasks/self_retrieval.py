@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harmonia.collection.calibration import Learned
+from harmonia.collection.encoder_set import Model
 from harmonia.encoders import Across
 from harmonia.encoders.base import Encoder
 from harmonia.memory import Given, HarmonicMemory, Settled
-from harmonia.model import Model
 from harmonia.store import Codes, CodeTable
-from harmonia.tasks.learned import Learned
 from harmonia.types import MODALITIES, Code, Cue
 
 # Answers looked at: a record behind them counts as not found.
@@ -134,7 +134,7 @@ class Lesson:
     def ask(self, memory: HarmonicMemory | None, learned: Learned, rows: Index) -> Answers:
         """Recall by some of the cues with these constants; where nothing can answer, by a guess.
 
-        As in :func:`harmonia.tasks.recall.recall`, what bridges modalities answers where the rest abstains.
+        As in :func:`harmonia.collection.recall.recall`, bridges answer where the rest abstains.
         """
         found = Answers.guessed(len(rows), len(self.table.record_ids))
         if memory is None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from harmonia.collection.calibration import Learned
+from harmonia.collection.encoder_set import Model
 from harmonia.memory import Given, HarmonicMemory, Settled
-from harmonia.model import Model
 from harmonia.store import CodeTable
-from harmonia.tasks.learned import Learned
 from harmonia.types import Certificate, Code, Cue, HarmoniaError, Match, Part, Recalled, Recollection, Record
 
 Fetch = Callable[[Sequence[str]], Sequence[Record]]
@@ -38,10 +38,10 @@ def recall(
 
     ``allowed`` (records,) bool restricts the records; ``alpha``, ``beta``, ``noise`` and ``steps`` are those
     of :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
-    ``learned`` are the constants that the memory was given (see :func:`harmonia.tasks.learn.learn`).
+    ``learned`` are the constants that the memory was given (see :func:`harmonia.tasks.calibrate.learn`).
 
     Where the encoders of each modality find nothing, those that bridge modalities are asked, one modality
-    after the other (see :meth:`harmonia.model.Model.bridges`), for records that have nothing of the cues'
+    after the other (see :meth:`Model.bridges`), for records that have nothing of the cues'
     own kind. The surest of their answers counts if it is more than chance, or if nothing else can be compared
     with the cues.
     """

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harmonia.data.augment import augment_images, mask_spectrograms
+from harmonia.training.augment import augment_images, mask_spectrograms
 
 # Decades of power that a log-mel spectrogram in [-1, 1] spans on either side of 0.
 DECADES = 4.0
