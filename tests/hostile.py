@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from serving import memory_of, serve
 
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
+from tests.serving import memory_of, serve
 
 Json = dict[str, Any]
 

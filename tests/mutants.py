@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from media import make_photo, make_tone, make_video
+from tests.media import make_photo, make_tone, make_video
 
 KINDS = {
     "photo.png": "image", "photo.jpg": "image", "photo.gif": "image", "photo.webp": "image",

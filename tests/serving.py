@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import torch
 from fastapi import FastAPI
-from media import make_photo, make_tone, make_video
 
 from harmonia.collection.collection import Collection
 from harmonia.collection.encoder_set import load as load_encoders
@@ -25,6 +24,7 @@ from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import create_app
 from harmonia.server.launcher import Server, bind
 from harmonia.server.settings import Settings
+from tests.media import make_photo, make_tone, make_video
 
 Json = dict[str, Any]
 COLOURS = ("red", "green", "blue")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from media import make_photo, make_tone
 from PIL import Image
 
 from examples.demo import main
 from harmonia.collection.collection import Collection
+from tests.media import make_photo, make_tone
 
 
 @pytest.fixture(scope="module")
