@@ -34,7 +34,7 @@ from harmonia.modalities import image as pictures
 from harmonia.recipes import prepare
 from harmonia.recipes.encoders.text_judge import as_signals
 from harmonia.recipes.generators.judge import emoji_records
-from harmonia.tasks.imagine import SHIPPED, Given, Imagination, Wish, load
+from harmonia.tasks.imagine import SHIPPED, GenerationRequest, Given, Imagination, load
 from harmonia.types import Record, Signal
 
 GOAL = 3.2
@@ -100,7 +100,7 @@ def _tags(record: Record) -> list[str]:
     return [str(tag) for tag in record.metadata["tags"]]
 
 
-def drawn(imagination: Imagination, wishes: Sequence[Wish], sight: float = 0.0) -> Tensor:
+def drawn(imagination: Imagination, wishes: Sequence[GenerationRequest], sight: float = 0.0) -> Tensor:
     """One picture for each wish, (n, 3, h, w); the same noise for the same place in the list."""
     model = imagination.saved.generator
     codes = [wish.condition.code for wish in wishes if wish.condition.code is not None]

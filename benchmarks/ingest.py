@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import harmonia
 from benchmarks.common import Row, data_folder, medians, report, row
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.memory import Given, HarmonicMemory
 from harmonia.modalities import MODALITIES, modality_of
 from harmonia.store import EncoderInfo, LanceStore
@@ -58,7 +58,7 @@ def decoded(path: Path) -> list[Signal]:
     return list(MODALITIES[modality_of(path) or ""].windows(path))
 
 
-def bare_loop(model: Model, paths: Sequence[Path], threads: int) -> None:
+def bare_loop(model: EncoderSet, paths: Sequence[Path], threads: int) -> None:
     """Decode, with so many threads, and encode in batches of 64; nothing stored."""
     batch: list[Signal] = []
     with ThreadPoolExecutor(threads) as pool:
@@ -72,7 +72,7 @@ def bare_loop(model: Model, paths: Sequence[Path], threads: int) -> None:
 
 def remembering(data: Path, count: int, repeats: int) -> list[Row]:
     """Files per second against the bare loop, in turns; then a second run with nothing new."""
-    model = Model.load()
+    model = EncoderSet.load()
     one, several, mine, again = [], [], [], []
     with tempfile.TemporaryDirectory() as name:
         paths = write_files(data, Path(name) / "files", count)

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.common import Row, data_folder, medians, report, row
 from benchmarks.quality import damaged_pixels, noisy_clip
-from harmonia.memory import Frame, Given, HarmonicMemory, Matrix, Tsallis
+from harmonia.memory import Centering, Given, HarmonicMemory, Matrix, Tsallis
 from harmonia.memory.blocked_attention import attend
 
 CUES, SIZE = 64, 256
@@ -43,7 +43,7 @@ def codes_and_cues(count: int, size: int, cues: int) -> tuple[torch.Tensor, torc
 def speed(count: int, repeats: int) -> list[Row]:
     """One step of recall against attention, matrix product + topk, and faiss."""
     codes, cues = codes_and_cues(count, SIZE, CUES)
-    matrix = Matrix(codes, Frame(torch.zeros(SIZE), torch.eye(SIZE) / SIZE, torch.zeros(SIZE)))
+    matrix = Matrix(codes, Centering(torch.zeros(SIZE), torch.eye(SIZE) / SIZE, torch.zeros(SIZE)))
     # Critical: chance gives cosines of 1 / sqrt(d), and beta is sqrt(2 ln N) in units of that.
     beta = (2 * np.log(count) * SIZE) ** 0.5
     index = faiss.IndexFlatIP(SIZE)

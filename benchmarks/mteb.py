@@ -28,7 +28,7 @@ from PIL import Image
 from benchmarks.common import Row, data_folder, report, row
 from benchmarks.recall import damaged, photos
 from harmonia.collection.cues import read_cues
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders import unit
 from harmonia.modalities import image
 from harmonia.tasks.mteb import MemorySearch, contents, evaluate, load_mteb, model_meta, undecoded
@@ -51,7 +51,7 @@ class DenseEncoder:
     """mteb's ``EncoderProtocol`` over the encoders alone: the codes of a row's spaces side by side."""
 
     def __init__(self, model_name: str = "descriptors", revision: str | None = None, **kwargs: Any) -> None:
-        self.model = Model.load([model_name])
+        self.model = EncoderSet.load([model_name])
         self.mteb_model_meta = model_meta(self.model, "dense")
         self.offset, self.dim = {}, 0
         for encoder in self.model.encoders:

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from benchmarks.common import Row, row
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.memory import Entropy, Given, HarmonicMemory, Layout, Norm, Shannon, Subsets, Tsallis
 from harmonia.memory.classical import ClassicalHopfield, SphericalHopfield
 from harmonia.memory.hopfield import retrieve
@@ -223,7 +223,7 @@ def spoken(data: Path, labels: np.ndarray) -> tuple[torch.Tensor, list[torch.Ten
 
 def described(signals: Sequence[Signal]) -> torch.Tensor:
     """Codes of the descriptors that Harmonia uses without a model."""
-    model = Model.load()
+    model = EncoderSet.load()
     return torch.from_numpy(np.stack([codes[0].vector for codes in model.encode(signals)]))
 
 

@@ -18,7 +18,7 @@ import torch
 from fastapi import FastAPI
 
 from harmonia.collection.collection import Collection
-from harmonia.collection.encoder_set import load as load_encoders
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import create_app

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harmonia.collection.collection import Collection
+    from harmonia.encoders import Encoder
     from harmonia.types import Code, Cue, HarmoniaError, Recollection, Record, Signal
 
-__all__ = ["Code", "Cue", "HarmoniaError", "Recollection", "Record", "Signal", "open"]
+__all__ = ["Code", "Cue", "HarmoniaError", "Recollection", "Record", "Signal", "load_encoders", "open"]
 
 
 def open(root: str | Path, models: Sequence[str] | None = None, device: str = "auto") -> Collection:
@@ -29,6 +30,13 @@ def open(root: str | Path, models: Sequence[str] | None = None, device: str = "a
     from harmonia.collection.collection import Collection
 
     return Collection(root, models, device)
+
+
+def load_encoders(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tuple[Encoder, ...]:
+    """Encoders by name or folder (see :func:`harmonia.collection.encoder_set.load_encoders`)."""
+    from harmonia.collection.encoder_set import load_encoders
+
+    return load_encoders(models, device)
 
 
 def __getattr__(name: str) -> Any:

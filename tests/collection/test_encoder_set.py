@@ -8,31 +8,31 @@ import numpy as np
 import pytest
 
 import harmonia
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 from tests.media import make_photo, make_tone, scene, tone
 
 
 def test_names_are_saved_and_loaded(tmp_path: Path) -> None:
-    model = Model.load()
+    model = EncoderSet.load()
     model.save(tmp_path)
-    again = Model.saved(tmp_path)
+    again = EncoderSet.saved(tmp_path)
     assert again.names == model.names == ("descriptors",)
     assert again.infos() == model.infos()
-    assert Model.saved(tmp_path / "without").names == ("descriptors",)
+    assert EncoderSet.saved(tmp_path / "without").names == ("descriptors",)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"encoders": []}'])
 def test_a_damaged_description_is_one_line(tmp_path: Path, damage: str) -> None:
-    Model.load().save(tmp_path)
+    EncoderSet.load().save(tmp_path)
     (tmp_path / "model.json").write_text(damage)
     with pytest.raises(HarmoniaError, match=r"cannot read .*model\.json") as caught:
-        Model.saved(tmp_path)
+        EncoderSet.saved(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_codes_come_in_the_order_of_the_signals() -> None:
-    model = Model.load()
+    model = EncoderSet.load()
     signals = [
         Signal("text", "a dog"),
         Signal("image", np.asarray(scene(1))),

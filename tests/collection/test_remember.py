@@ -21,7 +21,7 @@ from PIL import Image
 
 import harmonia
 from harmonia.collection.collection import Collection
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.types import HarmoniaError
 from tests.media import make_photo, make_tone, make_video
 
@@ -184,8 +184,10 @@ def test_manifests_fill_metadata_and_renew_it(tmp_path: Path) -> None:
 def test_other_encoders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_photo(tmp_path / "a.jpg")
     harmonia.open(tmp_path / "m").remember(tmp_path / "a.jpg")
-    whole = Model.load()
-    monkeypatch.setattr(Model, "load", classmethod(lambda *_, **__: Model(("x",), whole.encoders[:2])))
+    whole = EncoderSet.load()
+    monkeypatch.setattr(
+        EncoderSet, "load", classmethod(lambda *_, **__: EncoderSet(("x",), whole.encoders[:2]))
+    )
     with pytest.raises(HarmoniaError, match="other encoders"):
         harmonia.open(tmp_path / "m", models=["x"]).remember(tmp_path / "a.jpg")
 

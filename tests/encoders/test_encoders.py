@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from harmonia.collection.encoder_set import load
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders.base import Encoder, unit
 from harmonia.encoders.descriptors.image import blank_cells
 from harmonia.encoders.descriptors.text import tokens
 from harmonia.types import MODALITIES, HarmoniaError, Signal
 from tests.places import ROOT
 
-ENCODERS = {encoder.modality: encoder for encoder in load()}
+ENCODERS = {encoder.modality: encoder for encoder in load_encoders()}
 RATE = 16000
 
 
@@ -99,16 +99,16 @@ def found(similarity: np.ndarray) -> float:
 
 
 def test_load_gives_one_descriptor_per_modality_in_order() -> None:
-    encoders = load()
+    encoders = load_encoders()
     assert [e.modality for e in encoders] == list(MODALITIES)
     assert len({e.name for e in encoders}) == len({e.space for e in encoders}) == 4
     assert all(e.dim <= 512 for e in encoders)
-    assert [e.name for e in load(())] == [e.name for e in encoders]
+    assert [e.name for e in load_encoders(())] == [e.name for e in encoders]
 
 
 def test_descriptors_import_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from harmonia.encoders import load; load(); "
+        "import sys; from harmonia import load_encoders; load_encoders(); "
         "sys.exit(bool({'torch', 'transformers', 'lancedb'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import harmonia
-from harmonia.collection.encoder_set import DEFAULT, Model, load
+from harmonia.collection.encoder_set import DEFAULT, EncoderSet, load_encoders
 from harmonia.datasets.registry import reader
-from harmonia.encoders import MINI, Across
+from harmonia.encoders import MINI, Bridge
 from harmonia.encoders.base import Encoder
 from harmonia.modalities import MODALITIES, audio, image
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, digit_signals, hit_rate, means
@@ -34,7 +34,7 @@ WANTED = {"rose": "1F339", "guitar": "1F3B8", "rooster": "1F413", "cactus": "1F3
 
 @pytest.fixture(scope="module")
 def mini() -> dict[str, Encoder]:
-    return {encoder.modality: encoder for encoder in load(("mini",))}
+    return {encoder.modality: encoder for encoder in load_encoders(("mini",))}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_it_loads_and_encodes_each_modality_offline(tmp_path: Path, monkeypatch:
     make_photo(tmp_path / "a.png")
     make_tone(tmp_path / "a.wav", seconds=7)
     make_video(tmp_path / "a.mp4")
-    encoders = load(("mini",))
+    encoders = load_encoders(("mini",))
     assert sorted(e.modality for e in encoders) == ["audio", "image", "text", "video"]
     assert len({e.space for e in encoders}) == 1
     for encoder in encoders:
@@ -93,8 +93,8 @@ def test_it_loads_and_encodes_each_modality_offline(tmp_path: Path, monkeypatch:
 
 def test_another_process_gives_the_same_codes(mini: dict[str, Encoder]) -> None:
     code = (
-        "import sys; from harmonia.encoders import load; from harmonia.types import Signal; "
-        "e = {e.modality: e for e in load(('mini',))}['text']; "
+        "import sys; from harmonia import load_encoders; from harmonia.types import Signal; "
+        "e = {e.modality: e for e in load_encoders(('mini',))}['text']; "
         "sys.stdout.write(e.name + ' ' + e.encode([Signal('text', 'gato')]).tobytes().hex())"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -142,10 +142,10 @@ def test_words_find_an_emoji_among_all(mini: dict[str, Encoder]) -> None:
 
 
 def test_beside_other_models_it_only_bridges_modalities() -> None:
-    beside = [e for e in load(DEFAULT) if isinstance(e, Across)]
+    beside = [e for e in load_encoders(DEFAULT) if isinstance(e, Bridge)]
     assert sorted(e.modality for e in beside) == ["audio", "image", "text", "video"]
-    assert not any(isinstance(e, Across) for e in load(("mini",)))
-    names = [e.name for e in load(("mini", "descriptors"))]
+    assert not any(isinstance(e, Bridge) for e in load_encoders(("mini",)))
+    names = [e.name for e in load_encoders(("mini", "descriptors"))]
     assert sum(name.startswith("descriptor") for name in names) == 4
 
 
@@ -179,7 +179,7 @@ def test_a_store_of_descriptors_keeps_them(tmp_path: Path) -> None:
     assert again.model.names == ("descriptors",)
     assert again.recall(image=tmp_path / "a.png").records[0].rank == 1
     harmonia.open(tmp_path / "new").remember(tmp_path / "a.png")
-    assert Model.saved(tmp_path / "new").names == DEFAULT
+    assert EncoderSet.saved(tmp_path / "new").names == DEFAULT
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from harmonia.generators.autoencoders.autoencoder import (
     VQVAEConfig,
     corrupt,
 )
-from harmonia.generators.autoencoders.base import Coder
+from harmonia.generators.autoencoders.base import AutoencoderBase
 from harmonia.generators.perceptual_classifier import Perception
 from harmonia.layers.codec import STRIDES
 from harmonia.recipes import prepare
@@ -78,7 +78,7 @@ def gaussian_data(n: int = 60) -> tuple[Tensor, Tensor, Tensor]:
     return (white * values.sqrt() @ vectors.T + 0.1).view(n, *SHAPE), values, vectors
 
 
-def descend(model: Coder, x: Tensor, steps: int = 400) -> float:
+def descend(model: AutoencoderBase, x: Tensor, steps: int = 400) -> float:
     """The least loss, by L-BFGS on all data at once."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.LBFGS(
@@ -261,7 +261,7 @@ def test_training_goes_on_identically_after_it_broke_off(name: str, tmp_path: Pa
 
     config = TrainConfig(steps=12, batch=16, save_every=5, log_every=7, device="cpu")
 
-    def made() -> Coder:
+    def made() -> AutoencoderBase:
         torch.manual_seed(0)
         return CODERS[name]()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harmonia.memory import Frame, Matrix, Tsallis
+from harmonia.memory import Centering, Matrix, Tsallis
 from harmonia.memory import matrix as matrix_module
 from harmonia.memory.blocked_attention import attend
 
@@ -25,7 +25,7 @@ def test_softmax_is_scaled_dot_product_attention(
     monkeypatch.setattr(matrix_module, "bfloat16_pays", lambda device: True)
     codes = unit(20_000, 24)
     cue = torch.nn.functional.normalize(codes[:cues] + 0.4 * unit(cues, 24, seed=1), dim=-1)
-    frame = Frame(torch.zeros(24), torch.eye(24) / 24, torch.zeros(24))
+    frame = Centering(torch.zeros(24), torch.eye(24) / 24, torch.zeros(24))
     matrix = codes if held == "tensor" else Matrix(codes, frame, held)  # type: ignore[arg-type]
     found = attend(matrix, cue, beta, k=10)
     wanted = torch.nn.functional.scaled_dot_product_attention(

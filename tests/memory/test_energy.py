@@ -14,7 +14,7 @@ from harmonia.memory import energy as energy_module
 from harmonia.memory.energy import Couplings, Cue, Energy, Slots, extreme_eigenvalues, slot_energy
 from harmonia.memory.entropies import Entropy, Norm, Shannon, Subsets, Tsallis
 from harmonia.memory.lagrangians import Ball, Identity, Lagrangian, LayerNorm, Power, Softmax, Sphere, Tanh
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.record_layout import Layout
 
 ENTROPIES: list[Entropy] = [Shannon(), Tsallis(1.5), Tsallis(2.0), Norm(2.0), Norm(5.0), Subsets(2)]
@@ -147,7 +147,9 @@ def test_the_scan_has_the_same_energy() -> None:
         bias += torch.where(mask, 0.0, absent[key])
     layout = Layout.aligned(has)
     queries = [
-        Query(key, rows[key], g[key] * weight[key], torch.full((CUES,), absent[key], dtype=torch.float64))
+        MatrixQuery(
+            key, rows[key], g[key] * weight[key], torch.full((CUES,), absent[key], dtype=torch.float64)
+        )
         for key in has
     ]
     beta = torch.tensor([0.5, 2.0, 9.0], dtype=torch.float64)

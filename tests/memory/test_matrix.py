@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from harmonia.memory import Frame, Given, HarmonicMemory, Layout, Matrix
+from harmonia.memory import Centering, Given, HarmonicMemory, Layout, Matrix
 from harmonia.memory import matrix as matrix_module
 from harmonia.memory import scan as scan_module
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.scan import scan_top
 
 
@@ -21,8 +21,8 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
     )
 
 
-def plain_frame(d: int) -> Frame:
-    return Frame(torch.zeros(d), torch.eye(d) / d, torch.zeros(d))
+def plain_frame(d: int) -> Centering:
+    return Centering(torch.zeros(d), torch.eye(d) / d, torch.zeros(d))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_rough_scans_find_exactly_the_best(
     temperature = torch.full((cues,), beta)
     mask = torch.zeros(20_000)
     mask[1005] = -torch.inf
-    found = scan_top(layout, [Query("a", held, cue, torch.zeros(cues))], 15, temperature, mask)
+    found = scan_top(layout, [MatrixQuery("a", held, cue, torch.zeros(cues))], 15, temperature, mask)
     truth = cue @ held[torch.arange(20_000)].T + mask
     assert torch.allclose(found.scores, truth.topk(15).values, atol=1e-6)
     assert torch.allclose(truth.gather(1, found.slots), found.scores, atol=1e-6)
@@ -76,7 +76,7 @@ def test_a_wrong_guess_is_found_out(monkeypatch: pytest.MonkeyPatch, always_roug
     layout = Layout.aligned({"a": torch.ones(20_000, dtype=torch.bool)})
     monkeypatch.setattr(scan_module, "_guess", lambda *_: torch.full((9,), 5.0))
     for held in (codes, Matrix(codes, plain_frame(16))):
-        found = scan_top(layout, [Query("a", held, cue, torch.zeros(9))], 7, torch.full((9,), 4.0))
+        found = scan_top(layout, [MatrixQuery("a", held, cue, torch.zeros(9))], 7, torch.full((9,), 4.0))
         assert torch.allclose(found.scores, (cue @ codes.T).topk(7).values, atol=1e-6)
 
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harmonia.memory import Frame, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy, slot_energy
+from harmonia.memory import Centering, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy, slot_energy
 from harmonia.memory import scan as scan_module
 from harmonia.memory.energy import cue_term
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.readout import read_top
 from harmonia.memory.scan import scan_top
 from harmonia.memory.settle import Channel, Field, settle
@@ -125,14 +125,14 @@ def test_alpha_must_exceed_one() -> None:
 def test_leaving_the_frame_undoes_entering(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     codes = torch.nn.functional.normalize(unit(generator, 20, 6) + 0.8, dim=-1)
-    frame = Frame.fit(codes)
+    frame = Centering.fit(codes)
     assert torch.allclose(frame.leave(frame.enter(codes)), codes, atol=1e-9)
 
 
 def test_spread_is_what_chance_gives() -> None:
     generator = torch.Generator().manual_seed(1)
     codes = torch.nn.functional.normalize(unit(generator, 500, 16) + 0.5, dim=-1)
-    frame = Frame.fit(codes)
+    frame = Centering.fit(codes)
     cue = frame.enter(unit(generator, 3, 16))
     cosines = cue @ frame.enter(codes).T
     assert torch.allclose(frame.spread(cue), (cosines**2).mean(-1).sqrt())
@@ -185,7 +185,7 @@ def test_view_has_each_combination_once_and_only_what_it_can_see() -> None:
 # --- scan ------------------------------------------------------------------------------------------
 
 
-def dense_scores(layout: Layout, queries: list[Query]) -> torch.Tensor:
+def dense_scores(layout: Layout, queries: list[MatrixQuery]) -> torch.Tensor:
     """The definition, slot by slot."""
     rows = queries[0].cue.shape[0]
     out = torch.full((rows, layout.slots), -math.inf, dtype=torch.float64)
@@ -212,7 +212,7 @@ def test_scan_equals_the_definition(
     layout = mixed_layout()
     sizes = {"image": 10, "video": 6, "audio": 5, "text": 15}
     queries = [
-        Query(
+        MatrixQuery(
             key,
             unit(generator, sizes[key], 4),
             unit(generator, 6, 4),
@@ -248,8 +248,8 @@ def test_energy_never_rises(alpha: float, trust: float, seed: int, beta: float) 
 def test_a_step_uphill_would_be_seen() -> None:
     field, channels, _ = random_field(0, 1.0, 0.3)
     settled = settle(field, channels, steps=3, tolerance=0)
-    start = Query("image", field.matrices["image"], channels[0].cue, channels[0].absent)
-    rest = Query("image", field.matrices["image"], settled.state[0], channels[0].absent)
+    start = MatrixQuery("image", field.matrices["image"], channels[0].cue, channels[0].absent)
+    rest = MatrixQuery("image", field.matrices["image"], settled.state[0], channels[0].absent)
     view = field.layout.view(("image",))
     assert (
         slot_energy(view, [rest], field.beta, Shannon()) < slot_energy(view, [start], field.beta, Shannon())
@@ -262,7 +262,7 @@ def test_traced_energy_is_the_energy(alpha: float) -> None:
     settled = settle(field, channels, steps=4)
     for index, codes in ((0, [c.cue for c in channels]), (-1, settled.state)):
         queries = [
-            Query(c.key, field.matrices[c.key], g * c.weight[:, None], c.absent)
+            MatrixQuery(c.key, field.matrices[c.key], g * c.weight[:, None], c.absent)
             for c, g in zip(channels, codes, strict=True)
         ]
         total = slot_energy(field.view, queries, field.beta, field.entropy, field.null)
@@ -290,7 +290,7 @@ def test_step_is_the_gradient_of_the_energy(alpha: float, tail_tolerance: float)
     )
     codes = [c.cue.clone().requires_grad_() for c in channels]
     queries = [
-        Query(c.key, field.matrices[c.key], g * c.weight[:, None], c.absent)
+        MatrixQuery(c.key, field.matrices[c.key], g * c.weight[:, None], c.absent)
         for c, g in zip(channels, codes, strict=True)
     ]
     (-slot_energy(field.view, queries, field.beta, field.entropy, field.null)).sum().backward()
@@ -344,7 +344,9 @@ def test_tail_is_exact_and_the_bound_holds(seed: int, k: int) -> None:
     full, kept = settle(whole, channels), settle(some, channels)
     assert torch.allclose(kept.tail, full.p[:, k:].sum(-1), atol=1e-12)
     assert torch.allclose(kept.nothing, full.nothing)
-    queries = [Query(c.key, field.matrices[c.key], c.cue * c.weight[:, None], c.absent) for c in channels]
+    queries = [
+        MatrixQuery(c.key, field.matrices[c.key], c.cue * c.weight[:, None], c.absent) for c in channels
+    ]
 
     def mean(p: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         key = "text"

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from harmonia.memory import Tsallis
 from harmonia.objectives import (
     cloob,
-    global_batch,
+    gather,
     hfy_loss,
     image_text_matching,
     info_loob,
@@ -73,10 +73,8 @@ LOSSES: dict[str, Loss] = {
     "cloob, bool": lambda x, y, s, rows: cloob(x, y, s, 3.0, positives=TOGETHER[rows], chunk=1),
     "hfy": lambda x, y, s, rows: hfy_loss(x, y, s, entropy=Tsallis(1.5), positives=ids(rows)),
     "hfy, bool": lambda x, y, s, rows: hfy_loss(x, y, s, positives=TOGETHER[rows], chunk=2),
-    "whole ranking": lambda x, y, s, rows: image_text_matching(
-        global_batch(s * x), global_batch(y), 0.2, "all"
-    ),
-    "uniformity": lambda x, y, s, rows: s * uniformity(global_batch(x)) + uniformity(global_batch(y)),
+    "whole ranking": lambda x, y, s, rows: image_text_matching(gather(s * x), gather(y), 0.2, "all"),
+    "uniformity": lambda x, y, s, rows: s * uniformity(gather(x)) + uniformity(gather(y)),
 }
 
 
@@ -106,10 +104,10 @@ def work(rank: int, folder: str) -> None:
         found: dict[str, Any] = {}
         for name, loss in LOSSES.items():
             value, gradients = step(model, loss, rows)
-            found[name] = global_batch(value[None]).mean(), gradients
-        found["order"] = global_batch(torch.arange(2) + 10 * rank), offset(3)
+            found[name] = gather(value[None]).mean(), gradients
+        found["order"] = gather(torch.arange(2) + 10 * rank), offset(3)
         try:
-            global_batch(torch.zeros(1 + rank, 2))
+            gather(torch.zeros(1 + rank, 2))
         except HarmoniaError as error:
             found["unequal"] = str(error)
         torch.save(found, Path(folder) / f"rank{rank}.pt")
@@ -144,4 +142,4 @@ def test_unequal_ranks_are_told(two_processes: list[dict[str, Any]]) -> None:
 
 def test_one_process_is_left_alone() -> None:
     x = torch.randn(3, 2, requires_grad=True)
-    assert global_batch(x) is x and offset(3) == 0
+    assert gather(x) is x and offset(3) == 0

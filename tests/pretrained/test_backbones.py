@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from harmonia.collection.encoder_set import load
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders.towers.audio import AudioConfig
 from harmonia.encoders.towers.image import ImageConfig
 from harmonia.pretrained.backbones import Backbone, BackboneConfig
@@ -153,7 +153,7 @@ def test_a_backbone_is_a_tower_that_trains(folders: dict[str, Path], kind: str, 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "clap", "clap-fusion"])
 def test_without_a_projection_codes_are_those_of_the_encoders(folders: dict[str, Path], kind: str) -> None:
-    for encoder in load([str(folders[kind])], "cpu")[:2]:
+    for encoder in load_encoders([str(folders[kind])], "cpu")[:2]:
         tower = bare(folders[kind], encoder.modality)
         batch = signals(encoder.modality)
         with torch.no_grad():

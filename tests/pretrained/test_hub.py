@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from harmonia.collection.encoder_set import load
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.types import HarmoniaError, Signal
 
 WORDS = ["a", "dog", "cat", "runs", "sleeps", "on", "the", "beach", "grass", "red", "blue"]
@@ -168,7 +168,7 @@ def signals(modality: str) -> list[Signal]:
 
 @pytest.mark.parametrize("kind", SAVERS)
 def test_codes_are_unit_and_do_not_depend_on_the_batch(folders: dict[str, Path], kind: str) -> None:
-    own = [e for e in load([str(folders[kind])], "cpu") if not e.name.startswith("descriptor")]
+    own = [e for e in load_encoders([str(folders[kind])], "cpu") if not e.name.startswith("descriptor")]
     assert len({e.space for e in own}) == 1
     assert len({e.name for e in own}) == len(own)
     for encoder in own:
@@ -186,7 +186,7 @@ def test_codes_are_unit_and_do_not_depend_on_the_batch(folders: dict[str, Path],
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_towers_equal_transformers(folders: dict[str, Path], kind: str) -> None:
     folder = folders[kind]
-    text, image, video, audio = load([str(folder)], "cpu")
+    text, image, video, audio = load_encoders([str(folder)], "cpu")
     assert [e.modality for e in (text, image, video, audio)] == ["text", "image", "video", "audio"]
     model = transformers.AutoModel.from_pretrained(folder).eval()
     padding = "max_length" if kind == "siglip" else True
@@ -207,7 +207,7 @@ def test_towers_equal_transformers(folders: dict[str, Path], kind: str) -> None:
 
 def test_clap_equals_transformers(folders: dict[str, Path]) -> None:
     folder = folders["clap"]
-    text, audio, *rest = load([str(folder)], "cpu")
+    text, audio, *rest = load_encoders([str(folder)], "cpu")
     assert [e.name for e in rest] == ["descriptor-image-1", "descriptor-video-1"]
     model = transformers.ClapModel.from_pretrained(folder).eval()
     extractor = transformers.ClapFeatureExtractor.from_pretrained(folder)
@@ -222,7 +222,7 @@ def test_clap_equals_transformers(folders: dict[str, Path]) -> None:
 
 
 def test_clap_hears_all_of_a_long_sound(folders: dict[str, Path]) -> None:
-    _, audio, *_ = load([str(folders["clap"])], "cpu")
+    _, audio, *_ = load_encoders([str(folders["clap"])], "cpu")
     long = sounds()[3]
     edited = long.array.copy()
     edited[:, -4000:] = 0
@@ -232,7 +232,7 @@ def test_clap_hears_all_of_a_long_sound(folders: dict[str, Path]) -> None:
 
 
 def test_sentence_model_equals_sentence_transformers(folders: dict[str, Path]) -> None:
-    text, *rest = load([str(folders["sentence"])], "cpu")
+    text, *rest = load_encoders([str(folders["sentence"])], "cpu")
     assert [e.modality for e in rest] == ["image", "audio", "video"]
     wanted = SentenceTransformer(str(folders["sentence"]), device="cpu").encode(SENTENCES)
     np.testing.assert_allclose(text.encode(texts()), rows(wanted), atol=1e-5)
@@ -240,22 +240,22 @@ def test_sentence_model_equals_sentence_transformers(folders: dict[str, Path]) -
 
 @pytest.mark.parametrize("kind", SAVERS)
 def test_long_texts_are_cut(folders: dict[str, Path], kind: str) -> None:
-    text = load([str(folders[kind])], "cpu")[0]
+    text = load_encoders([str(folders[kind])], "cpu")[0]
     long, longer = text.encode(texts(["dog " * 14, "dog " * 500]))
     np.testing.assert_allclose(long, longer, atol=1e-5)
 
 
 def test_names_follow_the_weights(tmp_path: Path) -> None:
-    first = load([str(save_clip(tmp_path / "a"))], "cpu")
-    moved = load([str((tmp_path / "a").rename(tmp_path / "b"))], "cpu")
-    changed = load([str(save_clip(tmp_path / "c", seed=9))], "cpu")
+    first = load_encoders([str(save_clip(tmp_path / "a"))], "cpu")
+    moved = load_encoders([str((tmp_path / "a").rename(tmp_path / "b"))], "cpu")
+    changed = load_encoders([str(save_clip(tmp_path / "c", seed=9))], "cpu")
     assert [e.name for e in first] == [e.name for e in moved]
     assert first[0].name != changed[0].name
     assert first[0].space != changed[0].space
 
 
 def test_two_models_keep_both_text_towers(folders: dict[str, Path]) -> None:
-    encoders = load([str(folders["clip"]), str(folders["clap"]), str(folders["clip"])], "cpu")
+    encoders = load_encoders([str(folders["clip"]), str(folders["clap"]), str(folders["clip"])], "cpu")
     assert [e.modality for e in encoders] == ["text", "image", "video", "text", "audio"]
     assert encoders[0].space == encoders[1].space == encoders[2].space
     assert encoders[3].space == encoders[4].space != encoders[0].space
@@ -288,15 +288,15 @@ def test_models_that_cannot_be_loaded_say_why(
     }
     for model, message in cases.items():
         with pytest.raises(HarmoniaError, match=message) as caught:
-            load([model], "cpu")
+            load_encoders([model], "cpu")
         assert "\n" not in str(caught.value)
     with pytest.raises(HarmoniaError, match="no device"):
-        load([str(folders["clip"])], "abacus")
+        load_encoders([str(folders["clip"])], "abacus")
     with pytest.raises(HarmoniaError, match="no device"):
-        load([str(folders["clip"])], "cuda:99")
+        load_encoders([str(folders["clip"])], "cuda:99")
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "harmonia.pretrained.hub", None)
     with pytest.raises(HarmoniaError, match=r"harmonia\[pretrained\]"):
-        load(["openai/clip-vit-base-patch32"])
+        load_encoders(["openai/clip-vit-base-patch32"])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.generation import goals, rows_of, systems
 from benchmarks.generation_runs import overview, sheet, timed
 from harmonia.cli import cli
-from harmonia.collection.encoder_set import load
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders import MINI
 from harmonia.encoders.towers.saved import load_towers, save_towers
 from harmonia.generators import (
@@ -245,7 +245,7 @@ def test_an_encoder_measures_and_matches_words(
     save_generator(tmp_path / "model", Written(config))
     asked = (tmp_path / "model", "--dataset", "mnist", "--data", digits, "-n", 100, "--encoder", "mini")
     rows = evaluated(*asked)
-    image, text = (one for one in load(("mini",), "cpu") if one.modality in ("image", "text"))
+    image, text = (one for one in load_encoders(("mini",), "cpu") if one.modality in ("image", "text"))
     assert f"FD ({image.name})" in rows and "class accuracy" not in rows
     by = {name: one["by"] for name, one in rows.items()}
     assert by.pop("sampler steps") is by.pop("images/s of CPU") is None
@@ -264,7 +264,7 @@ def test_an_encoder_measures_and_matches_words(
 
 def test_words_are_matched_only_where_they_are_told_and_read(judged: Path, digits: Path) -> None:
     pictures = load_pictures("mnist", data=digits)
-    image, text = (one for one in load(("mini",), "cpu") if one.modality in ("image", "text"))
+    image, text = (one for one in load_encoders(("mini",), "cpu") if one.modality in ("image", "text"))
     told = ["one"] * 40
     for network, words, there in (
         (Codes(image, text), told, True),

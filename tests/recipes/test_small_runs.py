@@ -15,7 +15,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from harmonia import encoders
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.recipes import prepare
 from harmonia.recipes.encoders.mini import Mixture, read_emoji
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, hit_rate, means, sound_signals
@@ -123,7 +123,7 @@ def test_a_recipe_trains_and_what_it_saves_encodes(
     assert first.figures == second.figures and all(0 <= value <= 1 for value in first.figures.values())
     files = [(out.model / "model.safetensors").read_bytes() for out in (first, second)]
     assert files[0] == files[1]
-    loaded = {e.modality: e for e in encoders.load((str(first.model),))}
+    loaded = {e.modality: e for e in load_encoders((str(first.model),))}
     assert loaded["text"].space == loaded["image"].space == loaded["audio"].space
     assert loaded["text"].encode([Signal("text", "seven")]).shape == (1, 128)
     assert "CC BY-SA" in (first.model / "README.md").read_text() or name == "sounds"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
-from harmonia.collection.encoder_set import load as load_encoders
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.server.app import PAGE

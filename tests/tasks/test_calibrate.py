@@ -15,10 +15,10 @@ from PIL import Image
 
 import harmonia
 from harmonia.cli import cli
-from harmonia.collection.calibration import FILE_NAME, Learned
+from harmonia.collection.calibration import FILE_NAME, Calibration
 from harmonia.collection.collection import Collection
 from harmonia.tasks import calibrate as learning
-from harmonia.tasks.calibrate import Lore, learn
+from harmonia.tasks.calibrate import CalibrationReport, learn
 from harmonia.types import HarmoniaError
 from tests.media import scene, tone
 
@@ -83,7 +83,7 @@ def copied(album: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def taught(album: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lore]:
+def taught(album: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CalibrationReport]:
     root = copytree(album, tmp_path_factory.mktemp("taught") / "album")
     return root, learn(harmonia.open(root / ".harmonia"))
 
@@ -103,7 +103,9 @@ def found(collection: Collection, root: Path) -> float:
 # --- what is learned ----------------------------------------------------------------------------------
 
 
-def test_what_is_noise_is_no_longer_trusted(album: Path, taught: tuple[Path, Lore], tmp_path: Path) -> None:
+def test_what_is_noise_is_no_longer_trusted(
+    album: Path, taught: tuple[Path, CalibrationReport], tmp_path: Path
+) -> None:
     root, lore = taught
     verdicts = {v.constant: v for v in lore.verdicts}
     assert verdicts["trust"].kept and lore.learned.weighed
@@ -120,7 +122,7 @@ def test_what_is_noise_is_no_longer_trusted(album: Path, taught: tuple[Path, Lor
     assert after > 0.8
 
 
-def test_constants_that_do_not_help_are_left_out(taught: tuple[Path, Lore]) -> None:
+def test_constants_that_do_not_help_are_left_out(taught: tuple[Path, CalibrationReport]) -> None:
     _, lore = taught
     verdicts = {v.constant: v for v in lore.verdicts}
     assert set(verdicts) == {"trust", "couplings", "slot bias", "beta"}
@@ -132,7 +134,7 @@ def test_constants_that_do_not_help_are_left_out(taught: tuple[Path, Lore]) -> N
     assert audio.mrr[1] == pytest.approx(audio.mrr[0], abs=0.05)
 
 
-def test_beta_makes_probabilities_honest(taught: tuple[Path, Lore], album: Path) -> None:
+def test_beta_makes_probabilities_honest(taught: tuple[Path, CalibrationReport], album: Path) -> None:
     root, lore = taught
     assert lore.learned.sharp
     collection = harmonia.open(root / ".harmonia")
@@ -161,7 +163,7 @@ def test_a_sound_finds_photos_that_it_was_never_stored_with(scales: Path, tmp_pa
         assert heard.records[0].matches["audio"].part.modality == "image"
 
 
-def test_the_same_seed_learns_the_same(copied: Path, taught: tuple[Path, Lore]) -> None:
+def test_the_same_seed_learns_the_same(copied: Path, taught: tuple[Path, CalibrationReport]) -> None:
     told = CliRunner().invoke(cli, ["learn", "-m", str(copied / ".harmonia"), "--seed", "0", "--json"])
     answer = json.loads(told.stdout)
     assert {"records", "read", "cues", "constants", "precision", "couplings"} == set(answer)
@@ -180,10 +182,12 @@ def test_a_large_memory_is_sampled(copied: Path, monkeypatch: pytest.MonkeyPatch
 # --- what is kept -------------------------------------------------------------------------------------
 
 
-def test_what_was_learned_outlives_the_process_and_can_be_forgotten(taught: tuple[Path, Lore]) -> None:
+def test_what_was_learned_outlives_the_process_and_can_be_forgotten(
+    taught: tuple[Path, CalibrationReport],
+) -> None:
     root, lore = taught
     folder = root / ".harmonia"
-    again = Learned.load(folder)
+    again = Calibration.load(folder)
     assert again.precision == pytest.approx(dict(lore.learned.precision))
     assert (again.records, again.weighed, again.sharp) == (N, True, lore.learned.sharp)
     other = harmonia.open(folder)
@@ -191,7 +195,7 @@ def test_what_was_learned_outlives_the_process_and_can_be_forgotten(taught: tupl
     assert memory is not None and memory.trusts[IMAGE] == 1.0 and memory.trusts[AUDIO] < 0.3
     kept = {path.name: path.read_bytes() for path in folder.glob("learned*")}
     assert len(kept) == 2
-    assert Learned.forget(folder) and not Learned.forget(folder)
+    assert Calibration.forget(folder) and not Calibration.forget(folder)
     assert not list(folder.glob("learned*"))
     # An open memory notices.
     assert not other.learned.precision and not memory.trusts
@@ -207,9 +211,9 @@ def test_bias_and_couplings_are_saved(tmp_path: Path) -> None:
 
     g = torch.Generator().manual_seed(0)
     block = Coupling("a", "b", torch.randn(3, 4, generator=g), torch.randn(4, generator=g), 1.5)
-    Learned(encoders=("a", "b"), version=(1, 2), bias={"x": -0.5}, couplings=(block,)).save(tmp_path)
-    Learned(encoders=("a", "b"), version=(1, 3), bias={"x": -0.25}, couplings=(block,)).save(tmp_path)
-    again = Learned.load(tmp_path)
+    Calibration(encoders=("a", "b"), version=(1, 2), bias={"x": -0.5}, couplings=(block,)).save(tmp_path)
+    Calibration(encoders=("a", "b"), version=(1, 3), bias={"x": -0.25}, couplings=(block,)).save(tmp_path)
+    again = Calibration.load(tmp_path)
     assert (again.version, again.bias) == ((1, 3), {"x": -0.25})
     assert torch.equal(again.couplings[0].weights, block.weights)
     assert torch.equal(again.couplings[0].mean, block.mean) and again.couplings[0].precision == 1.5
@@ -221,7 +225,7 @@ def test_bias_follows_the_record(copied: Path) -> None:
     collection = harmonia.open(copied / ".harmonia")
     ids = sorted(collection.store.ids())
     encoders = tuple(e.name for e in collection.store.encoders)
-    Learned(encoders=encoders, bias={ids[0]: -3.0, ids[5]: -2.0}).save(collection.root)
+    Calibration(encoders=encoders, bias={ids[0]: -3.0, ids[5]: -2.0}).save(collection.root)
     collection.forget([ids[0]])
     (copied / "more").mkdir()
     scene(99, (48, 36)).save(copied / "more" / "new.png")
@@ -234,7 +238,7 @@ def test_bias_follows_the_record(copied: Path) -> None:
 
 def test_other_encoders_are_warned_of_and_ignored(copied: Path) -> None:
     folder = copied / ".harmonia"
-    Learned(encoders=("another",), precision={IMAGE: 1.0, AUDIO: 0.1}, weighed=True).save(folder)
+    Calibration(encoders=("another",), precision={IMAGE: 1.0, AUDIO: 0.1}, weighed=True).save(folder)
     collection = harmonia.open(folder)
     with pytest.warns(UserWarning, match="other encoders and is not used: run `harmonia learn` again"):
         _, memory = collection.bound()
@@ -248,7 +252,7 @@ def test_other_encoders_are_warned_of_and_ignored(copied: Path) -> None:
 def test_a_damaged_file_is_one_clear_line(copied: Path, damage: str) -> None:
     folder = copied / ".harmonia"
     encoders = tuple(e.name for e in harmonia.open(folder).store.encoders)
-    Learned(encoders=encoders, precision={IMAGE: 1.0}).save(folder)
+    Calibration(encoders=encoders, precision={IMAGE: 1.0}).save(folder)
     (tensors,) = folder.glob("learned-*.safetensors")
     path = folder / FILE_NAME
     if damage == "json":
@@ -271,7 +275,7 @@ def test_a_damaged_file_is_one_clear_line(copied: Path, damage: str) -> None:
 def test_a_run_that_is_stopped_leaves_all_as_it_was(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copied / ".harmonia"
     encoders = tuple(e.name for e in harmonia.open(folder).store.encoders)
-    Learned(encoders=encoders, precision={IMAGE: 1.0}).save(folder)
+    Calibration(encoders=encoders, precision={IMAGE: 1.0}).save(folder)
     before = {path.name: path.read_bytes() for path in folder.glob("learned*")}
 
     def stop(*_: object) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harmonia.cli import main
 from harmonia.collection.collection import Collection
-from harmonia.collection.encoder_set import load as load_encoders
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, load_generator, save_generator
 from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
@@ -27,7 +27,7 @@ from harmonia.metrics import bytes_of
 from harmonia.modalities import image as pictures
 from harmonia.recipes.generators.pictures import DIGIT_WORDS
 from harmonia.tasks.image_io import read_known, signal_of, tensor_of
-from harmonia.tasks.imagine import Imagination, Wish, label_of, load, slerp
+from harmonia.tasks.imagine import GenerationRequest, Imagination, label_of, load, slerp
 from harmonia.tasks.sampling import Sampling, Start, draw
 from harmonia.types import HarmoniaError, Signal
 
@@ -547,7 +547,7 @@ def test_reconstruct_denoise_and_anomaly(
 
 def test_the_condition_is_one_row_or_a_series(trained: Path) -> None:
     saved = load_generator(trained)
-    wish = Wish(Condition(3, code=torch.zeros(3, saved.generator.config.condition.code)), "", "")
+    wish = GenerationRequest(Condition(3, code=torch.zeros(3, saved.generator.config.condition.code)), "", "")
     drawn = torch.cat(list(draw(saved, wish.condition, Sampling(3, 2, 1.0, 0))))
     assert torch.equal(drawn[0], drawn[1]), "a series differs by its conditions only"
     with pytest.raises(HarmoniaError, match="3 conditions for 2"):

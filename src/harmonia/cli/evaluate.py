@@ -167,12 +167,12 @@ def _generator(
 
 def _coded(pictures: Pictures, model: Path, saved: Saved, network: Features) -> Pictures:
     """Pictures with the codes of mini that stand for them, for a generator that is told those."""
-    from harmonia.collection.encoder_set import load
+    from harmonia.collection.encoder_set import load_encoders
     from harmonia.metrics import Codes
     from harmonia.recipes.generators.mini import codes_of
     from harmonia.types import HarmoniaError
 
-    image = next(one for one in load(("mini",), "cpu") if one.modality == "image")
+    image = next(one for one in load_encoders(("mini",), "cpu") if one.modality == "image")
     if saved.generator.config.condition.features or saved.facts.space != image.space:
         raise HarmoniaError(
             f"{model} is told codes that mini does not make: harmonia.tasks measures it from Python"

@@ -11,7 +11,7 @@ import click
 from harmonia.cli.common import json_option, memory_option, open_memory, print_json
 
 if TYPE_CHECKING:
-    from harmonia.tasks.calibrate import Lore
+    from harmonia.tasks.calibrate import CalibrationReport
 
 
 @click.command("learn")
@@ -28,9 +28,9 @@ def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None
     """
     collection = open_memory(memory)
     if forget:
-        from harmonia.collection.calibration import Learned
+        from harmonia.collection.calibration import Calibration
 
-        forgotten = Learned.forget(collection.root)
+        forgotten = Calibration.forget(collection.root)
         if as_json:
             print_json({"forgotten": forgotten})
         else:
@@ -45,7 +45,7 @@ def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None
         _print(lore)
 
 
-def lore_json(lore: Lore) -> dict[str, Any]:
+def lore_json(lore: CalibrationReport) -> dict[str, Any]:
     """The documented form (docs/memory.md): stable, for machines."""
     learned = lore.learned
     return {
@@ -66,7 +66,7 @@ def lore_json(lore: Lore) -> dict[str, Any]:
     }
 
 
-def _print(lore: Lore) -> None:
+def _print(lore: CalibrationReport) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

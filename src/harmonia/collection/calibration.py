@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from harmonia.collection.encoder_set import Model
-from harmonia.memory import Frame, Given, HarmonicMemory
+from harmonia.collection.encoder_set import EncoderSet
+from harmonia.memory import Centering, Given, HarmonicMemory
 from harmonia.store.atomic import TEMPORARY, write_atomically
 from harmonia.types import Code, Cue, HarmoniaError
 
@@ -48,19 +48,19 @@ class Coupling:
     def foretell(self, codes: Tensor) -> Tensor:
         """The codes ``(Q, d_to)``, in their frame, that raw ``codes`` (Q, d_of) lead one to expect."""
         nothing = torch.zeros_like(self.mean)
-        cue = Frame(self.mean, nothing, nothing).enter_cue(codes.to(self.mean))
+        cue = Centering(self.mean, nothing, nothing).enter_cue(codes.to(self.mean))
         return torch.nn.functional.normalize(cue @ self.weights.T, dim=-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Foretold(Given):
+class PredictedCue(Given):
     """A code that a coupling foretells, given as a cue with the coupling's ``precision``."""
 
     precision: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Learned:
+class Calibration:
     """The learned constants of a memory; those that are empty are as they always were.
 
     ``precision[key]``: how far, in units of chance, the right record rises over the others by a cue for the
@@ -85,8 +85,8 @@ class Learned:
         bias = [self.bias.get(record_id, 0.0) for record_id in record_ids] if self.bias else []
         memory.bias = memory.bias.new_tensor(bias) if bias else torch.zeros_like(memory.bias)
 
-    def given(self, model: Model, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:
-        """What each cue says to each matrix (see :meth:`Model.given`), couplings included.
+    def given(self, model: EncoderSet, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:
+        """What each cue says to each matrix (see :meth:`EncoderSet.given`), couplings included.
 
         A coupling makes of a cue one more cue, the code that it foretells in another modality, clamped and
         with a weight by its own precision: what follows, certificate and abstention, is as for any cue. What
@@ -106,7 +106,9 @@ class Learned:
                 given += self._foretold(model, memory, cue, asked)
         return said
 
-    def _foretold(self, model: Model, memory: HarmonicMemory, cue: Cue, asked: Container[str]) -> list[Given]:
+    def _foretold(
+        self, model: EncoderSet, memory: HarmonicMemory, cue: Cue, asked: Container[str]
+    ) -> list[Given]:
         """What the couplings make of a cue for the matrices that are not asked by any."""
         found: list[Given] = []
         # Where no trust was learned, a cue counts by the critical beta.
@@ -118,7 +120,7 @@ class Learned:
                 if c.of in made_by and c.to in memory.matrices and c.to not in asked:
                     share = c.precision / unit / memory.trusts.get(c.to, 1.0)
                     codes = c.foretell(vectors)
-                    found.append(Foretold(c.to, codes, cue.weight * share, cue.trust, None, c.precision))
+                    found.append(PredictedCue(c.to, codes, cue.weight * share, cue.trust, None, c.precision))
         return found
 
     def beta(self, memory: HarmonicMemory, given: Sequence[Given]) -> float | None:
@@ -130,7 +132,7 @@ class Learned:
         if not self.sharp or any(g.key not in self.precision for g in given):
             return None
         weights = [abs(g.weight) * memory.trusts.get(g.key, 1.0) for g in given]
-        rises = [g.precision if isinstance(g, Foretold) else self.precision[g.key] for g in given]
+        rises = [g.precision if isinstance(g, PredictedCue) else self.precision[g.key] for g in given]
         rise = sum(w * a for w, a in zip(weights, rises, strict=True))
         return rise / (math.sqrt(sum(w**2 for w in weights)) or 1.0) or None
 
@@ -169,7 +171,7 @@ class Learned:
         _clear(folder, keep=name)
 
     @classmethod
-    def load(cls, folder: Path) -> Learned:
+    def load(cls, folder: Path) -> Calibration:
         """What was learned for the store in a folder, nothing if nothing was; HarmoniaError if damaged."""
         path = folder / FILE_NAME
         try:

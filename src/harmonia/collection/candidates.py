@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from harmonia.collection.encoder_set import Model
-from harmonia.memory import Frame, HarmonicMemory
+from harmonia.collection.encoder_set import EncoderSet
+from harmonia.memory import Centering, HarmonicMemory
 from harmonia.store import CodeTable, Store
 from harmonia.types import Code, Cue
 
@@ -26,19 +26,19 @@ def fits(store: Store, budget: int | None) -> bool:
     return bool(needed <= budget)
 
 
-def sample_frames(store: Store, model: Model) -> Mapping[str, Frame]:
+def sample_frames(store: Store, model: EncoderSet) -> Mapping[str, Centering]:
     """The frames of an even sample of the records."""
     ids = sorted(store.ids())
     table = store.codes(ids[:: max(1, -(-len(ids) // SAMPLED))])
     return {
-        name: Frame.fit(torch.from_numpy(found.codes))
+        name: Centering.fit(torch.from_numpy(found.codes))
         for name, found in table.encoders.items()
         if len(found.record)
     }
 
 
 def propose(
-    store: Store, model: Model, frames: Mapping[str, Frame], cues: Sequence[Cue], where: str | None
+    store: Store, model: EncoderSet, frames: Mapping[str, Centering], cues: Sequence[Cue], where: str | None
 ) -> tuple[CodeTable, HarmonicMemory | None]:
     """The records nearest to any of the cues, and the memory over them alone.
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from harmonia.collection import forget as forgetting
-from harmonia.collection.calibration import Learned
+from harmonia.collection.calibration import Calibration
 from harmonia.collection.candidates import fits, propose, sample_frames
 from harmonia.collection.cues import Heard, Media, Query, encode_heard, read_cues, read_queries
-from harmonia.collection.encoder_set import DEFAULT, Model
+from harmonia.collection.encoder_set import DEFAULT, EncoderSet
 from harmonia.collection.recall import Options, recall, recall_many
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.collection.remember import Report, Watch, remember
 from harmonia.collection.retrieve import Metric, retrieve
-from harmonia.memory import Frame, HarmonicMemory
+from harmonia.memory import Centering, HarmonicMemory
 from harmonia.modalities import LIMITS, Limits
 from harmonia.store import CodeTable, LanceStore, Store
 from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Record
@@ -45,12 +45,12 @@ class Collection:
     ) -> None:
         self.root, self.limits = Path(root), limits
         self._ram = ram
-        self._frames: tuple[tuple[int, ...], Mapping[str, Frame]] | None = None
+        self._frames: tuple[tuple[int, ...], Mapping[str, Centering]] | None = None
         self._models, self._device = models, device
-        self._model: Model | None = None
+        self._model: EncoderSet | None = None
         self._store: Store | None = None
         self._bound: tuple[CodeTable, HarmonicMemory | None] | None = None
-        self._learned: tuple[tuple[int, int] | None, Learned] = (None, Learned())
+        self._learned: tuple[tuple[int, int] | None, Calibration] = (None, Calibration())
         self._records: CachedRecords | None = None
 
     @property
@@ -59,15 +59,15 @@ class Collection:
         return LanceStore.exists(self.root)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> EncoderSet:
         """The encoders, loaded on first use."""
         if self._model is None:
             if self._models is not None:
-                self._model = Model.load(self._models, self._device)
+                self._model = EncoderSet.load(self._models, self._device)
             elif self.exists:
-                self._model = Model.saved(self.root, self._device)
+                self._model = EncoderSet.saved(self.root, self._device)
             else:
-                self._model = Model.load(DEFAULT, self._device)
+                self._model = EncoderSet.load(DEFAULT, self._device)
         return self._model
 
     @property
@@ -253,7 +253,7 @@ class Collection:
         """What changes whenever recalls may be answered otherwise; () where nothing was remembered."""
         if not self.exists:
             return ()
-        return (*self.store.version()[:2], *(Learned.stamp(self.root) or ()))
+        return (*self.store.version()[:2], *(Calibration.stamp(self.root) or ()))
 
     def codes_of(self, ids: Sequence[str]) -> dict[str, tuple[Code, ...]]:
         """All codes of records, by id; ids that nothing has are left out."""
@@ -266,13 +266,13 @@ class Collection:
         return {one: tuple(codes) for one, codes in found.items()}
 
     @property
-    def learned(self) -> Learned:
+    def learned(self) -> Calibration:
         """What ``harmonia learn`` found for this memory; nothing if other encoders made it."""
         if self._records is not None:
             return self._learned[1]
-        stamp = Learned.stamp(self.root)
+        stamp = Calibration.stamp(self.root)
         if stamp != self._learned[0]:
-            learned = Learned.load(self.root)
+            learned = Calibration.load(self.root)
             names = tuple(encoder.name for encoder in self.store.encoders)
             if stamp is not None and learned.encoders != names:
                 warnings.warn(
@@ -280,7 +280,7 @@ class Collection:
                     "run `harmonia learn` again, or `harmonia learn --forget`",
                     stacklevel=2,
                 )
-                learned = Learned()
+                learned = Calibration()
             self._learned = stamp, learned
             if self._bound is not None:
                 self._taught(*self._bound)
@@ -309,7 +309,7 @@ class Collection:
             self._frames = version, sample_frames(self.store, self.model)
         return self._taught(*propose(self.store, self.model, self._frames[1], cues, where))
 
-    def agreed(self) -> Model:
+    def agreed(self) -> EncoderSet:
         """The encoders; HarmoniaError if others made the memory."""
         self._agree()
         return self.model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders.base import unit
 from harmonia.modalities import LIMITS, MODALITIES, Limits
 from harmonia.types import Code, Cue, HarmoniaError, Signal
@@ -49,7 +49,7 @@ class Query:
 
 
 def read_cues(
-    model: Model,
+    model: EncoderSet,
     given: Mapping[str, Media | None],
     against: Sequence[str],
     weights: Mapping[str, float],
@@ -68,7 +68,7 @@ def read_cues(
 
 
 def read_queries(
-    model: Model, queries: Sequence[Query], limits: Limits = LIMITS
+    model: EncoderSet, queries: Sequence[Query], limits: Limits = LIMITS
 ) -> list[list[Cue] | HarmoniaError]:
     """The cues of several queries, encoded together; in place of those that cannot be read, why."""
     heard: list[list[Heard] | HarmoniaError] = []
@@ -86,7 +86,7 @@ def hear(query: Query, limits: Limits = LIMITS) -> list[Heard]:
     return [heard for thing in _checked(query) for heard in _hear(thing, limits)]
 
 
-def encode_heard(model: Model, queries: Sequence[Sequence[Heard]]) -> list[list[Cue]]:
+def encode_heard(model: EncoderSet, queries: Sequence[Sequence[Heard]]) -> list[list[Cue]]:
     """The cues of what several queries gave, encoded together."""
     windows = [window for heard in queries for one in heard for window in one.windows]
     codes = iter(model.encode(windows))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harmonia.encoders import MINI, Across, AudioDescriptor, ImageDescriptor, TextDescriptor, VideoDescriptor
+from harmonia.encoders import MINI, AudioDescriptor, Bridge, ImageDescriptor, TextDescriptor, VideoDescriptor
 from harmonia.encoders.base import Encoder
-from harmonia.memory import Frame, Given, HarmonicMemory, Layout
+from harmonia.memory import Centering, Given, HarmonicMemory, Layout
 from harmonia.store import Codes, CodeTable, EncoderInfo
 from harmonia.store.atomic import write_atomically
 from harmonia.types import Code, Cue, HarmoniaError, Signal
@@ -25,14 +25,14 @@ DEFAULT = ("descriptors", "mini")
 TIMED = ("audio", "video")
 
 
-def load(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tuple[Encoder, ...]:
+def load_encoders(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tuple[Encoder, ...]:
     """Encoders for every modality, in the order of ``models``; no two have the same name.
 
     Args:
         models: "descriptors", "mini" (the shipped model), names on the Hugging Face hub, or folders of
             trained models. A modality that none of them covers gets its descriptor. Two models with a text
             tower both keep it: a text then has a code in each space. Beside other models, mini only
-            compares modalities with each other (see :class:`Across`).
+            compares modalities with each other (see :class:`Bridge`).
         device: where pretrained models run: "auto" (a GPU if there is one), "cpu", "cuda", ...
 
     Raises:
@@ -53,7 +53,7 @@ def load(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tupl
         else:
             found = _pretrained(model, device)
         chosen |= {encoder.name: encoder for encoder in found}
-    covered = {encoder.modality for encoder in chosen.values() if not isinstance(encoder, Across)}
+    covered = {encoder.modality for encoder in chosen.values() if not isinstance(encoder, Bridge)}
     chosen |= {encoder.name: encoder for encoder in descriptors if encoder.modality not in covered}
     return tuple(chosen.values())
 
@@ -63,7 +63,7 @@ def _mini(device: str, alone: bool) -> tuple[Encoder, ...]:
     from harmonia.encoders.towers.saved import load_trained
 
     found = load_trained(MINI, place(device))
-    return found if alone else tuple(Across(encoder) for encoder in found)
+    return found if alone else tuple(Bridge(encoder) for encoder in found)
 
 
 def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:
@@ -85,19 +85,19 @@ def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Model:
+class EncoderSet:
     """The encoders of a memory. ``names`` is what they were loaded from."""
 
     names: tuple[str, ...]
     encoders: tuple[Encoder, ...]
 
     @classmethod
-    def load(cls, names: Sequence[str] = ("descriptors",), device: str = "auto") -> Model:
+    def load(cls, names: Sequence[str] = ("descriptors",), device: str = "auto") -> EncoderSet:
         """Load encoders by name: "descriptors", "mini", a hub name or a local folder."""
-        return cls(tuple(names), load(names, device=device))
+        return cls(tuple(names), load_encoders(names, device=device))
 
     @classmethod
-    def saved(cls, folder: Path, device: str = "auto") -> Model:
+    def saved(cls, folder: Path, device: str = "auto") -> EncoderSet:
         """The model that a store was made with; HarmoniaError if its description is damaged."""
         path = folder / FILE_NAME
         try:
@@ -131,7 +131,7 @@ class Model:
     def memory(
         self,
         table: CodeTable,
-        frames: Mapping[str, Frame] | None = None,
+        frames: Mapping[str, Centering] | None = None,
         population: int | None = None,
     ) -> HarmonicMemory | None:
         """The memory over a snapshot of codes, a matrix per encoder that has any; None if none has.
@@ -157,7 +157,7 @@ class Model:
             (encoder, code)
             for code in self._codes(cue)
             for encoder in self.encoders
-            if not isinstance(encoder, Across)
+            if not isinstance(encoder, Bridge)
             and encoder.space == code.space
             and memory.matrices.get(encoder.name) is not None
         ]
@@ -166,12 +166,12 @@ class Model:
         return [self._given(memory, encoder, code, cue, weight) for encoder, code in pairs]
 
     def bridges(self, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[tuple[Cue, Given]]]:
-        """What the cues say to matrices of other modalities (:class:`Across`), each to be asked by itself.
+        """What the cues say to matrices of other modalities (:class:`Bridge`), each to be asked by itself.
 
         Words cross to anything; a picture, sound or video only where the memory holds no other of its kind,
         since the encoder of its own modality knows better. If one cue may not cross, none does.
         """
-        own = {e.modality for e in self.encoders if not isinstance(e, Across) and e.name in memory.matrices}
+        own = {e.modality for e in self.encoders if not isinstance(e, Bridge) and e.name in memory.matrices}
         codes = [(cue, code) for cue in cues for code in self._codes(cue)]
         if any(code.modality != "text" and code.modality in own for _, code in codes):
             return []
@@ -182,7 +182,7 @@ class Model:
                 if self.answers(encoder, code)
             ]
             for encoder in self.encoders
-            if isinstance(encoder, Across) and encoder.name in memory.matrices
+            if isinstance(encoder, Bridge) and encoder.name in memory.matrices
         ]
         return [question for question in asked if question]
 
@@ -195,7 +195,7 @@ class Model:
 
     def answers(self, encoder: Encoder, code: Code) -> bool:
         """Whether what an encoder made is compared with a cue's code."""
-        own = isinstance(encoder, Across) and encoder.modality == code.modality
+        own = isinstance(encoder, Bridge) and encoder.modality == code.modality
         return encoder.space == code.space and not own
 
     def _origin(self, memory: HarmonicMemory, code: Code) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from harmonia.collection.calibration import Learned
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.calibration import Calibration
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.memory import Given, HarmonicMemory, Settled
 from harmonia.store import CodeTable
 from harmonia.types import Certificate, Code, Cue, HarmoniaError, Match, Part, Recalled, Recollection, Record
@@ -20,7 +20,7 @@ Question = Sequence[tuple[Cue, Given]]
 
 
 def recall(
-    model: Model,
+    model: EncoderSet,
     memory: HarmonicMemory,
     table: CodeTable,
     fetch: Fetch,
@@ -32,7 +32,7 @@ def recall(
     alpha: float = 1.0,
     beta: float | None = None,
     noise: float | None = None,
-    learned: Learned | None = None,
+    learned: Calibration | None = None,
 ) -> Recollection:
     """Settle the cues together and return the ``k`` most probable records with their evidence.
 
@@ -41,7 +41,7 @@ def recall(
     ``learned`` are the constants that the memory was given (see :func:`harmonia.tasks.calibrate.learn`).
 
     Where the encoders of each modality find nothing, those that bridge modalities are asked, one modality
-    after the other (see :meth:`Model.bridges`), for records that have nothing of the cues'
+    after the other (see :meth:`EncoderSet.bridges`), for records that have nothing of the cues'
     own kind. The surest of their answers counts if it is more than chance, or if nothing else can be compared
     with the cues.
     """
@@ -64,7 +64,7 @@ class Options:
 
 
 def recall_many(
-    model: Model,
+    model: EncoderSet,
     memory: HarmonicMemory,
     table: CodeTable,
     fetch: Fetch,
@@ -72,7 +72,7 @@ def recall_many(
     options: Options,
     *,
     allowed: torch.Tensor | None = None,
-    learned: Learned | None = None,
+    learned: Calibration | None = None,
 ) -> list[Recollection | HarmoniaError]:
     """Several recalls at once, each as :func:`recall` would answer it by itself.
 
@@ -82,7 +82,7 @@ def recall_many(
     if options.k < 1:
         raise HarmoniaError(f"the number of records must be at least 1 (got {options.k})")
     asked = _Asked(model, memory, table, fetch, options)
-    learned = learned or Learned()
+    learned = learned or Calibration()
     own = []
     for cues in queries:
         said = learned.given(model, memory, cues)
@@ -116,7 +116,7 @@ def _sure(answer: Recollection) -> tuple[bool, float]:
     return answer.abstained, answer.certificate.nothing
 
 
-def _incomparable(model: Model, memory: HarmonicMemory, cues: Sequence[Cue]) -> HarmoniaError:
+def _incomparable(model: EncoderSet, memory: HarmonicMemory, cues: Sequence[Cue]) -> HarmoniaError:
     what = " or ".join(sorted({cue.name for cue in cues}))
     held = " and ".join(sorted({e.modality for e in model.encoders if e.name in memory.matrices}))
     return HarmoniaError(f"nothing remembered can be compared with a cue of {what}: only {held} is held")
@@ -126,7 +126,7 @@ def _incomparable(model: Model, memory: HarmonicMemory, cues: Sequence[Cue]) -> 
 class _Asked:
     """The memory, asked several questions at once."""
 
-    model: Model
+    model: EncoderSet
     memory: HarmonicMemory
     table: CodeTable
     fetch: Fetch
@@ -189,7 +189,7 @@ def _bits(mask: torch.Tensor) -> bytes:
     return mask.numpy().tobytes()
 
 
-def _without(model: Model, table: CodeTable, given: Sequence[Given]) -> torch.Tensor:
+def _without(model: EncoderSet, table: CodeTable, given: Sequence[Given]) -> torch.Tensor:
     """Which records have no part of the modalities in which cues were given, bool (records,)."""
     modality = {e.name: e.modality for e in model.encoders}
     asked = {modality[channel.key] for channel in given}
@@ -205,7 +205,7 @@ class _Evidence:
 
     def __init__(
         self,
-        model: Model,
+        model: EncoderSet,
         memory: HarmonicMemory,
         table: CodeTable,
         given: Sequence[Given],
@@ -255,7 +255,7 @@ class _Evidence:
         return tuple(record.parts[ordinal] for ordinal in sorted(ordinals))
 
 
-def _codes(model: Model, settled: Settled, row: int) -> Mapping[str, Code]:
+def _codes(model: EncoderSet, settled: Settled, row: int) -> Mapping[str, Code]:
     """The settled code of every encoder that any of the kept records has a part for."""
     codes = {}
     for encoder in model.encoders:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.prefetch import Produced, look_ahead
 from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
@@ -64,7 +64,7 @@ class _Known:
 
 
 Watch = Callable[[int, int], bool]
-"""Told after each record: how many are read, of how many. False stops the run."""
+"""Called after each record: how many are read, of how many. False stops the run."""
 
 _Found = _Growing | _Known | Problem | tuple[_Growing, Part, Signal]
 
@@ -72,7 +72,7 @@ _Found = _Growing | _Known | Problem | tuple[_Growing, Part, Signal]
 def remember(
     store: Store,
     root: Path,
-    model: Model,
+    model: EncoderSet,
     paths: Sequence[str | Path | Record],
     *,
     copy: bool = False,
@@ -126,7 +126,7 @@ class _Run:
         self,
         store: Store,
         root: Path,
-        model: Model,
+        model: EncoderSet,
         copy: bool,
         limits: Limits,
         whole: bool,

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.recall import Fetch
-from harmonia.encoders import Across
+from harmonia.encoders import Bridge
 from harmonia.store import CodeTable
 from harmonia.types import Code, Cue, HarmoniaError, Neighbour
 
@@ -18,7 +18,7 @@ Metric = Literal["cosine", "euclidean"]
 
 
 def retrieve(
-    model: Model,
+    model: EncoderSet,
     table: CodeTable,
     fetch: Fetch,
     cues: Sequence[Cue],
@@ -49,7 +49,7 @@ def retrieve(
 
 
 def similarities(
-    model: Model, table: CodeTable, cues: Sequence[Cue], metric: Metric = "cosine"
+    model: EncoderSet, table: CodeTable, cues: Sequence[Cue], metric: Metric = "cosine"
 ) -> NDArray[np.float64]:
     """Similarity of every record, float64 ``(records,)``; -inf where no cue can be compared."""
     total = np.zeros(len(table.record_ids))
@@ -60,7 +60,7 @@ def similarities(
             for encoder in model.encoders:
                 held = table.encoders[encoder.name]
                 # cosines of a bridge between modalities are of another size than those within one
-                if encoder.space != code.space or isinstance(encoder, Across) or not len(held.record):
+                if encoder.space != code.space or isinstance(encoder, Bridge) or not len(held.record):
                     continue
                 score = held.codes @ code.vector
                 if metric == "euclidean":

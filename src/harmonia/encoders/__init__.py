@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harmonia.encoders.base import Across, Encoder, unit
+from harmonia.encoders.base import Bridge, Encoder, unit
 from harmonia.encoders.descriptors.audio import AudioDescriptor
 from harmonia.encoders.descriptors.image import ImageDescriptor
 from harmonia.encoders.descriptors.text import TextDescriptor
@@ -12,8 +12,8 @@ from harmonia.encoders.descriptors.video import VideoDescriptor
 
 __all__ = [
     "MINI",
-    "Across",
     "AudioDescriptor",
+    "Bridge",
     "Encoder",
     "ImageDescriptor",
     "TextDescriptor",

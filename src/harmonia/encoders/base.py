@@ -28,7 +28,7 @@ class Encoder(Protocol):
         ...
 
 
-class Across:
+class Bridge:
     """Another encoder, whose codes are only compared with codes of other modalities.
 
     It stands beside encoders that are better within a modality but know no other: words find a picture

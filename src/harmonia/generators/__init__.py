@@ -1,7 +1,14 @@
 """Code -> Signal: networks that draw samples, by method. Every one is a composition of few shared parts."""
 
 from harmonia.generators.base import SCALES, Batch, Generator, GeneratorConfig, Watch, draw
-from harmonia.generators.conditioning import Condition, ConditionConfig, Conditioner, Told, join, spell
+from harmonia.generators.conditioning import (
+    Condition,
+    ConditionConfig,
+    ConditionEmbedding,
+    Conditioner,
+    join,
+    spell,
+)
 from harmonia.generators.saved import Facts, Saved, is_generator, load_generator, save_generator
 
 __all__ = [
@@ -9,12 +16,12 @@ __all__ = [
     "Batch",
     "Condition",
     "ConditionConfig",
+    "ConditionEmbedding",
     "Conditioner",
     "Facts",
     "Generator",
     "GeneratorConfig",
     "Saved",
-    "Told",
     "Watch",
     "draw",
     "is_generator",

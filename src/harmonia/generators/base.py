@@ -14,7 +14,7 @@ from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.types import HarmoniaError
 
 Watch = Callable[[int, int, Tensor], None]
-"""Told after each step of sampling: the step, of how many, and the samples as they would be if it ended."""
+"""Called after each step of sampling: the step, of how many, and the samples as they would be if it ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class ConditionConfig:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class ConditionEmbedding:
     """A condition as a network takes it: ``vector`` (n, width), ``tokens`` (n, t, width), ``mask`` (n, t).
 
     ``mask`` is true where a token counts, and at least one does; ``tokens`` always has one.
@@ -143,7 +143,7 @@ class Conditioner(nn.Module):
         """Say nothing in a share ``config.drop`` of the rows, drawn from torch's global numbers."""
         return condition.without(torch.rand(condition.n) < self.config.drop)
 
-    def forward(self, condition: Condition) -> Told:
+    def forward(self, condition: Condition) -> ConditionEmbedding:
         """The vector is the sum of what each kind says; kinds the network does not know are passed over."""
         c, config = condition, self.config
         vector, tokens = self.null.expand(c.n, -1), [self.null.expand(c.n, 1, -1)]
@@ -170,7 +170,7 @@ class Conditioner(nn.Module):
             vector, tokens, mask = vector + mean, [*tokens, said], torch.cat([mask, known], 1)
         if config.channels and c.level is not None:
             vector = vector + self.level(c.level[:, None])
-        return Told(vector, torch.cat(tokens, 1), mask)
+        return ConditionEmbedding(vector, torch.cat(tokens, 1), mask)
 
 
 def _column(rows: Tensor, value: Tensor) -> Tensor:

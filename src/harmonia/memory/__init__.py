@@ -5,7 +5,7 @@ It needs only PyTorch, NumPy and SimSIMD and can be imported on its own.
 
 from harmonia.memory.association import associate, replay
 from harmonia.memory.blocked_attention import Attended, attend
-from harmonia.memory.centering import Frame
+from harmonia.memory.centering import Centering
 from harmonia.memory.certificates import error_bound
 from harmonia.memory.classical import ClassicalHopfield, DenseHopfield, SphericalHopfield
 from harmonia.memory.consolidation import consolidate, forget
@@ -23,6 +23,7 @@ from harmonia.memory.settle import Channel, Settled, settle
 
 __all__ = [
     "Attended",
+    "Centering",
     "Channel",
     "ClassicalHopfield",
     "Couplings",
@@ -31,7 +32,6 @@ __all__ = [
     "Descent",
     "Energy",
     "Entropy",
-    "Frame",
     "Given",
     "HarmonicMemory",
     "KernelMemory",

@@ -11,7 +11,7 @@ from torch import Tensor
 from harmonia.memory.certificates import error_bound
 from harmonia.memory.entropies import Entropy, Shannon
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.readout import read_all, read_top
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_top
@@ -52,7 +52,7 @@ def attend(
     """
     count, chosen = codes.shape[0], entropy or Shannon()
     view = _layout(count, str(cues.device))
-    queries = [Query("", codes, cues, torch.zeros_like(cues[:, 0]))]
+    queries = [MatrixQuery("", codes, cues, torch.zeros_like(cues[:, 0]))]
     temperature = torch.full_like(cues[:, 0], beta)
     k = min(k, count)
     if not isinstance(chosen, Shannon):
@@ -72,7 +72,7 @@ def attend(
     return Attended(out, found.slots, found.scores, p, tail, error_bound(tail))
 
 
-def _sparse(view: Layout, queries: list[Query], entropy: Entropy, beta: Tensor, k: int) -> Attended:
+def _sparse(view: Layout, queries: list[MatrixQuery], entropy: Entropy, beta: Tensor, k: int) -> Attended:
     while True:
         found = scan_top(view, queries, k, beta, total=False)
         p = entropy.argmax(found.scores * beta[:, None])

@@ -21,7 +21,7 @@ SAMPLE = 65_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class Centering:
     """Mean ``(d,)`` of raw codes, and second moment ``(d, d)`` of the centred unit codes.
 
     ``rest`` (d,) is the mean that is left where codes are not centred: cosines are then told from chance by
@@ -34,7 +34,7 @@ class Frame:
     rest: Tensor
 
     @classmethod
-    def fit(cls, codes: Tensor, *, centre: bool = True) -> Frame:
+    def fit(cls, codes: Tensor, *, centre: bool = True) -> Centering:
         """From raw codes ``(n, d)``, n >= 1; evenly sampled when there are very many."""
         sample = codes[:: max(1, -(-codes.shape[0] // SAMPLE))]
         sample = sample if sample.dtype == torch.float64 else sample.float()
@@ -42,16 +42,16 @@ class Frame:
         return cls.of(mean, sample, centre=centre)
 
     @classmethod
-    def of(cls, mean: Tensor, sample: Tensor, *, centre: bool = True) -> Frame:
+    def of(cls, mean: Tensor, sample: Tensor, *, centre: bool = True) -> Centering:
         """The frame around a known mean, of raw codes ``(n, d)``."""
         none = torch.zeros_like(mean)
         mean, rest = (mean, none) if centre else (none, mean)
         centred = torch.nn.functional.normalize(sample - mean, dim=-1)
         return cls(mean, centred.T @ centred / centred.shape[0], rest)
 
-    def to(self, device: torch.device) -> Frame:
+    def to(self, device: torch.device) -> Centering:
         """The same frame on a device."""
-        return Frame(self.mean.to(device), self.moment.to(device), self.rest.to(device))
+        return Centering(self.mean.to(device), self.moment.to(device), self.rest.to(device))
 
     def enter(self, codes: Tensor) -> Tensor:
         """Raw codes ``(..., d)`` to centred unit codes."""

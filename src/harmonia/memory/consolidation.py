@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harmonia.memory.harmonic import HarmonicMemory
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.scan import scan_blocks
 
 # Records compared with all others at once.
@@ -90,7 +90,7 @@ def _close_pairs(memory: HarmonicMemory, cosine: float) -> list[tuple[int, int, 
             part = layout.parts[key]
             has = part[at] >= 0
             cue = torch.where(has[:, None], matrix[part[at].clamp(min=0)], 0.0)
-            query = Query(key, matrix, cue, torch.zeros_like(cue[:, 0]))
+            query = MatrixQuery(key, matrix, cue, torch.zeros_like(cue[:, 0]))
             view = memory.view((key,))
             close = torch.zeros(memory.slots, len(at), dtype=cue.dtype, device=cue.device)
             for block in scan_blocks(view, [query]):

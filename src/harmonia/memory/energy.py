@@ -26,7 +26,7 @@ from torch import Tensor
 
 from harmonia.memory.entropies import Entropy
 from harmonia.memory.lagrangians import Lagrangian
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_blocks
 
@@ -280,7 +280,7 @@ class Energy:
 
 def slot_energy(
     view: Layout,
-    queries: Sequence[Query],
+    queries: Sequence[MatrixQuery],
     beta: Tensor,
     entropy: Entropy,
     null: Tensor | None = None,

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from harmonia.memory import updates
 from harmonia.memory.capacity import best_beta, cosine_of_noise
-from harmonia.memory.centering import Frame
+from harmonia.memory.centering import Centering
 from harmonia.memory.entropies import entropy
 from harmonia.memory.matrix import Matrix, Precision
 from harmonia.memory.record_layout import Layout
@@ -72,7 +72,7 @@ class HarmonicMemory:
     ``frames`` and ``population`` serve a memory that holds only candidates out of many more records: the
     frames of a fair sample, and how many records there are in all. ``centre`` takes the common mean out of
     the codes, of all or of the keys it contains; leave it out where a zero in a cue means that nothing was
-    seen (see :class:`Frame`). ``precision`` and ``device`` say how and
+    seen (see :class:`Centering`). ``precision`` and ``device`` say how and
     where codes are held (see :class:`Matrix`); codes may be memory-mapped. With a process ``group`` each
     rank gives its own records, and every recall is a collective call (see :class:`Shards`).
 
@@ -89,7 +89,7 @@ class HarmonicMemory:
         layout: Layout | None = None,
         *,
         centre: bool | Container[str] = True,
-        frames: Mapping[str, Frame] | None = None,
+        frames: Mapping[str, Centering] | None = None,
         population: int | None = None,
         precision: Precision = "float32",
         device: str | torch.device = "cpu",
@@ -224,11 +224,11 @@ class HarmonicMemory:
         mask = self.bias + self.count.log() / beta
         return mask if able is None else mask.masked_fill(~able, -math.inf)
 
-    def _fit(self, key: str, codes: Tensor) -> Frame:
+    def _fit(self, key: str, codes: Tensor) -> Centering:
         codes = codes.to(self.device) if self.precision != "int8" else codes
         if self.shards is not None:
             return self.shards.frame(codes, centre=key in self.centre)
-        return Frame.fit(codes, centre=key in self.centre)
+        return Centering.fit(codes, centre=key in self.centre)
 
     def beta_of_noise(self, cues: Sequence[Given], noise: float) -> float:
         """The best beta of each cue by the capacity formula, taken along the weights of the cues."""

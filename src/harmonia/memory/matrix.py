@@ -18,7 +18,7 @@ import simsimd
 import torch
 from torch import Tensor
 
-from harmonia.memory.centering import Frame
+from harmonia.memory.centering import Centering
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
@@ -87,7 +87,7 @@ class Matrix:
     Indexing gives float rows in the frame, whatever is kept.
     """
 
-    def __init__(self, source: Tensor, frame: Frame, precision: Precision = "float32") -> None:
+    def __init__(self, source: Tensor, frame: Centering, precision: Precision = "float32") -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
         self.frame, self.precision = frame, precision
@@ -184,7 +184,7 @@ def _bfloat16(codes: Matrix) -> Rough:
     return Rough(values, None, error, length)
 
 
-def _int8(source: Tensor, frame: Frame) -> Rough:
+def _int8(source: Tensor, frame: Centering) -> Rough:
     values = torch.empty(source.shape, dtype=torch.int8)
     scale = torch.empty(len(source))
     error = length = 0.0

@@ -16,7 +16,7 @@ CHUNK = 32_768
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Query:
+class MatrixQuery:
     """Weighted cues against one matrix: ``codes`` (P, d), ``cue`` (Q, d) already times its weight.
 
     ``absent`` (Q,) is the score of a moment that has no part in this matrix.
@@ -52,7 +52,7 @@ def moments_of(layout: Layout, slots: Tensor) -> Iterator[tuple[Tensor, Tensor]]
         yield pair, first[pair] + torch.arange(pair.shape[0], device=flat.device) - before
 
 
-def scores_of(layout: Layout, queries: Sequence[Query], row: Tensor, moment: Tensor) -> Tensor:
+def scores_of(layout: Layout, queries: Sequence[MatrixQuery], row: Tensor, moment: Tensor) -> Tensor:
     """The score of each pair (cue ``row``, ``moment``), all ``(n,)``."""
     total = queries[0].cue.new_zeros(moment.shape[0])
     for query in queries:
@@ -62,7 +62,7 @@ def scores_of(layout: Layout, queries: Sequence[Query], row: Tensor, moment: Ten
     return total
 
 
-def _inner(query: Query, row: Tensor, part: Tensor) -> Tensor:
+def _inner(query: MatrixQuery, row: Tensor, part: Tensor) -> Tensor:
     """Inner products of single pairs; where cues come in runs, one batched product without copies of them."""
     cues, run, count = torch.unique_consecutive(row, return_inverse=True, return_counts=True)
     width = int(count.max()) if len(count) else 0
@@ -80,7 +80,7 @@ def best_of(values: Tensor, group: Tensor, groups: int) -> Tensor:
     return values.new_full((groups,), -torch.inf).scatter_reduce_(0, group, values, "amax")
 
 
-def slot_scores(layout: Layout, queries: Sequence[Query], row: Tensor, slot: Tensor) -> Tensor:
+def slot_scores(layout: Layout, queries: Sequence[MatrixQuery], row: Tensor, slot: Tensor) -> Tensor:
     """The score of each pair (cue ``row``, ``slot``), all ``(n,)``: the best of the slot's moments."""
     out = queries[0].cue.new_full(slot.shape, -torch.inf)
     for pair, moment in moments_of(layout, slot):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moment_scores import Query, best_of, moments_of, scores_of
+from harmonia.memory.moment_scores import MatrixQuery, best_of, moments_of, scores_of
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_blocks
 
@@ -32,7 +32,7 @@ class Readout:
 def read_top(
     layout: Layout,
     matrices: Mapping[str, Matrix | Tensor],
-    queries: Sequence[Query],
+    queries: Sequence[MatrixQuery],
     slots: Tensor,
     p: Tensor,
 ) -> Readout:
@@ -78,7 +78,7 @@ def _add(
 def read_all(
     layout: Layout,
     matrices: Mapping[str, Matrix | Tensor],
-    queries: Sequence[Query],
+    queries: Sequence[MatrixQuery],
     beta: Tensor,
     shift: Tensor,
     mask: Tensor | None,
@@ -106,7 +106,7 @@ def read_all(
     return out, total
 
 
-def part_scores(layout: Layout, query: Query, moment: Tensor) -> tuple[Tensor, Tensor]:
+def part_scores(layout: Layout, query: MatrixQuery, moment: Tensor) -> tuple[Tensor, Tensor]:
     """The part (Q, k) that each moment (Q, k) has for a query (-1: none), and its score (Q, k)."""
     part = torch.where(moment >= 0, layout.parts[query.key][moment.clamp(min=0)], -1)
     codes = query.codes[part.clamp(min=0).reshape(-1)].reshape(*part.shape, -1)

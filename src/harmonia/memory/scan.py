@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harmonia.memory.matrix import Matrix, Rough
-from harmonia.memory.moment_scores import Query, slot_scores
+from harmonia.memory.moment_scores import MatrixQuery, slot_scores
 from harmonia.memory.record_layout import Layout
 
 # Scores of one block, in bytes: about the share of the cache one core has for itself.
@@ -57,7 +57,7 @@ class Block:
 
 def scan_top(
     view: Layout,
-    queries: Sequence[Query],
+    queries: Sequence[MatrixQuery],
     k: int,
     beta: Tensor,
     mask: Tensor | None = None,
@@ -90,14 +90,18 @@ def scan_top(
     return Scan(scores, slots, whole)
 
 
-def _full_logsumexp(view: Layout, queries: Sequence[Query], beta: Tensor, mask: Tensor | None) -> Tensor:
+def _full_logsumexp(
+    view: Layout, queries: Sequence[MatrixQuery], beta: Tensor, mask: Tensor | None
+) -> Tensor:
     total = torch.full_like(beta, -torch.inf)
     for block in scan_blocks(view, queries, mask):
         total = torch.logaddexp(total, _logsumexp(block.scores, beta))
     return total
 
 
-def _again(view: Layout, queries: Sequence[Query], k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _again(
+    view: Layout, queries: Sequence[MatrixQuery], k: int, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The best k with no guess: the best of each block, merged."""
     hits = _Hits(len(queries[0].cue))
     lowest = torch.full_like(queries[0].cue[:, 0], -torch.inf)
@@ -107,7 +111,7 @@ def _again(view: Layout, queries: Sequence[Query], k: int, mask: Tensor | None) 
 
 
 def _rough_top(
-    view: Layout, queries: Sequence[Query], k: int, mask: Tensor | None, least: Tensor
+    view: Layout, queries: Sequence[MatrixQuery], k: int, mask: Tensor | None, least: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The exact best k ``(Q, k)``: all that a rough score cannot rule out, scored again."""
     margin, rounding = _doubt(queries)
@@ -132,7 +136,7 @@ def _rough_top(
     return _best(exact, slots, k)
 
 
-def _guess(view: Layout, queries: Sequence[Query], k: int, mask: Tensor | None) -> Tensor:
+def _guess(view: Layout, queries: Sequence[MatrixQuery], k: int, mask: Tensor | None) -> Tensor:
     """A score (Q,) that some more than k slots should pass, from an even sample; -inf if there are few."""
     cue, moments = queries[0].cue, view.slot.shape[0]
     lowest = torch.full_like(cue[:, 0], -torch.inf)
@@ -219,7 +223,7 @@ def _best(scores: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def scan_blocks(
-    view: Layout, queries: Sequence[Query], mask: Tensor | None = None, rough: bool = False
+    view: Layout, queries: Sequence[MatrixQuery], mask: Tensor | None = None, rough: bool = False
 ) -> Iterator[Block]:
     """The scores of all moments, block by block; the moments of one slot stay in one block."""
     rows, itemsize = queries[0].cue.shape[0], queries[0].cue.dtype.itemsize
@@ -243,7 +247,7 @@ def scan_blocks(
 class _Side:
     """One query's products with a run of its matrix, rough or in full precision."""
 
-    def __init__(self, query: Query, rough: Rough | None) -> None:
+    def __init__(self, query: MatrixQuery, rough: Rough | None) -> None:
         self.query, self.rough = query, rough
         if rough is not None:
             self.cue, self.scale, _ = rough.cue(query.cue)
@@ -258,11 +262,11 @@ class _Side:
         return (self.query.codes[first:last] @ columns.T)[:, : len(cue)]
 
 
-def _rough(query: Query) -> Rough | None:
+def _rough(query: MatrixQuery) -> Rough | None:
     return query.codes.rough(len(query.cue)) if isinstance(query.codes, Matrix) else None
 
 
-def _doubt(queries: Sequence[Query]) -> tuple[Tensor, float]:
+def _doubt(queries: Sequence[MatrixQuery]) -> tuple[Tensor, float]:
     """By how much (Q,) rough scores may put two slots in the wrong order, and the rounding after that."""
     total, rounding = torch.zeros_like(queries[0].cue[:, 0]), 0.0
     for query in queries:

@@ -23,7 +23,7 @@ from harmonia.memory.certificates import contraction_bound, error_bound
 from harmonia.memory.energy import cue_term
 from harmonia.memory.entropies import Entropy, Shannon
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.readout import part_scores, read_all, read_top
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import Scan, scan_top
@@ -99,7 +99,7 @@ class Field:
         """How many slots there are in all."""
         return self.shards.total if self.shards else self.view.slots
 
-    def scan(self, queries: Sequence[Query], k: int) -> Scan:
+    def scan(self, queries: Sequence[MatrixQuery], k: int) -> Scan:
         """The best ``k`` of all slots, on whatever rank they are."""
         if self.shards is None:
             return scan_top(self.view, queries, k, self.beta, self.mask)
@@ -166,15 +166,15 @@ def settle(
 
 def queries_of(
     matrices: Mapping[str, Matrix | Tensor], channels: Sequence[Channel], state: Sequence[Tensor]
-) -> list[Query]:
+) -> list[MatrixQuery]:
     """What the codes ``state`` ask of each matrix, with the channels' weights."""
     return [
-        Query(c.key, matrices[c.key], g * c.weight[:, None], c.absent)
+        MatrixQuery(c.key, matrices[c.key], g * c.weight[:, None], c.absent)
         for c, g in zip(channels, state, strict=True)
     ]
 
 
-def _slots(field: Field, queries: Sequence[Query], found: Scan | None = None) -> _Slots:
+def _slots(field: Field, queries: Sequence[MatrixQuery], found: Scan | None = None) -> _Slots:
     """The slot distribution: exact for softmax by the log-sum-exp, for entmax by proof of support."""
     k = field.k
     while True:

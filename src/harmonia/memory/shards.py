@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory.centering import PRIOR_COUNT, Frame
-from harmonia.memory.moment_scores import Query
+from harmonia.memory.centering import PRIOR_COUNT, Centering
+from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import Scan, scan_top
 
@@ -28,7 +28,9 @@ class Shards:
         self.slots = slots
         self.first = {key: self._place(length)[0] for key, length in sorted(lengths.items())}
 
-    def scan(self, view: Layout, queries: Sequence[Query], k: int, beta: Tensor, mask: Tensor | None) -> Scan:
+    def scan(
+        self, view: Layout, queries: Sequence[MatrixQuery], k: int, beta: Tensor, mask: Tensor | None
+    ) -> Scan:
         """The best k of all ranks, and the log-sum-exp over all of them."""
         mine = scan_top(view, queries, k, beta, mask)
         k = min(k, self.total)
@@ -60,12 +62,12 @@ class Shards:
         """The sum of each; by name, so that all ranks take them in one order."""
         return {key: self.sum(values[key]) for key in sorted(values)}
 
-    def frame(self, codes: Tensor, *, centre: bool = True) -> Frame:
+    def frame(self, codes: Tensor, *, centre: bool = True) -> Centering:
         """The frame of all ranks' codes ``(n, d)`` together."""
         codes = codes if codes.dtype == torch.float64 else codes.float()
         count = self.sum(codes.new_tensor([float(len(codes))]))
         mean = self.sum(codes.sum(dim=0)) / (count + PRIOR_COUNT)
-        own = Frame.of(mean, codes, centre=centre)
+        own = Centering.of(mean, codes, centre=centre)
         return replace(own, moment=self.sum(own.moment * len(codes)) / count)
 
     def _gather(self, value: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harmonia.memory.centering import Frame
+from harmonia.memory.centering import Centering
 from harmonia.memory.matrix import Matrix
 from harmonia.memory.record_layout import Layout
 
@@ -122,14 +122,14 @@ def refit(memory: HarmonicMemory) -> None:
         rows = torch.unique(parts[parts >= 0])
         if len(rows):
             raw = matrix.raw()
-            memory.frames[key] = Frame.fit(raw[rows], centre=key in memory.centre)
+            memory.frames[key] = Centering.fit(raw[rows], centre=key in memory.centre)
             memory.matrices[key] = Matrix(raw, memory.frames[key], memory.precision)
 
 
 def _append(memory: HarmonicMemory, key: str, raw: Tensor) -> Tensor:
     """Rows of the matrix ``key`` that now hold the raw codes."""
     if key not in memory.matrices:
-        memory.frames[key] = Frame.fit(raw, centre=key in memory.centre)
+        memory.frames[key] = Centering.fit(raw, centre=key in memory.centre)
         memory.matrices[key] = Matrix(raw[:0], memory.frames[key], memory.precision)
     matrix = memory.matrices[key]
     if raw.shape[-1] != matrix.shape[1]:

@@ -93,7 +93,7 @@ class Codes:
     """An image encoder's codes as features: CLIP (Kynkaanniemi et al. 2023), or one of the project's own.
 
     ``reader`` is the text encoder of the same space, if there is one: words then have codes to match pictures
-    with. Example: ``Codes(encoders.load(("FOLDER",))[1])``.
+    with. Example: ``Codes(harmonia.load_encoders(("FOLDER",))[1])``.
     """
 
     encoder: Reader

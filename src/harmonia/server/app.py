@@ -16,7 +16,7 @@ from prometheus_client import generate_latest
 
 from harmonia.server import errors
 from harmonia.server.keys import read_keys
-from harmonia.server.middleware import OPEN, Guard
+from harmonia.server.middleware import OPEN, GuardMiddleware
 from harmonia.server.schemas.errors import REFUSALS, Responses
 from harmonia.server.service import Service
 from harmonia.server.settings import Settings
@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_probes(app)
     _add_page(app)
     _describe(app, bool(keys))
-    app.add_middleware(Guard, settings=settings, keys=keys, registry=found.registry)
+    app.add_middleware(GuardMiddleware, settings=settings, keys=keys, registry=found.registry)
     return app
 
 

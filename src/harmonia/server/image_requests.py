@@ -19,7 +19,7 @@ from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
 from harmonia.server.service import Service
 from harmonia.tasks.image_io import signal_of
-from harmonia.tasks.imagine import Imagination, Wish
+from harmonia.tasks.imagine import GenerationRequest, Imagination
 from harmonia.tasks.sampling import Sampling, Start, draw
 from harmonia.types import HarmoniaError, Recollection, Signal
 
@@ -27,7 +27,7 @@ EVIDENCE = 5
 """Records that an answer is drawn from are told, at most this many."""
 
 Look = Callable[[int, int, Tensor], None]
-"""Told after each step: the step, of how many, and the pictures (n, c, h, w) as they are by then."""
+"""Called after each step: the step, of how many, and the pictures (n, c, h, w) as they are by then."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,13 +35,13 @@ class Plan:
     """What is drawn: by which generator, of what, how, from what, and the mark that says so."""
 
     saved: Saved
-    wish: Wish
+    wish: GenerationRequest
     sampling: Sampling
     start: Start
     mark: Mark
 
 
-class Unwanted(Exception):
+class ClientDisconnected(Exception):
     """Ends a drawing whose client has gone away."""
 
 
@@ -92,7 +92,7 @@ async def painted(at: Service, plan: Plan, look: Look | None = None) -> list[Sig
 
     def watch(step: int, of: int, x: Tensor) -> None:
         if unwanted.is_set():
-            raise Unwanted
+            raise ClientDisconnected
         if look is not None:
             look(step, of, x)
 

@@ -47,7 +47,7 @@ HEADERS = {
 _ENCODED = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
-class Guard:
+class GuardMiddleware:
     """Refuses what should not come in, and counts what does.
 
     * host names other than loopback's, ``host`` and ``names`` (DNS rebinding), pages of other origins (a site

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from harmonia.collection.calibration import Coupling, Learned
+from harmonia.collection.calibration import Calibration, Coupling
 from harmonia.collection.collection import Collection
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.memory import Given, HarmonicMemory, learn_bias, learn_couplings, learn_trusts
 from harmonia.memory.moment_scores import slot_scores
 from harmonia.memory.settle import queries_of
@@ -48,7 +48,7 @@ BIAS_ROUNDS = 4
 # Cues that trust is learned from, per kind: few numbers need few examples.
 TRUST_CUES = 256
 
-Constants = Sequence[Learned]
+Constants = Sequence[Calibration]
 """Those that each fold is judged with, learned on the others."""
 
 
@@ -89,17 +89,17 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Lore:
+class CalibrationReport:
     """What one run learned, and the figures that speak for it. ``read`` of ``records`` were looked at."""
 
     records: int
     read: int
     figures: tuple[Figures, ...]
     verdicts: tuple[Verdict, ...]
-    learned: Learned
+    learned: Calibration
 
 
-def learn(collection: Collection, *, seed: int = 0, progress: bool = False) -> Lore:
+def learn(collection: Collection, *, seed: int = 0, progress: bool = False) -> CalibrationReport:
     """Learn the constants of a memory from its own records and save those that help.
 
     HarmoniaError if there is no memory, or too few records with several parts to learn from. Nothing is
@@ -128,7 +128,7 @@ def _sample(store: Store, ids: Sequence[str]) -> CodeTable:
 class _Run:
     """One run: the lessons, the folds, and one method for each constant."""
 
-    def __init__(self, model: Model, table: CodeTable, records: int, seed: int, progress: bool) -> None:
+    def __init__(self, model: EncoderSet, table: CodeTable, records: int, seed: int, progress: bool) -> None:
         self.model, self.table, self.records = model, table, records
         self.rng = np.random.default_rng(seed)
         found = multipart(model, table)
@@ -146,9 +146,9 @@ class _Run:
         steps = 7 * len(self.lessons) + 2 * (FOLDS + 1)
         self.bar = tqdm(desc="learning", total=steps, unit="step", delay=1.0, disable=not progress)
 
-    def learn(self) -> Lore:
+    def learn(self) -> CalibrationReport:
         """Each constant in turn, upon those that were kept before it."""
-        plain = Learned(
+        plain = Calibration(
             encoders=tuple(e.name for e in self.model.encoders),
             version=self.table.version,
             records=self.records,
@@ -173,7 +173,9 @@ class _Run:
                     if verdicts[-1].kept:
                         kept, now = tried, answers
         figures = tuple(map(_figures, self.lessons, before, now))
-        return Lore(self.records, len(self.table.record_ids), figures, tuple(verdicts), kept[FOLDS])
+        return CalibrationReport(
+            self.records, len(self.table.record_ids), figures, tuple(verdicts), kept[FOLDS]
+        )
 
     def ask(self, constants: Constants) -> list[Answers]:
         """The answers to every lesson, each fold with its own constants, in the order of the folds."""
@@ -220,7 +222,7 @@ class _Run:
             memory = lesson.memory()
             for fold in range(len(constants)):
                 some = self._examples(rows, fold)
-                given = lesson.given(memory, Learned(), some) if memory is not None and len(some) else []
+                given = lesson.given(memory, Calibration(), some) if memory is not None and len(some) else []
                 if memory is not None and given:
                     found[fold].append((_precision(memory, given, lesson.slots(some)), len(some)))
             self.bar.update()
@@ -309,7 +311,7 @@ class _Run:
         ]
 
     def _bias(
-        self, memory: HarmonicMemory, learned: Learned, lesson: Lesson, rows: NDArray[np.int64]
+        self, memory: HarmonicMemory, learned: Calibration, lesson: Lesson, rows: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """The bias (records,) that takes away the hubs of these cues; 0 where the memory holds no record."""
         learned.apply(memory, self.table.record_ids)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.data.records import Problem, signal_of
 from harmonia.datasets.registry import reader
 from harmonia.metrics import noisy_codes, query_values_of, summary
@@ -39,7 +39,7 @@ def evaluate(
     """Retrieval between every two modalities of a dataset that the model encodes into one space.
 
     Args:
-        model: name or folder of encoders, as `harmonia.encoders.load` takes it.
+        model: name or folder of encoders, as `harmonia.load_encoders` takes it.
         dataset: name of a reader in `harmonia.datasets.registry`; ``data`` its folder, ``split`` which part.
         limit: at most so many records.
         noise: variances of Gaussian noise on the queries (`harmonia.metrics.noisy_codes`).
@@ -47,7 +47,7 @@ def evaluate(
     A query's positives are the parts of its own record, and those of the same ``label`` where the dataset's
     records have one. HarmoniaError if no two modalities of the data share a space.
     """
-    codes, record = _encoded(Model.load((model,), device), _records(dataset, data, split, limit))
+    codes, record = _encoded(EncoderSet.load((model,), device), _records(dataset, data, split, limit))
     rows = []
     for a, b in combinations(sorted(codes, key=lambda key: list(MODALITIES).index(key[0])), 2):
         if a[1] != b[1] or a[0] == b[0]:
@@ -88,7 +88,7 @@ def _records(dataset: str, data: Path | None, split: str, limit: int | None) -> 
 
 
 def _encoded(
-    model: Model, parts: list[tuple[int, Part]]
+    model: EncoderSet, parts: list[tuple[int, Part]]
 ) -> tuple[dict[tuple[str, str], Tensor], dict[tuple[str, str], Tensor]]:
     """Codes (n, d) and records (n,) by modality and space."""
     codes: dict[tuple[str, str], list[Code]] = {}

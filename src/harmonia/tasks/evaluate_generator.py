@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harmonia import encoders
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders import ImageDescriptor
 from harmonia.generators import Condition, Generator
 from harmonia.metrics import (
@@ -115,13 +115,13 @@ def codes_of_model(name: str, device: str = "auto") -> Codes:
     """The codes of a model's pictures, and of its words where it reads any, as features.
 
     Args:
-        name: as ``encoders.load`` takes it: mini, a trained model's folder, a CLIP's name or folder, ...
+        name: as ``harmonia.load_encoders`` takes it: mini, a trained model's folder, a CLIP's name, ...
         device: where it runs.
 
     Raises:
         HarmoniaError: it cannot be loaded, or sees no pictures.
     """
-    found = encoders.load((name,), device)
+    found = load_encoders((name,), device)
     image = next(one for one in found if one.modality == "image")
     if isinstance(image, ImageDescriptor) and name != "descriptors":
         raise HarmoniaError(f"the model {name!r} sees no pictures: name one that has a tower for them")

@@ -19,10 +19,9 @@ from torch.nn import functional as F
 import harmonia.generators
 from harmonia.collection.collection import Collection
 from harmonia.collection.cues import Media, read_cues
-from harmonia.collection.encoder_set import Model
-from harmonia.collection.encoder_set import load as load_encoders
+from harmonia.collection.encoder_set import EncoderSet, load_encoders
 from harmonia.encoders import unit
-from harmonia.encoders.base import Across
+from harmonia.encoders.base import Bridge
 from harmonia.encoders.towers.image import ImageTower
 from harmonia.encoders.towers.saved import TrainedEncoder
 from harmonia.generators import Condition, Facts, Saved, load_generator, spell
@@ -82,7 +81,7 @@ def _pipeline(model: str, device: torch.device) -> Saved:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wish:
+class GenerationRequest:
     """What a picture is to be of: ``condition`` of one row, ``cue`` and ``how`` it came about in words.
 
     ``found`` is what the memory answered, None where it was not asked or has nothing to say.
@@ -102,7 +101,9 @@ class Imagination:
     collection: Collection | None = None
     device: str = "auto"
 
-    def wish(self, given: Given, from_memory: bool | None = None, found: Recollection | None = None) -> Wish:
+    def wish(
+        self, given: Given, from_memory: bool | None = None, found: Recollection | None = None
+    ) -> GenerationRequest:
         """The condition that cues stand for. ``found`` is what the memory answers, if it was asked already.
 
         ``from_memory`` true takes the settled state of the memory: its code in the generator's space, of a
@@ -117,11 +118,13 @@ class Imagination:
         if not given:
             if told.classes or told.text or told.code:
                 raise HarmoniaError("nothing to imagine: give words, or --image, --audio or --video")
-            return Wish(Condition(1), "", "of nothing in particular: this generator is not told what to draw")
+            return GenerationRequest(
+                Condition(1), "", "of nothing in particular: this generator is not told what to draw"
+            )
         words, code = _words(given), None
         found, how = self._recall(given, from_memory, found)
         if found is None and (seen := self._seen(given)) is not None:
-            return Wish(Condition(1, image=seen), _cue(given), how)
+            return GenerationRequest(Condition(1, image=seen), _cue(given), how)
         label = None if from_memory else self._class(words)
         if found is not None:
             heard = next((p.text for p in found.records[0].record.parts if p.text), "")
@@ -133,9 +136,9 @@ class Imagination:
             code = self._settled(found)
         if code is None and told.code:
             code = self._raw(given)
-        return Wish(self._condition(code, words, label), _cue(given), how, found)
+        return GenerationRequest(self._condition(code, words, label), _cue(given), how, found)
 
-    def between(self, first: str, second: str, n: int) -> Wish:
+    def between(self, first: str, second: str, n: int) -> GenerationRequest:
         """``n`` conditions on the great circle from one record's code to another's; ids as in ``show``."""
         if not self.saved.generator.config.condition.code:
             raise HarmoniaError("this generator is told no codes, and has nothing between two memories")
@@ -143,7 +146,7 @@ class Imagination:
             raise HarmoniaError(f"between two memories there are at least 2 pictures, both ends (got {n})")
         ends = [torch.from_numpy(self._code_of(one)) for one in (first, second)]
         codes = torch.stack([slerp(ends[0], ends[1], t / (n - 1)) for t in range(n)])
-        return Wish(Condition(n, code=codes), f"between {first} and {second}", "from the memory")
+        return GenerationRequest(Condition(n, code=codes), f"between {first} and {second}", "from the memory")
 
     def _condition(self, code: NDArray[np.float32] | None, words: str, label: int | None) -> Condition:
         told, said = self.saved.generator.config.condition, dict[str, Tensor]()
@@ -243,7 +246,7 @@ class Imagination:
         """
         if not self.saved.generator.config.condition.code:
             raise HarmoniaError("an encoder guides generators that are told codes, which this one is not")
-        own = (e.encoder if isinstance(e, Across) else e for e in self._model.encoders)
+        own = (e.encoder if isinstance(e, Bridge) else e for e in self._model.encoders)
         encoder = next((e for e in own if e.modality == "image"), None)
         if not (isinstance(encoder, TrainedEncoder) and isinstance(encoder.tower, ImageTower)):
             raise HarmoniaError("the codes of this generator are of no image tower of Harmonia, to guide by")
@@ -258,13 +261,13 @@ class Imagination:
         return encode
 
     @cached_property
-    def _model(self) -> Model:
+    def _model(self) -> EncoderSet:
         """The encoders of the generator's space: those of the memory, or those that ship."""
         held = self.collection.model.encoders if self.collection and self.collection.exists else ()
         for encoders in (held, load_encoders(("mini",), self.device)):
             own = tuple(e for e in encoders if e.space == self.saved.facts.space)
             if own:
-                return Model(("",), own)
+                return EncoderSet(("",), own)
         raise HarmoniaError(
             f"this generator is told codes of {self.saved.facts.space!r}, which neither mini nor the memory "
             "makes: give --memory of one that was made with that model"

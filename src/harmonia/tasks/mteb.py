@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from harmonia.collection.cues import read_cues
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.recall import recall
 from harmonia.collection.remember import remember
 from harmonia.collection.retrieve import retrieve
@@ -50,7 +50,7 @@ class MemorySearch:
     store can be compared with gets no document, which mteb scores as a miss.
 
     Args:
-        models: encoders, as :func:`harmonia.encoders.load` takes them.
+        models: encoders, as :func:`harmonia.load_encoders` takes them.
         search: "recall" (settle, then search) or "retrieve" (plain nearest neighbours).
         device: where pretrained models run.
 
@@ -67,7 +67,7 @@ class MemorySearch:
         if search not in ("recall", "retrieve"):
             raise HarmoniaError(f"no search is called {search!r}: use recall or retrieve")
         load_mteb()
-        self.model = Model.load(models, device)
+        self.model = EncoderSet.load(models, device)
         self.kind = search
         self._held: _Held | None = None
 
@@ -135,7 +135,7 @@ class _Held:
     documents: Mapping[str, Sequence[str]]
 
     @classmethod
-    def remember(cls, model: Model, batches: Iterator[list[tuple[str, Contents]]]) -> _Held:
+    def remember(cls, model: EncoderSet, batches: Iterator[list[tuple[str, Contents]]]) -> _Held:
         """Write the documents as a manifest, and remember that."""
         folder = tempfile.TemporaryDirectory(prefix="harmonia-mteb-")
         manifest, root = Path(folder.name, "corpus.parquet"), Path(folder.name, "memory")
@@ -152,7 +152,7 @@ class _Held:
         return cls(folder, store, table, model.memory(table), held)
 
     def answer(
-        self, model: Model, search: Search, given: Contents, k: int, only: set[str] | None
+        self, model: EncoderSet, search: Search, given: Contents, k: int, only: set[str] | None
     ) -> dict[str, float]:
         """The best documents and their scores, best first."""
         cues = self._comparable(model, read_cues(model, given, (), {}, float("inf"))) if given else []
@@ -173,7 +173,7 @@ class _Held:
             scored = [(name, score) for name, score in scored if name in only]
         return dict(scored[:k])
 
-    def _comparable(self, model: Model, cues: Sequence[Cue]) -> list[Cue]:
+    def _comparable(self, model: EncoderSet, cues: Sequence[Cue]) -> list[Cue]:
         """The cues whose space holds any code."""
         spaces = {e.space for e in model.encoders if len(self.table.encoders[e.name].record)}
         return [cue for cue in cues if isinstance(cue.content, Code) and cue.content.space in spaces]
@@ -220,7 +220,7 @@ def load_mteb() -> Any:
     return mteb
 
 
-def model_meta(model: Model, how: str) -> Any:
+def model_meta(model: EncoderSet, how: str) -> Any:
     """mteb's description of a model of ours that searches in some way."""
     load_mteb()
     from mteb.models import ModelMeta

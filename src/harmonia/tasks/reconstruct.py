@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from harmonia.collection.collection import Collection
 from harmonia.generators import Saved
-from harmonia.generators.autoencoders.base import Coder
+from harmonia.generators.autoencoders.base import AutoencoderBase
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
 from harmonia.tasks.image_io import Drawn, Gallery, shape_of, tensor_of
@@ -37,9 +37,9 @@ class Strangeness:
     rank: float | None
 
 
-def coder_of(saved: Saved) -> Coder:
+def coder_of(saved: Saved) -> AutoencoderBase:
     """The generator as an autoencoder; HarmoniaError if it is none."""
-    if not isinstance(saved.generator, Coder):
+    if not isinstance(saved.generator, AutoencoderBase):
         kind = type(saved.generator).__name__
         raise HarmoniaError(f"a {kind} is no autoencoder: give the folder of one, such as a VAE")
     shape_of(saved.generator)
@@ -95,14 +95,14 @@ def _share_below(own: Tensor | None, score: float) -> float | None:
 
 
 @torch.inference_mode()
-def _scores(coder: Coder, x: Sequence[Tensor]) -> Tensor:
+def _scores(coder: AutoencoderBase, x: Sequence[Tensor]) -> Tensor:
     """(n,), for each pixel and channel."""
     blocks = [torch.stack(list(x[i : i + BATCH])) for i in range(0, len(x), BATCH)]
     scores = [coder.score(block.to(coder.device)).cpu() for block in blocks]
     return torch.cat(scores) / math.prod(coder.config.shape) if scores else torch.zeros(0)
 
 
-def _remembered(coder: Coder, collection: Collection, progress: bool) -> Iterator[Tensor]:
+def _remembered(coder: AutoencoderBase, collection: Collection, progress: bool) -> Iterator[Tensor]:
     """The memory's pictures, those that can still be read."""
     files = sorted({path for record in collection.store.records() for path in _files(record)})
     files = files[:: math.ceil(len(files) / MOST)] if files else []

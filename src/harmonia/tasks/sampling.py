@@ -21,7 +21,7 @@ from harmonia.generators.diffusion.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
 from harmonia.tasks.image_io import Drawn, Gallery, Known, read_known, shape_of, tensor_of, write_grid
-from harmonia.tasks.imagine import Wish
+from harmonia.tasks.imagine import GenerationRequest
 from harmonia.types import HarmoniaError
 
 TOGETHER = 4
@@ -68,7 +68,7 @@ class Start:
 def draw_into(
     folder: Path,
     saved: Saved,
-    wish: Wish,
+    wish: GenerationRequest,
     sampling: Sampling,
     *,
     preview: Path | None = None,

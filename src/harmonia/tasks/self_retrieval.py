@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harmonia.collection.calibration import Learned
-from harmonia.collection.encoder_set import Model
-from harmonia.encoders import Across
+from harmonia.collection.calibration import Calibration
+from harmonia.collection.encoder_set import EncoderSet
+from harmonia.encoders import Bridge
 from harmonia.encoders.base import Encoder
 from harmonia.memory import Given, HarmonicMemory, Settled
 from harmonia.store import Codes, CodeTable
@@ -89,7 +89,7 @@ class Lesson:
     ``whole`` says that the memory asked holds nothing of the cue's modality.
     """
 
-    model: Model
+    model: EncoderSet
     table: CodeTable
     record: Index
     parts: Mapping[str, Index]
@@ -119,7 +119,7 @@ class Lesson:
         return codes.codes[np.searchsorted(piece_keys(codes.record, codes.part), wanted)]
 
     def given(
-        self, memory: HarmonicMemory, learned: Learned, rows: Index, *, bridge: bool = False
+        self, memory: HarmonicMemory, learned: Calibration, rows: Index, *, bridge: bool = False
     ) -> list[Given]:
         """What some of the cues say to each matrix; with ``bridge`` to those that bridge modalities."""
         cues = [
@@ -131,7 +131,7 @@ class Lesson:
             return [g for question in self.model.bridges(memory, cues) for _, g in question]
         return [g for given in learned.given(self.model, memory, cues) for g in given]
 
-    def ask(self, memory: HarmonicMemory | None, learned: Learned, rows: Index) -> Answers:
+    def ask(self, memory: HarmonicMemory | None, learned: Calibration, rows: Index) -> Answers:
         """Recall by some of the cues with these constants; where nothing can answer, by a guess.
 
         As in :func:`harmonia.collection.recall.recall`, bridges answer where the rest abstains.
@@ -162,7 +162,7 @@ class Lesson:
         return torch.from_numpy(self.record[rows])
 
 
-def lessons(model: Model, table: CodeTable, rng: np.random.Generator) -> list[Lesson]:
+def lessons(model: EncoderSet, table: CodeTable, rng: np.random.Generator) -> list[Lesson]:
     """Every kind of lesson for which there are enough records; each record gives one cue to a kind."""
     held = {m: pieces for m in MODALITIES if len((pieces := _pieces(model, table, m))[0])}
     # One draw per record, whatever the modality: the picture and the sound of one moment go together.
@@ -185,7 +185,7 @@ def lessons(model: Model, table: CodeTable, rng: np.random.Generator) -> list[Le
     return [lesson for lesson in found if len(lesson.record) >= FEWEST_CUES]
 
 
-def any_part(model: Model, table: CodeTable, rng: np.random.Generator) -> list[Lesson]:
+def any_part(model: EncoderSet, table: CodeTable, rng: np.random.Generator) -> list[Lesson]:
     """For every modality, one part of each record that has any: cues to ask of other records."""
     draw = rng.random(len(table.record_ids))
     found = []
@@ -196,7 +196,7 @@ def any_part(model: Model, table: CodeTable, rng: np.random.Generator) -> list[L
     return found
 
 
-def restricted(model: Model, table: CodeTable, keep: NDArray[np.bool_]) -> CodeTable:
+def restricted(model: EncoderSet, table: CodeTable, keep: NDArray[np.bool_]) -> CodeTable:
     """The same rows of records, but only those in ``keep`` (N,) have parts."""
     encoders = {e.name: table.encoders[e.name] for e in model.encoders}
     return replace(
@@ -225,13 +225,13 @@ def piece_keys(record: Index, part: Index) -> Index:
     return keys
 
 
-def multipart(model: Model, table: CodeTable) -> int:
+def multipart(model: EncoderSet, table: CodeTable) -> int:
     """How many records have more than one part."""
     pieces = [_pieces(model, table, m)[0] for m in MODALITIES]
     return int((np.bincount(np.concatenate(pieces), minlength=1) > 1).sum())
 
 
-def _pieces(model: Model, table: CodeTable, modality: str) -> tuple[Index, Index]:
+def _pieces(model: EncoderSet, table: CodeTable, modality: str) -> tuple[Index, Index]:
     """Record and number of every part of a modality that all its encoders have a code of."""
     keys: Index | None = None
     for encoder in model.encoders:
@@ -259,9 +259,9 @@ def _some(lesson: Lesson, rng: np.random.Generator) -> Lesson:
     return replace(lesson, record=lesson.record[rows], parts={m: p[rows] for m, p in lesson.parts.items()})
 
 
-def spokesman(model: Model, table: CodeTable, modality: str) -> str | None:
+def spokesman(model: EncoderSet, table: CodeTable, modality: str) -> str | None:
     """The encoder that stands for a modality in couplings: the first that compares within it."""
-    names = [e.name for e in model.encoders if e.modality == modality and not isinstance(e, Across)]
+    names = [e.name for e in model.encoders if e.modality == modality and not isinstance(e, Bridge)]
     return next((name for name in names if len(table.encoders[name].record)), None)
 
 

@@ -22,7 +22,7 @@ import pytest
 from fastapi import FastAPI
 
 from harmonia.collection.collection import Collection
-from harmonia.collection.encoder_set import Model
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.server.app import create_app
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
@@ -82,7 +82,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert names[:3] == ["harmonia", "descriptors", "mini"]
     one = client.models.retrieve("mini")
     assert (one.id, one.object, one.owned_by) == ("mini", "model", "harmonia") and one.created > 10**9
-    encoder = Model.load(("descriptors", "mini"), "cpu").encoders[-1].name
+    encoder = EncoderSet.load(("descriptors", "mini"), "cpu").encoders[-1].name
     assert "/" in encoder and client.models.retrieve(encoder).id == encoder
     with pytest.raises(openai.NotFoundError, match="there are harmonia, descriptors, mini") as error:
         client.models.retrieve("gpt-4o")
@@ -103,7 +103,9 @@ def test_text_embeddings_are_the_codes_of_the_shared_space(client: openai.OpenAI
     assert (found.usage.prompt_tokens, found.usage.total_tokens, found.model) == (6, 6, "harmonia")
     by_base64 = np.asarray([one.embedding for one in found.data], np.float32)
     by_float = vectors(client, ["a dog on a beach", "rain"], encoding_format="float")
-    codes = Model.load(("mini",), "cpu").encode([Signal("text", "a dog on a beach"), Signal("text", "rain")])
+    codes = EncoderSet.load(("mini",), "cpu").encode(
+        [Signal("text", "a dog on a beach"), Signal("text", "rain")]
+    )
     assert np.allclose(by_base64, [code[0].vector for code in codes], atol=1e-5)
     assert np.allclose(by_float, by_base64, atol=1e-7)
     assert np.allclose(np.linalg.norm(by_base64, axis=1), 1, atol=1e-5)

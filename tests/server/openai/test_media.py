@@ -24,7 +24,7 @@ from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 from websockets.sync.client import connect
 
-from harmonia.collection.encoder_set import load as load_encoders
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.modalities import image as pictures

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from harmonia.memory import Couplings, Cue, Energy, Slots, descend, entropy
 from harmonia.memory.lagrangians import Sphere
-from harmonia.objectives import energy_loob, energy_nce, global_batch, offset
+from harmonia.objectives import energy_loob, energy_nce, gather, offset
 from harmonia.objectives.global_batch import sum_over_ranks, world
 from harmonia.training.record_arrays import Batch, Views
 from harmonia.types import HarmoniaError
@@ -193,8 +193,8 @@ class Harmonic(nn.Module):
                 count = count.index_add(0, cue.record, -torch.ones_like(cue.inputs[:, 0]))
             there = count > 0.5
             # the difference of equal sums is not quite zero, and its direction means nothing
-            slots[m] = global_batch(F.normalize(torch.where(there[:, None], total, 0.0), dim=-1))
-            present[m] = global_batch(there.to(total.dtype)) > 0.5
+            slots[m] = gather(F.normalize(torch.where(there[:, None], total, 0.0), dim=-1))
+            present[m] = gather(there.to(total.dtype)) > 0.5
         return slots, present
 
     def _told(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harmonia.objectives import global_batch
+from harmonia.objectives import gather
 from harmonia.types import HarmoniaError
 
 GEOMETRY = ("flip", "turn", "shift", "scale", "rotate")
@@ -78,7 +78,7 @@ class Augment(nn.Module):
     @torch.no_grad()
     def observe(self, scores: Tensor) -> None:
         """Tell what the critic says of real pictures, positive for "real"; p moves every few calls."""
-        scores = global_batch(scores.detach().flatten())
+        scores = gather(scores.detach().flatten())
         self.signs += scores.sign().sum()
         self.seen += scores.numel()
         self.calls += 1

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from harmonia.generators.autoencoders.base import Coder, CoderConfig
+from harmonia.generators.autoencoders.base import AutoencoderBase, AutoencoderBaseConfig
 from harmonia.generators.autoencoders.bottlenecks import (
     FSQ,
     DiagonalGaussian,
@@ -32,7 +32,7 @@ CORRUPTIONS = ("none", "gaussian", "masking", "salt-and-pepper")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig(CoderConfig):
+class AutoencoderConfig(AutoencoderBaseConfig):
     """``corruption`` of what the encoder sees while training, and its ``amount``: see `corrupt`; ``loss``
     is "l1" or "l2"."""
 
@@ -41,7 +41,7 @@ class AutoencoderConfig(CoderConfig):
     loss: str = "l2"
 
     def __post_init__(self) -> None:
-        CoderConfig.__post_init__(self)
+        AutoencoderBaseConfig.__post_init__(self)
         if self.corruption not in CORRUPTIONS:
             raise HarmoniaError(f"corruption is one of {', '.join(CORRUPTIONS)}, not {self.corruption!r}")
         if self.loss not in ("l1", "l2"):
@@ -50,7 +50,7 @@ class AutoencoderConfig(CoderConfig):
             raise HarmoniaError("an autoencoder keeps its latents' covariance: give it at most 2048 numbers")
 
 
-class Autoencoder(Coder):
+class Autoencoder(AutoencoderBase):
     """Pictures through few numbers at the least error (Hinton and Salakhutdinov 2006).
 
     With a corruption it sees damaged pictures and has to give the whole ones: a denoising autoencoder
@@ -113,7 +113,7 @@ class Autoencoder(Coder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEConfig(CoderConfig):
+class VAEConfig(AutoencoderBaseConfig):
     """``beta``        weight of the KL: 1 for the ELBO, above 1 for a beta-VAE (Higgins et al. 2017)
     ``likelihood``  of a pixel: "gaussian", or "bernoulli" of its brightness
     ``sigma``       the Gaussian's standard deviation, on the scale of [-1, 1]; 0 to learn it
@@ -125,14 +125,14 @@ class VAEConfig(CoderConfig):
     perceptual: float = 0.0
 
     def __post_init__(self) -> None:
-        CoderConfig.__post_init__(self)
+        AutoencoderBaseConfig.__post_init__(self)
         if self.likelihood not in ("gaussian", "bernoulli"):
             raise HarmoniaError(f"likelihood is gaussian or bernoulli, not {self.likelihood!r}")
         if min(self.beta, self.sigma, self.perceptual) < 0:
             raise HarmoniaError("beta, sigma and perceptual are not negative")
 
 
-class VAE(Coder):
+class VAE(AutoencoderBase):
     """A latent Gaussian, and pictures given it (Kingma and Welling 2014; Rezende et al. 2014).
 
     Where there are conditions it is a conditional VAE (Sohn et al. 2015): the prior p(z | condition) is a
@@ -257,7 +257,7 @@ class VAE(Coder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQVAEConfig(CoderConfig):
+class VQVAEConfig(AutoencoderBaseConfig):
     """Latents are grids of entries, ``dim`` wide (with "fsq", ``len(levels)``).
 
     ``bottleneck``  "vq" (moving averages), "vq-gradient", "gumbel" (DALL-E's dVAE) or "fsq"
@@ -282,7 +282,7 @@ class VQVAEConfig(CoderConfig):
         if self.bottleneck == "fsq":
             object.__setattr__(self, "dim", len(self.levels))
             object.__setattr__(self, "codes", math.prod(self.levels))
-        CoderConfig.__post_init__(self)
+        AutoencoderBaseConfig.__post_init__(self)
         if not self.spatial:
             raise HarmoniaError("a VQ-VAE's latents are grids: set spatial to true")
         if self.bottleneck not in ("vq", "vq-gradient", "gumbel", "fsq"):
@@ -300,7 +300,7 @@ class VQVAEConfig(CoderConfig):
         return VectorQuantizer(self.codes, self.dim, learning=learning, commitment=self.commitment)
 
 
-class VQVAE(Coder):
+class VQVAE(AutoencoderBase):
     """Pictures as grids of entries of a codebook (van den Oord et al. 2017), or DALL-E's dVAE, or with FSQ.
 
     ``codes`` and ``decode_codes`` are the two ways for a prior over codes. Alone it does not generate.

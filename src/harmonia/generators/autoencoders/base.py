@@ -17,7 +17,7 @@ NETWORKS = ("conv", "patch", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoderConfig(GeneratorConfig):
+class AutoencoderBaseConfig(GeneratorConfig):
     """What all autoencoders have.
 
     ``dim``      numbers of a latent vector, or channels of a latent grid
@@ -87,10 +87,10 @@ class CoderConfig(GeneratorConfig):
         return nn.Sequential(enter, nn.Unflatten(1, (inside, *cells)), net)
 
 
-class Coder(Generator):
+class AutoencoderBase(Generator):
     """What can be done with any autoencoder. ``x`` is float32 (n, c, h, w) in [-1, 1] throughout."""
 
-    config: CoderConfig
+    config: AutoencoderBaseConfig
     decoder: nn.Module
 
     @abstractmethod

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
-from harmonia.generators.conditioning import Condition, Conditioner, Told, join
+from harmonia.generators.conditioning import Condition, ConditionEmbedding, Conditioner, join
 from harmonia.generators.diffusion import guidance as guiding
 from harmonia.generators.diffusion.paths import (
     PARAMETERISATIONS,
@@ -235,10 +235,10 @@ class Diffusion(Generator):
 
         return self._bounded(predict)
 
-    def _ends(self, x: Tensor, t: Tensor, told: Told, image: Tensor | None) -> Prediction:
+    def _ends(self, x: Tensor, t: Tensor, told: ConditionEmbedding, image: Tensor | None) -> Prediction:
         return prediction(self.config.predict, self.path, self._output(x, t, told, image), x, t)
 
-    def _output(self, x: Tensor, t: Tensor, told: Told, image: Tensor | None) -> Tensor:
+    def _output(self, x: Tensor, t: Tensor, told: ConditionEmbedding, image: Tensor | None) -> Tensor:
         scale = self.path.scale(t.double()).to(x)
         seen = x * (scale[:, None, None, None] if t.dim() else scale)
         if self.config.condition.channels and image is not None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harmonia.generators.autoencoders.autoencoder import VQVAE, VQVAEConfig
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
-from harmonia.generators.conditioning import Condition, Conditioner, Told, join
+from harmonia.generators.conditioning import Condition, ConditionEmbedding, Conditioner, join
 from harmonia.layers.causal import Cache, CausalTransformer
 from harmonia.objectives import token_cross_entropy
 from harmonia.types import HarmoniaError
@@ -80,7 +80,9 @@ class CodeTransformer(nn.Module):
         self.head = nn.Linear(scale.width, entries)
         nn.init.zeros_(self.head.weight)
 
-    def forward(self, ids: Tensor, told: Told, *, cache: Cache | None = None, first: int = 0) -> Tensor:
+    def forward(
+        self, ids: Tensor, told: ConditionEmbedding, *, cache: Cache | None = None, first: int = 0
+    ) -> Tensor:
         """Codes int64 (n, t) at the places from ``first`` on, to logits (n, t, entries).
 
         With a cache, the codes before ``first`` are in it. The prefix goes with the first place.

@@ -73,7 +73,7 @@ CARD = """# bind
 Image, text and audio towers of one space. Sounds and words have never met: both met pictures only.
 
 * Recipe: `harmonia train bind` (objective `{objective}`, {steps} steps, seed {seed}).
-* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
+* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: Noto Emoji (Apache 2.0) with names and keywords of Unicode CLDR (Unicode licence), MNIST
   (CC BY-SA 3.0), ESC-10 (CC BY 3.0), the Free Spoken Digit Dataset (CC BY-SA 4.0).
 * Limits: it has heard ten kinds of sounds and the ten English digits of a few speakers, and reads words one

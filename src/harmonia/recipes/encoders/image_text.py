@@ -34,7 +34,7 @@ CARD = """# {name}
 Image and text towers of one space, trained from scratch with the objective `{objective}` on {data}.
 
 * Recipe: `harmonia train {name}` ({steps} steps of {batch} photos, seed {seed}).
-* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
+* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: {licence}
 * Limits: it has seen {photos} photos; names, numbers and the order of words mean little to it.
 """

@@ -52,7 +52,7 @@ CARD = """# {name}
 {what}
 
 * Recipe: `harmonia train {name}` ({steps} steps of {batch}, seed {seed}); languages: {languages}.
-* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
+* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: Flickr8k and its captions are for non-commercial research, and so is this model.
 * Limits: it has read captions of photos of people and dogs, and takes a text as a bag of pieces of words.
 """

@@ -113,7 +113,7 @@ CARD = """# {name}
 Image, text and audio towers of one space, trained from scratch with the objective `cmhn` on {data}.
 
 * Recipe: `harmonia train {name}` ({steps} steps, seed {seed}).
-* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
+* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: {licence}.
 * Limits: it knows ten classes.
 """

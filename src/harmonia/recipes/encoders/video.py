@@ -37,7 +37,7 @@ CARD = """# video
 Video, audio and text towers of one space, trained on talking faces with the objective `{objective}`.
 
 * Recipe: `harmonia train video` ({steps} steps of {batch} clips, seed {seed}).
-* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.encoders.load((folder,))`.
+* Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: GRID, free for research; {clips} clips.
 * Limits: it knows the 51 words of GRID, spoken by the speakers that it has heard; where a word stands in a
   sentence is nothing to it. It reads lips from {frames} frames of a clip at most, which is next to nothing.

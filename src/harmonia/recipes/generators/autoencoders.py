@@ -17,7 +17,7 @@ from harmonia.generators.autoencoders.autoencoder import (
     VQVAEConfig,
     corrupt,
 )
-from harmonia.generators.autoencoders.base import Coder
+from harmonia.generators.autoencoders.base import AutoencoderBase
 from harmonia.metrics import psnr
 from harmonia.recipes.generators.pictures import Pictures
 from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, card
@@ -138,7 +138,7 @@ def vqvae(data: Path | None = None, settings: VQVAESettings = VQVAESettings()) -
 
 
 def _run(
-    name: str, model: Coder, pictures: Pictures, s: Settings, data: Path | None, paper: str
+    name: str, model: AutoencoderBase, pictures: Pictures, s: Settings, data: Path | None, paper: str
 ) -> GeneratorRun:
     config = TrainConfig(steps=s.steps, batch=min(s.batch, len(pictures)), lr=s.lr, weight_decay=0.01,
                          warmup=min(100, s.steps // 10), seed=s.seed, device=s.device)  # fmt: skip
@@ -155,7 +155,7 @@ def _run(
 @torch.no_grad()
 def _figures(generator: Generator, s: Settings, data: Path | None) -> dict[str, float]:
     """PSNR of reconstructed held-out pictures; of damaged ones before and after where it is trained so."""
-    assert isinstance(generator, Coder)
+    assert isinstance(generator, AutoencoderBase)
     held = s.pictures(data, "val")
     x = held.x[:1000].float() / 127.5 - 1
     found = {"PSNR of held-out pictures, dB": _psnr(_through(generator, x), x)}
@@ -176,7 +176,7 @@ def _psnr(y: torch.Tensor, x: torch.Tensor) -> float:
     return float(psnr(y, x).mean())
 
 
-def _through(coder: Coder, x: torch.Tensor) -> torch.Tensor:
+def _through(coder: AutoencoderBase, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([coder.denoise(part.to(coder.device)).cpu() for part in torch.split(x, 100)])
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harmonia.collection.encoder_set import load
+from harmonia.collection.encoder_set import load_encoders
 from harmonia.datasets.registry import reader
 from harmonia.generators import Condition, Generator, spell
 from harmonia.metrics import bytes_of, text_match
@@ -188,7 +188,7 @@ def margin(
     generator = torch.Generator().manual_seed(settings.seed)
     condition = Condition(len(prompts), text=spell(prompts, settings.length)).to(model.device)
     x = model.sample(condition, guidance=settings.guidance, generator=generator).cpu()
-    towers = {encoder.modality: encoder for encoder in load(["mini"], "cpu")}
+    towers = {encoder.modality: encoder for encoder in load_encoders(["mini"], "cpu")}
     images = torch.from_numpy(towers["image"].encode(as_signals(bytes_of(x))))
     texts = torch.from_numpy(towers["text"].encode([Signal("text", name) for name in names]))
     # moved by a third: neighbours in Unicode's order are alike

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harmonia.collection.encoder_set import Model
-from harmonia.encoders import Across
+from harmonia.collection.encoder_set import EncoderSet
+from harmonia.encoders import Bridge
 from harmonia.encoders.base import Encoder
 from harmonia.server.errors import ApiError
 from harmonia.server.openai.messages import RECALLS
 from harmonia.types import MODALITIES
 
 
-def encoders(model: Model) -> dict[str, tuple[Encoder, ...]]:
+def encoders(model: EncoderSet) -> dict[str, tuple[Encoder, ...]]:
     """The encoders of a memory by name: the families, their spaces, and each by itself.
 
     The memory's own name stands for the space that most modalities share.
@@ -24,12 +24,12 @@ def encoders(model: Model) -> dict[str, tuple[Encoder, ...]]:
     return {name: tuple(several) for name, several in found.items()}
 
 
-def families(model: Model) -> list[str]:
+def families(model: EncoderSet) -> list[str]:
     """The names worth listing."""
     return list(dict.fromkeys([RECALLS, *(_family(encoder, model.names) for encoder in model.encoders)]))
 
 
-def by_modality(model: Model, name: str) -> Mapping[str, Encoder]:
+def by_modality(model: EncoderSet, name: str) -> Mapping[str, Encoder]:
     """The encoder of each modality that a name stands for; ApiError 404 for none that is known."""
     found = encoders(model).get(name)
     if found is None:
@@ -37,7 +37,7 @@ def by_modality(model: Model, name: str) -> Mapping[str, Encoder]:
     return {encoder.modality: encoder for encoder in reversed(found)}
 
 
-def unknown(name: str, model: Model) -> ApiError:
+def unknown(name: str, model: EncoderSet) -> ApiError:
     """The answer to a name that no model has."""
     return ApiError(
         404, f"there is no model {name!r}: there are {', '.join(families(model))}",
@@ -48,7 +48,7 @@ def unknown(name: str, model: Model) -> ApiError:
 def _family(encoder: Encoder, names: Sequence[str]) -> str:
     if encoder.name.startswith("descriptor-"):
         return "descriptors"
-    if isinstance(encoder, Across) or tuple(names) == ("mini",):
+    if isinstance(encoder, Bridge) or tuple(names) == ("mini",):
         return "mini"
     return encoder.space
 

@@ -30,7 +30,7 @@ ITEMS, BYTES = 256, 32 * 2**20
 RATE = 24_000
 """Samples a second of sounds that come without a header."""
 
-Told = dict[str, Any]
+ConditionEmbedding = dict[str, Any]
 
 
 class Session:
@@ -38,17 +38,17 @@ class Session:
 
     def __init__(self, at: Service, model: str) -> None:
         self.at, self.model = at, model
-        self.items: dict[str, Told] = {}
+        self.items: dict[str, ConditionEmbedding] = {}
         self.turns: dict[str, Turn] = {}
         self.buffer = bytearray()
-        self.settings: Told = {
+        self.settings: ConditionEmbedding = {
             "type": "realtime", "object": "realtime.session", "id": _id("sess"), "model": model,
             "output_modalities": ["text"], "instructions": "", "max_output_tokens": "inf", "tools": [],
             "tool_choice": "none", "expires_at": None,
             "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}, "turn_detection": None}},
         }  # fmt: skip
 
-    async def handle(self, event: Event) -> AsyncIterator[Told]:
+    async def handle(self, event: Event) -> AsyncIterator[ConditionEmbedding]:
         """What the client is told of an event; ApiError or HarmoniaError if it cannot be followed."""
         if isinstance(event, SessionUpdate):
             yield self._update(event)
@@ -68,7 +68,7 @@ class Session:
         else:
             raise ApiError(400, "no response is under way", code="response_cancel_not_active")
 
-    def _update(self, event: SessionUpdate) -> Told:
+    def _update(self, event: SessionUpdate) -> ConditionEmbedding:
         change = event.session
         change.refuse_unsupported()
         if change.audio is not None:
@@ -84,7 +84,7 @@ class Session:
                 self.settings[name] = value
         return {"type": "session.updated", "session": self.settings}
 
-    async def _create(self, item: Item) -> list[Told]:
+    async def _create(self, item: Item) -> list[ConditionEmbedding]:
         """A message, read in full before it is taken."""
         name = item.id or _id("item")
         if name in self.items:
@@ -106,7 +106,9 @@ class Session:
         shown = [part.model_dump(include={"type", "text"}) for part in item.content]
         return self._add(name, item.role, shown, Turn(item.role, "\n".join(said), media))
 
-    def _add(self, name: str, role: str, content: list[Told], turn: Turn) -> list[Told]:
+    def _add(
+        self, name: str, role: str, content: list[ConditionEmbedding], turn: Turn
+    ) -> list[ConditionEmbedding]:
         item = {"id": name, "object": "realtime.item", "type": "message", "status": "completed", "role": role,
                 "content": content}  # fmt: skip
         before = next(reversed(self.items), None)
@@ -114,7 +116,7 @@ class Session:
         return [{"type": f"conversation.item.{what}", "previous_item_id": before, "item": item}
                 for what in ("added", "done")]  # fmt: skip
 
-    def _named(self, event: ItemNamed) -> Told:
+    def _named(self, event: ItemNamed) -> ConditionEmbedding:
         if event.item_id not in self.items:
             raise not_found("item", event.item_id)
         if event.type == "conversation.item.retrieve":
@@ -126,7 +128,7 @@ class Session:
         self._room(len(data))
         self.buffer += data
 
-    async def _buffered(self, event: BufferEvent) -> list[Told]:
+    async def _buffered(self, event: BufferEvent) -> list[ConditionEmbedding]:
         data = bytes(self.buffer)
         self.buffer.clear()
         if event.type == "input_audio_buffer.clear":
@@ -145,7 +147,7 @@ class Session:
             raise ApiError(400, f"a conversation holds at most {BYTES:,} bytes of media: delete some items",
                            code="conversation_too_large")  # fmt: skip
 
-    async def _respond(self, event: ResponseCreate) -> AsyncIterator[Told]:
+    async def _respond(self, event: ResponseCreate) -> AsyncIterator[ConditionEmbedding]:
         """The answer to the last message of the user."""
         wish = event.response
         if wish is not None:
@@ -159,12 +161,14 @@ class Session:
         for told in self._told(text, cut, found.harmonia(0 if found.pictures else None), asked_words(turns)):
             yield told
 
-    def _told(self, text: str, cut: bool, harmonia: Told, asked: int) -> Iterator[Told]:
+    def _told(
+        self, text: str, cut: bool, harmonia: ConditionEmbedding, asked: int
+    ) -> Iterator[ConditionEmbedding]:
         """A response as it comes to be, in OpenAI's order."""
         name, response_id = _id("item"), _id("resp")
         status = "incomplete" if cut else "completed"
         part = {"type": "output_text", "text": text}
-        response: Told = {
+        response: ConditionEmbedding = {
             "id": response_id, "object": "realtime.response", "status": "in_progress", "status_details": None,
             "output": [], "output_modalities": ["text"], "conversation_id": self.settings["id"],
             "metadata": None, "usage": None,

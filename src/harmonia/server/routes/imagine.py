@@ -18,7 +18,7 @@ from harmonia.server.schemas.errors import LACKS
 from harmonia.server.schemas.memory import ImagineIn
 from harmonia.server.service import Service, admin_of, service
 from harmonia.server.sse import while_there
-from harmonia.tasks.imagine import Wish
+from harmonia.tasks.imagine import GenerationRequest
 from harmonia.tasks.sampling import Sampling
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"], responses=LACKS)
@@ -74,7 +74,7 @@ def _given(query: Query, from_memory: bool | None) -> dict[str, Any]:
     return given or {"record": "a record"}
 
 
-def _evidence(wish: Wish) -> list[dict[str, Any]]:
+def _evidence(wish: GenerationRequest) -> list[dict[str, Any]]:
     if wish.found is None:
         return []
     return [{"record": one.record.id, "probability": one.probability} for one in wish.found.records]
