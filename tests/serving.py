@@ -18,9 +18,9 @@ import torch
 from fastapi import FastAPI
 
 from harmonia.collection.collection import Collection
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
+from harmonia.pretrained.loading import load_encoders
 from harmonia.server.app import create_app
 from harmonia.server.launcher import Server, bind
 from harmonia.server.settings import Settings

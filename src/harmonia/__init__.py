@@ -33,8 +33,8 @@ def open(root: str | Path, models: Sequence[str] | None = None, device: str = "a
 
 
 def load_encoders(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tuple[Encoder, ...]:
-    """Encoders by name or folder (see :func:`harmonia.collection.encoder_set.load_encoders`)."""
-    from harmonia.collection.encoder_set import load_encoders
+    """Encoders by name or folder (see :func:`harmonia.pretrained.loading.load_encoders`)."""
+    from harmonia.pretrained.loading import load_encoders
 
     return load_encoders(models, device)
 

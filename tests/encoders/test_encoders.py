@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders.base import Encoder, unit
 from harmonia.encoders.descriptors.image import blank_cells
 from harmonia.encoders.descriptors.text import tokens
+from harmonia.pretrained.loading import load_encoders
 from harmonia.types import MODALITIES, HarmoniaError, Signal
 from tests.places import ROOT
 

@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 import harmonia
-from harmonia.collection.encoder_set import DEFAULT, EncoderSet, load_encoders
+from harmonia.collection.encoder_set import DEFAULT, EncoderSet
 from harmonia.datasets.registry import reader
 from harmonia.encoders import MINI, Bridge
 from harmonia.encoders.base import Encoder
 from harmonia.modalities import MODALITIES, audio, image
+from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, digit_signals, hit_rate, means
 from harmonia.training.record_arrays import Views
 from harmonia.types import HarmoniaError, Record, Signal

@@ -122,7 +122,7 @@ def test_a_long_sound_is_the_mean_of_its_windows(saved: Path, signals: dict[str,
 
 def test_the_folder_is_a_model_for_encoders_load(saved: Path, signals: dict[str, list[Signal]]) -> None:
     pytest.importorskip("transformers")
-    from harmonia.collection.encoder_set import load_encoders
+    from harmonia.pretrained.loading import load_encoders
 
     found = {e.name: e for e in load_encoders((str(saved),))}
     for encoder in load_trained(saved):

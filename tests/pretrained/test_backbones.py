@@ -18,12 +18,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders.towers.audio import AudioConfig
 from harmonia.encoders.towers.image import ImageConfig
 from harmonia.pretrained.backbones import Backbone, BackboneConfig
 from harmonia.pretrained.finetuning import freeze
 from harmonia.pretrained.imagebind import HUB, build, pairs, six
+from harmonia.pretrained.loading import load_encoders
 from harmonia.types import HarmoniaError, Signal
 from tests.pretrained.test_hub import (
     SENTENCES,

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from harmonia.collection.encoder_set import load_encoders
+from harmonia.pretrained.loading import load_encoders
 from harmonia.types import HarmoniaError, Signal
 
 WORDS = ["a", "dog", "cat", "runs", "sleeps", "on", "the", "beach", "grass", "red", "blue"]

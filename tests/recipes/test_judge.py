@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from benchmarks.generation import goals, rows_of, systems
 from benchmarks.generation_runs import overview, sheet, timed
 from harmonia.cli import cli
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders import MINI
 from harmonia.encoders.towers.saved import load_towers, save_towers
 from harmonia.generators import (
@@ -38,6 +37,7 @@ from harmonia.generators import (
 )
 from harmonia.generators.saved import KINDS
 from harmonia.metrics import Codes, text_match
+from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes import prepare
 from harmonia.recipes.encoders.text_judge import Settings, text_judge
 from harmonia.recipes.generators.judge import emoji_records, load_judge

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from harmonia.collection.encoder_set import load_encoders
+from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes import prepare
 from harmonia.recipes.encoders.mini import Mixture, read_emoji
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, hit_rate, means, sound_signals

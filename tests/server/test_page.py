@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
+from harmonia.pretrained.loading import load_encoders
 from harmonia.server.app import PAGE
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings

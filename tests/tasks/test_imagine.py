@@ -17,7 +17,6 @@ from torch import Tensor
 
 from harmonia.cli import main
 from harmonia.collection.collection import Collection
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, load_generator, save_generator
 from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
@@ -25,6 +24,7 @@ from harmonia.generators.diffusion.unclip import Unclip, UnclipConfig
 from harmonia.generators.text_image_matching import MatchingConfig
 from harmonia.metrics import bytes_of
 from harmonia.modalities import image as pictures
+from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes.generators.pictures import DIGIT_WORDS
 from harmonia.tasks.image_io import read_known, signal_of, tensor_of
 from harmonia.tasks.imagine import GenerationRequest, Imagination, label_of, load, slerp

@@ -167,8 +167,8 @@ def _generator(
 
 def _coded(pictures: Pictures, model: Path, saved: Saved, network: Features) -> Pictures:
     """Pictures with the codes of mini that stand for them, for a generator that is told those."""
-    from harmonia.collection.encoder_set import load_encoders
     from harmonia.metrics import Codes
+    from harmonia.pretrained.loading import load_encoders
     from harmonia.recipes.generators.mini import codes_of
     from harmonia.types import HarmoniaError
 

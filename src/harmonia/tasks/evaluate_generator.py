@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.encoders import ImageDescriptor
 from harmonia.generators import Condition, Generator
 from harmonia.metrics import (
@@ -35,6 +34,7 @@ from harmonia.metrics import (
     precision_recall,
     text_match,
 )
+from harmonia.pretrained.loading import load_encoders
 from harmonia.types import HarmoniaError
 
 BATCH = 250

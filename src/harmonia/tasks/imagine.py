@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import harmonia.generators
 from harmonia.collection.collection import Collection
 from harmonia.collection.cues import Media, read_cues
-from harmonia.collection.encoder_set import EncoderSet, load_encoders
+from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders import unit
 from harmonia.encoders.base import Bridge
 from harmonia.encoders.towers.image import ImageTower
@@ -28,6 +28,7 @@ from harmonia.generators import Condition, Facts, Saved, load_generator, spell
 from harmonia.generators.diffusion.unclip import Unclip
 from harmonia.modalities import image as pictures
 from harmonia.pretrained.diffusers import INDEX, Pretrained, fetched
+from harmonia.pretrained.loading import load_encoders
 from harmonia.tasks.image_io import shape_of, tensor_of
 from harmonia.types import Code, HarmoniaError, Recollection, Signal
 from harmonia.weights import CONFIG

@@ -24,10 +24,10 @@ from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 from websockets.sync.client import connect
 
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.modalities import image as pictures
+from harmonia.pretrained.loading import load_encoders
 from harmonia.server.app import create_app
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harmonia.collection.encoder_set import load_encoders
 from harmonia.datasets.registry import reader
 from harmonia.generators import Condition, Generator, spell
 from harmonia.metrics import bytes_of, text_match
+from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes.encoders.text_judge import as_signals
 from harmonia.recipes.generators.autoregressive import CodeSettings, vqvae_prior_of
 from harmonia.recipes.generators.pictures import part_of
