@@ -83,7 +83,7 @@ def remembering(data: Path, count: int, repeats: int) -> list[Row]:
                 bare_loop(model, paths, threads)
                 speeds.append(count / (time.perf_counter() - begun))
             collection = harmonia.open(Path(name) / f"memory-{turn}", ("descriptors",))
-            assert collection.model.names == model.names
+            assert collection.encoders.names == model.names
             begun = time.perf_counter()
             report = collection.remember(Path(name) / "files")
             mine.append(count / (time.perf_counter() - begun))

@@ -27,12 +27,11 @@ from PIL import Image
 
 from benchmarks.common import Row, data_folder, report, row
 from benchmarks.recall import damaged, photos
-from harmonia.collection.cues import read_cues
+from harmonia.collection.cues import decode, encode, make_query
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders import unit
 from harmonia.modalities import image
 from harmonia.tasks.mteb import MemorySearch, contents, evaluate, load_mteb, model_meta, undecoded
-from harmonia.types import Code
 
 MOCKS = (
     "MockRetrievalTask", "MockRetrievalDialogTask", "MockInstructionRetrieval", "MockRerankingTask",
@@ -64,10 +63,9 @@ class DenseEncoder:
         vectors = []
         for given in (given for batch in inputs for given in contents(batch)):
             vector = np.zeros(self.dim, dtype=np.float32)
-            for cue in read_cues(self.model, given, (), {}, float("inf")):
-                assert isinstance(cue.content, Code)
-                begin = self.offset[cue.content.space]
-                vector[begin : begin + len(cue.content.vector)] += cue.content.vector
+            for cue in encode(self.model, [decode(make_query(given))])[0]:
+                begin = self.offset[cue.code.space]
+                vector[begin : begin + len(cue.code.vector)] += cue.code.vector
             vectors.append(vector)
         return unit(np.stack(vectors))
 

@@ -97,7 +97,7 @@ def descriptors(folder: Path, count: int) -> list[Row]:
     media, captions = photos(folder, count)
     with tempfile.TemporaryDirectory() as name:
         collection = remembered(media, captions, Path(name))
-        model, (table, memory) = collection.model, collection.bound()
+        model, (table, memory) = collection.encoders, collection.bound()
         assert memory is not None
         found = collection.store.records(table.record_ids)
         slot = {int(r.metadata["name"]): i for i, r in enumerate(found)}

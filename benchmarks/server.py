@@ -28,7 +28,7 @@ from benchmarks.served import QUICK, Served, Size, body, large, photos, quantile
 from benchmarks.server_clients import PATH, Seen, ask_all
 from benchmarks.server_ingest import Source, ingest, killed
 from harmonia.collection.collection import Collection
-from harmonia.collection.cues import Query
+from harmonia.collection.cues import make_query
 from harmonia.types import HarmoniaError, Signal
 
 CLIENTS, BATCH = 64, 64
@@ -36,7 +36,7 @@ CLIENTS, BATCH = 64, 64
 
 def in_process(memory: Collection, cues: Sequence[str], seconds: float) -> tuple[float, float]:
     """Recalls per second in batches, and seconds of computing of each."""
-    queries = [Query({"text": words}) for words in cues]
+    queries = [make_query({"text": words}) for words in cues]
     count, begun, computing = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - begun < seconds:
         first = count % (len(queries) - BATCH + 1)
@@ -112,7 +112,7 @@ def embeddings(server: Served, memory: Collection, cues: Sequence[str], turns: i
             begun = time.perf_counter()
             client.post("/v1/embeddings", json=asked).raise_for_status()
             between = time.perf_counter()
-            memory.model.encode(signals)
+            memory.encoders.encode(signals)
             http.append(between - begun)
             bare.append(time.perf_counter() - between)
     rates = [len(texts) / statistics.median(taken[1:]) for taken in (http, bare)]

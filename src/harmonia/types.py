@@ -105,14 +105,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One part of a record that the user gives in order to get the whole.
+    """One part of a record, encoded, that is given in order to get the whole.
 
     ``weight`` says how far it counts in the match (negative: it counts against). ``trust`` is the
     kappa of the energy: infinite clamps the cue, a finite value lets settling clean it.
     """
 
     name: str
-    content: Signal | Code
+    code: Code
     weight: float = 1.0
     trust: float = float("inf")
 

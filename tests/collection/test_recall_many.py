@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import harmonia
-from harmonia.collection.cues import Query
+from harmonia.collection.cues import Query, make_query
+from harmonia.collection.options import RecallOptions
 from harmonia.types import HarmoniaError, Recollection
 from tests.media import make_photo, make_tone
 
@@ -28,14 +30,15 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> harmonia.Collection:
     return collection
 
 
-def queries(memory: harmonia.Collection) -> list[Query]:
+def questions(memory: harmonia.Collection) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Cues by modality, and what else a recall takes."""
     media = memory.root.parent
     return [
-        *(Query({"text": f"photo number {i}"}) for i in range(5)),
-        Query({"image": media / "photo 3.png"}),
-        Query({"image": media / "photo 4.png", "text": "red thing"}, weights={"text": 0.5}),
-        Query({"audio": media / "tone.wav"}),
-        Query({"text": "green"}, against=["photo number 1"]),
+        *(({"text": f"photo number {i}"}, {}) for i in range(5)),
+        ({"image": media / "photo 3.png"}, {}),
+        ({"image": media / "photo 4.png", "text": "red thing"}, {"weights": {"text": 0.5}}),
+        ({"audio": media / "tone.wav"}, {}),
+        ({"text": "green"}, {"against": ["photo number 1"]}),
     ]
 
 
@@ -52,38 +55,40 @@ def same(one: Recollection, other: Recollection) -> None:
 
 
 def test_each_query_is_answered_as_if_alone(memory: harmonia.Collection) -> None:
-    asked = queries(memory)
-    for query, found in zip(asked, memory.recall_many(asked), strict=True):
+    asked = questions(memory)
+    many = memory.recall_many([make_query(given, **more) for given, more in asked])
+    for (given, more), found in zip(asked, many, strict=True):
         assert isinstance(found, Recollection)
-        alone = memory.recall(**query.given, against=query.against, weights=query.weights)  # type: ignore[arg-type]
-        same(found, alone)
+        same(found, memory.recall(**given, **more))
 
 
 def test_a_condition_holds_for_all(memory: harmonia.Collection) -> None:
     where = "name = 'photo 2'"
-    for found in memory.recall_many(queries(memory)[:3], where=where):
+    for found in memory.recall_many(
+        [make_query(given) for given, _ in questions(memory)[:3]], RecallOptions(where=where)
+    ):
         assert isinstance(found, Recollection)
         assert {r.record.metadata["name"] for r in found.records} == {"photo 2"}
 
 
 def test_what_is_wrong_with_one_query_is_its_answer_only(memory: harmonia.Collection, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    bad = [
-        Query({"image": tmp_path / "broken.png"}),
-        Query({}),
-        Query({"text": "red"}, weights={"sound": 1.0}),
-    ]
-    good = Query({"text": "photo number 1"})
+    bad: list[Query] = [make_query({"image": tmp_path / "broken.png"}), []]
+    good = make_query({"text": "photo number 1"})
     *wrong, right = memory.recall_many([*bad, good])
     assert all(isinstance(one, HarmoniaError) for one in wrong)
     assert isinstance(right, Recollection)
     same(right, memory.recall(text="photo number 1"))
     assert memory.recall_many([]) == []
+    with pytest.raises(HarmoniaError, match="nothing to recall by"):
+        make_query({})
+    with pytest.raises(HarmoniaError, match="no cue is called 'sound'"):
+        make_query({"text": "red"}, weights={"sound": 1.0})
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="timing on one core is noise")
 def test_a_batch_is_faster_than_one_after_the_other(memory: harmonia.Collection) -> None:
-    asked = [Query({"text": f"photo number {i}"}) for i in range(32)]
+    asked = [make_query({"text": f"photo number {i}"}) for i in range(32)]
     memory.recall_many(asked[:2])
     start = time.perf_counter()
     memory.recall_many(asked)

@@ -186,7 +186,7 @@ def test_other_encoders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     harmonia.open(tmp_path / "m").remember(tmp_path / "a.jpg")
     whole = EncoderSet.load()
     monkeypatch.setattr(
-        EncoderSet, "load", classmethod(lambda *_, **__: EncoderSet(("x",), whole.encoders[:2]))
+        EncoderSet, "load", classmethod(lambda *_, **__: EncoderSet(("x",), {"x": whole.encoders[:2]}))
     )
     with pytest.raises(HarmoniaError, match="other encoders"):
         harmonia.open(tmp_path / "m", models=["x"]).remember(tmp_path / "a.jpg")

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import harmonia
-from harmonia.collection.encoder_set import DEFAULT, EncoderSet
+from harmonia.collection.cues import make_query
+from harmonia.collection.encoder_set import DEFAULT
+from harmonia.collection.matrices import bridged
 from harmonia.datasets.registry import reader
 from harmonia.encoders import MINI, Bridge
 from harmonia.encoders.base import Encoder
@@ -177,10 +179,10 @@ def test_a_store_of_descriptors_keeps_them(tmp_path: Path) -> None:
     make_photo(tmp_path / "a.png")
     harmonia.open(tmp_path / "old", models=["descriptors"]).remember(tmp_path / "a.png")
     again = harmonia.open(tmp_path / "old")
-    assert again.model.names == ("descriptors",)
+    assert again.encoders.names == ("descriptors",)
     assert again.recall(image=tmp_path / "a.png").records[0].rank == 1
     harmonia.open(tmp_path / "new").remember(tmp_path / "a.png")
-    assert EncoderSet.saved(tmp_path / "new").names == DEFAULT
+    assert harmonia.open(tmp_path / "new").encoders.names == DEFAULT
 
 
 @pytest.fixture
@@ -217,12 +219,12 @@ def test_sounds_cross_only_where_no_other_sound_is_held(wordless: Path, tmp_path
     _, memory = collection.bound()
     assert memory is not None
     sound = {"text": None, "image": None, "audio": wordless / "tone1.wav", "video": None}
-    cues = collection.cues(sound, (), {}, float("inf"))
-    assert collection.model.bridges(memory, cues) == []
+    cues = collection.cues(make_query(sound))
+    assert bridged(collection.encoders, memory, cues) == []
     assert collection.recall(audio=wordless / "tone1.wav").records[0].record.metadata["name"] == "tone1"
     silent = harmonia.open(tmp_path / "silent")
     silent.remember(sorted(wordless.glob("*.png")))
     _, memory = silent.bound()
     assert memory is not None
-    (question,) = silent.model.bridges(memory, silent.cues(sound, (), {}, float("inf")))
-    assert [channel.key.rsplit("/")[-1] for _, channel in question] == ["image"]
+    (question,) = bridged(silent.encoders, memory, silent.cues(make_query(sound)))
+    assert [channel.key.rsplit("/")[-1] for channel in question] == ["image"]

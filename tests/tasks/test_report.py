@@ -15,6 +15,7 @@ from PIL import Image
 import harmonia
 from harmonia.cli import cli
 from harmonia.collection.collection import Collection
+from harmonia.collection.cues import make_query
 from harmonia.tasks.energy_plot import draw_landscape
 from harmonia.tasks.report import report
 from harmonia.types import HarmoniaError
@@ -120,7 +121,7 @@ def test_recall_draws_its_landscape(memory: Collection, tmp_path: Path) -> None:
 )
 def test_a_landscape_that_cannot_be_written(memory: Collection, tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "out.txt").write_text("mine")
-    cues = memory.cues({"text": "waves"}, (), {}, float("inf"))
+    cues = memory.cues(make_query({"text": "waves"}))
     with pytest.raises(HarmoniaError, match=says) as error:
         draw_landscape(memory, cues, tmp_path / name)
     assert "\n" not in str(error.value)
@@ -128,7 +129,7 @@ def test_a_landscape_that_cannot_be_written(memory: Collection, tmp_path: Path, 
 
 
 def test_no_landscape_without_a_cue_for_it(memory: Collection, tmp_path: Path) -> None:
-    cues = memory.cues({}, ["waves"], {}, float("inf"))
+    cues = memory.cues(make_query({}, ["waves"]))
     with pytest.raises(HarmoniaError, match="no landscape to draw"):
         draw_landscape(memory, cues, tmp_path / "out.png")
 
@@ -137,6 +138,6 @@ def test_without_matplotlib_one_line_says_how_to_get_it(
     memory: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    cues = memory.cues({"text": "waves"}, (), {}, float("inf"))
+    cues = memory.cues(make_query({"text": "waves"}))
     with pytest.raises(HarmoniaError, match="pip install matplotlib"):
         draw_landscape(memory, cues, tmp_path / "out.png")

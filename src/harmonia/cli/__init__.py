@@ -11,6 +11,7 @@ import click
 COMMANDS = {
     "remember": "Remember files, folders and manifests.",
     "recall": "Recall whole records from any part of them.",
+    "ask": "Answer in sentences made from the records that are recalled.",
     "imagine": "Generate pictures of what cues bring back.",
     "retrieve": "Plain nearest-neighbour search, to compare recall with.",
     "show": "Show one record with all its parts.",

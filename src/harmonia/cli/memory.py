@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harmonia.cli.common import json_option, memory_option, open_memory, print_json, shorten
+from harmonia.cli.common import json_option, memory_option, open_memory, print_json
+from harmonia.cli.output import shorten
 
 if TYPE_CHECKING:
     from rich.table import Table

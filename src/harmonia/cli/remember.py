@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harmonia.cli.common import FOLDER, find_memory, json_option, print_json
+from harmonia.cli.running_server import RunningServer, through_server
 
 SHOWN = 20
 
@@ -42,42 +45,76 @@ def command(
     are one record. Ctrl-C is safe: run the command again and it goes on. Exit code 1 if anything could
     not be remembered, 130 if stopped.
     """
-    from harmonia.collection.collection import Collection
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
     begun = time.monotonic()
-    collection = Collection(find_memory(into), models or None)
-    report = collection.remember(paths, copy=copy, progress=not as_json, threads=threads)
+    found = None
+    if not models and threads is None:
+        found = through_server(into, lambda server: _by(server, paths, copy, progress=not as_json))
+    found = found or _here(paths, into, models, copy, threads, progress=not as_json)
     if as_json:
-        print_json(
-            {
-                "remembered": report.remembered,
-                "already": report.already,
-                "problems": [{"path": p.path, "reason": p.reason} for p in report.problems],
-                "gone": list(report.gone),
-                "ignored": report.ignored,
-                "stopped": report.stopped,
-            }
-        )
+        print_json(found)
     else:
-        click.echo(
-            f"remembered {report.remembered} records, {report.already} were known, "
-            f"{len(report.problems)} failed, in {time.monotonic() - begun:.1f} s ({collection.root})"
-        )
-        for problem in report.problems:
-            click.echo(f"  {problem.path}: {problem.reason}", err=True)
-        _list("gone since they were remembered (`harmonia forget --gone` drops them)", report.gone)
-        if report.ignored:
-            click.echo(f"{report.ignored} files of other kinds were left alone")
-        if report.stopped:
-            click.echo("stopped; run the same command again to go on", err=True)
-    sys.exit(130 if report.stopped else 1 if report.problems else 0)
+        _print(found, f"in {time.monotonic() - begun:.1f} s ({find_memory(into)})")
+    sys.exit(130 if found["stopped"] else 1 if found["problems"] else 0)
 
 
-def _list(what: str, paths: tuple[str, ...]) -> None:
+def _here(
+    paths: Sequence[Path], into: Path | None, models: Sequence[str], copy: bool, threads: int | None,
+    *, progress: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Remember in this process."""
+    from harmonia.collection.collection import Collection
+
+    collection = Collection(find_memory(into), models or None)
+    report = collection.remember(paths, copy=copy, progress=progress, threads=threads)
+    return {
+        "remembered": report.remembered,
+        "already": report.already,
+        "problems": [{"path": p.path, "reason": p.reason} for p in report.problems],
+        "gone": list(report.gone),
+        "ignored": report.ignored,
+        "stopped": report.stopped,
+    }
+
+
+def _by(server: RunningServer, paths: Sequence[Path], copy: bool, *, progress: bool) -> dict[str, Any]:
+    """Remember through the server of the memory."""
+    from tqdm import tqdm
+
+    with tqdm(desc="remembering", unit="rec", leave=False, disable=not progress) as bar:
+
+        def watch(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        job = server.remember(paths, copy=copy, watch=watch)
+    return {
+        "remembered": job["remembered"],
+        "already": job["already"],
+        "problems": [{"path": p["path"], "reason": p["reason"]} for p in job["problems"]],
+        "gone": job["gone"],
+        "ignored": job["ignored"],
+        "stopped": job["state"] == "stopped",
+    }
+
+
+def _print(found: Mapping[str, Any], where: str) -> None:
+    problems, ignored = found["problems"], found["ignored"]
+    click.echo(f"{found['remembered']} added, {found['already']} unchanged, {len(problems)} failed, {where}")
+    for problem in problems:
+        click.echo(f"  {problem['path']}: {problem['reason']}", err=True)
+    _list("gone since they were remembered (`harmonia forget --gone` drops them)", found["gone"])
+    if ignored:
+        click.echo(f"{ignored} files skipped (unsupported type)")
+    if found["stopped"]:
+        click.echo("stopped; run the same command again to go on", err=True)
+
+
+def _list(what: str, paths: Sequence[str]) -> None:
     if paths:
         click.echo(f"{len(paths)} files are {what}:")
         for path in paths[:SHOWN]:

@@ -68,7 +68,7 @@ def command(
         app = create_app(settings)
         held = app.state.service.collection
         if held.exists:
-            held.agreed()
+            held.encoders.load_all()
         Server(app, settings, listener, _say).run()
 
 

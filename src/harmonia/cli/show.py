@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harmonia.cli.common import json_option, memory_option, open_memory, print_json, record_json
+from harmonia.cli.common import json_option, memory_option, open_memory, print_json
 
 
 @click.command("show")
@@ -18,6 +18,8 @@ def command(memory: Path | None, record_id: str, as_json: bool) -> None:
 
     ID may be cut short as long as it fits one record only.
     """
+    from harmonia.collection.json_output import record_json
+
     record = open_memory(memory).show(record_id)
     if as_json:
         print_json(record_json(record))

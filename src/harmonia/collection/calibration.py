@@ -21,9 +21,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.memory import Centering, Given, HarmonicMemory
+from harmonia.collection.matrices import given_by
+from harmonia.memory.centering import Centering
+from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.store.atomic import TEMPORARY, write_atomically
-from harmonia.types import Code, Cue, HarmoniaError
+from harmonia.types import Cue, HarmoniaError
 
 FILE_NAME = "learned.json"
 FORMAT = 1
@@ -45,8 +47,8 @@ class Coupling:
     mean: Tensor
     precision: float
 
-    def foretell(self, codes: Tensor) -> Tensor:
-        """The codes ``(Q, d_to)``, in their frame, that raw ``codes`` (Q, d_of) lead one to expect."""
+    def predict(self, codes: Tensor) -> Tensor:
+        """The codes ``(Q, d_to)``, centred, that raw ``codes`` (Q, d_of) predict."""
         nothing = torch.zeros_like(self.mean)
         cue = Centering(self.mean, nothing, nothing).enter_cue(codes.to(self.mean))
         return torch.nn.functional.normalize(cue @ self.weights.T, dim=-1)
@@ -54,7 +56,7 @@ class Coupling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictedCue(Given):
-    """A code that a coupling foretells, given as a cue with the coupling's ``precision``."""
+    """A code predicted through a learned coupling, given as a cue with the coupling's ``precision``."""
 
     precision: float = 0.0
 
@@ -85,17 +87,17 @@ class Calibration:
         bias = [self.bias.get(record_id, 0.0) for record_id in record_ids] if self.bias else []
         memory.bias = memory.bias.new_tensor(bias) if bias else torch.zeros_like(memory.bias)
 
-    def given(self, model: EncoderSet, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:
-        """What each cue says to each matrix (see :meth:`EncoderSet.given`), couplings included.
+    def given(self, encoders: EncoderSet, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:
+        """What each cue asks of each matrix (see :func:`~.matrices.given_by`), couplings included.
 
-        A coupling makes of a cue one more cue, the code that it foretells in another modality, clamped and
+        A coupling makes of a cue one more cue, the code that it predicts in another modality, clamped and
         with a weight by its own precision: what follows, certificate and abstention, is as for any cue. What
-        is given need not be foretold; a cue against a record foretells nothing, and neither does any where an
+        is given is not predicted; a cue against a record predicts nothing, and neither does any where an
         index proposed the records.
         """
         said = []
         for cue in cues:
-            given = model.given(memory, cue)
+            given = given_by(encoders, memory, cue)
             if self.weighed and all(g.key in self.precision for g in given):
                 # Their precisions say how far each view counts.
                 given = [replace(g, weight=cue.weight) for g in given]
@@ -103,25 +105,31 @@ class Calibration:
         asked = {g.key for given in said for g in given}
         for cue, given in zip(cues, said, strict=True):
             if self.couplings and cue.weight > 0 and memory.population is None:
-                given += self._foretold(model, memory, cue, asked)
+                given += self._predicted(encoders, memory, cue, asked)
         return said
 
-    def _foretold(
-        self, model: EncoderSet, memory: HarmonicMemory, cue: Cue, asked: Container[str]
+    def _predicted(
+        self, encoders: EncoderSet, memory: HarmonicMemory, cue: Cue, asked: Container[str]
     ) -> list[Given]:
         """What the couplings make of a cue for the matrices that are not asked by any."""
-        found: list[Given] = []
+        code = cue.code
         # Where no trust was learned, a cue counts by the critical beta.
         unit = self._most() or memory.beta(memory.held)
-        for code in [cue.content] if isinstance(cue.content, Code) else model.encode([cue.content])[0]:
-            made_by = {e.name for e in model.encoders if (e.modality, e.space) == (code.modality, code.space)}
-            vectors = torch.from_numpy(np.atleast_2d(code.vector))
-            for c in self.couplings:
-                if c.of in made_by and c.to in memory.matrices and c.to not in asked:
-                    share = c.precision / unit / memory.trusts.get(c.to, 1.0)
-                    codes = c.foretell(vectors)
-                    found.append(PredictedCue(c.to, codes, cue.weight * share, cue.trust, None, c.precision))
-        return found
+        made_by = {e.name for e in encoders.encoders if (e.modality, e.space) == (code.modality, code.space)}
+        vectors = torch.from_numpy(np.atleast_2d(code.vector))
+        return [
+            PredictedCue(
+                c.to,
+                c.predict(vectors),
+                cue.weight * c.precision / unit / memory.trusts.get(c.to, 1.0),
+                cue.trust,
+                None,
+                cue.name,
+                c.precision,
+            )
+            for c in self.couplings
+            if c.of in made_by and c.to in memory.matrices and c.to not in asked
+        ]
 
     def beta(self, memory: HarmonicMemory, given: Sequence[Given]) -> float | None:
         """The beta for these cues, in units of chance; None where it was not learned for all of them.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.memory import Centering, HarmonicMemory
-from harmonia.store import CodeTable, Store
-from harmonia.types import Code, Cue
+from harmonia.store.protocol import CodeTable, Store
+from harmonia.types import Cue
+
+if TYPE_CHECKING:
+    from harmonia.memory.centering import Centering
 
 # Records proposed per cue and encoder, and records whose codes say what chance gives.
 PROPOSED, SAMPLED = 1024, 8192
@@ -26,10 +27,14 @@ def fits(store: Store, budget: int | None) -> bool:
     return bool(needed <= budget)
 
 
-def sample_frames(store: Store, model: EncoderSet) -> Mapping[str, Centering]:
-    """The frames of an even sample of the records."""
+def sample_centering(store: Store) -> Mapping[str, Centering]:
+    """The centring of each encoder's codes, from an even sample of the records."""
     ids = sorted(store.ids())
     table = store.codes(ids[:: max(1, -(-len(ids) // SAMPLED))])
+    import torch
+
+    from harmonia.memory.centering import Centering
+
     return {
         name: Centering.fit(torch.from_numpy(found.codes))
         for name, found in table.encoders.items()
@@ -37,20 +42,14 @@ def sample_frames(store: Store, model: EncoderSet) -> Mapping[str, Centering]:
     }
 
 
-def propose(
-    store: Store, model: EncoderSet, frames: Mapping[str, Centering], cues: Sequence[Cue], where: str | None
-) -> tuple[CodeTable, HarmonicMemory | None]:
-    """The records nearest to any of the cues, and the memory over them alone.
+def propose(store: Store, encoders: EncoderSet, cues: Sequence[Cue], where: str | None) -> CodeTable:
+    """The codes of the records nearest to any of the cues, by the store's own index.
 
-    What counts against a record proposes nothing. The result is exact over the candidates; that no
-    better record was missed is as sure as the index is.
+    What counts against a record proposes nothing. That no better record was missed is as sure as the index.
     """
     ids: set[str] = set()
     for cue in cues:
-        codes = [cue.content] if isinstance(cue.content, Code) else model.encode([cue.content])[0]
-        for code in codes if cue.weight > 0 else []:
-            for encoder in model.encoders:
-                if model.answers(encoder, code):
-                    ids.update(store.nearest(encoder.name, code.vector, PROPOSED, where=where)[0])
-    table = store.codes(ids)
-    return table, model.memory(table, frames, population=store.status()["records"])
+        for encoder in encoders.encoders if cue.weight > 0 else ():
+            if encoders.answers(encoder, cue.code):
+                ids.update(store.nearest(encoder.name, cue.code.vector, PROPOSED, where=where)[0])
+    return store.codes(ids)

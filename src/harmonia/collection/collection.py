@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection as Collected
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from harmonia.collection import forget as forgetting
-from harmonia.collection.calibration import Calibration
-from harmonia.collection.candidates import fits, propose, sample_frames
-from harmonia.collection.cues import Heard, Media, Query, encode_heard, read_cues, read_queries
+from harmonia.collection.candidates import fits, propose, sample_centering
+from harmonia.collection.cues import Media, Query, decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import DEFAULT, EncoderSet
-from harmonia.collection.recall import Options, recall, recall_many
+from harmonia.collection.options import RecallOptions
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.collection.remember import Report, Watch, remember
 from harmonia.collection.retrieve import Metric, retrieve
-from harmonia.memory import Centering, HarmonicMemory
+from harmonia.collection.sentences import Answer, answer_text
 from harmonia.modalities import LIMITS, Limits
 from harmonia.store import CodeTable, LanceStore, Store
 from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Record
+
+if TYPE_CHECKING:
+    from harmonia.collection.calibration import Calibration
+    from harmonia.memory.centering import Centering
+    from harmonia.memory.harmonic import HarmonicMemory
+
+T = TypeVar("T")
 
 
 class Collection:
@@ -44,13 +51,13 @@ class Collection:
         limits: Limits = LIMITS,
     ) -> None:
         self.root, self.limits = Path(root), limits
-        self._ram = ram
-        self._frames: tuple[tuple[int, ...], Mapping[str, Centering]] | None = None
-        self._models, self._device = models, device
-        self._model: EncoderSet | None = None
+        self._models, self._device, self._ram = models, device, ram
+        self._encoders: EncoderSet | None = None
         self._store: Store | None = None
-        self._bound: tuple[CodeTable, HarmonicMemory | None] | None = None
-        self._learned: tuple[tuple[int, int] | None, Calibration] = (None, Calibration())
+        self._table: CodeTable | None = None
+        self._memory: tuple[CodeTable, HarmonicMemory | None] | None = None
+        self._centering: tuple[tuple[int, ...], Mapping[str, Centering]] | None = None
+        self._calibration: tuple[tuple[int, int] | None, Calibration] | None = None
         self._records: CachedRecords | None = None
 
     @property
@@ -59,20 +66,21 @@ class Collection:
         return LanceStore.exists(self.root)
 
     @property
-    def model(self) -> EncoderSet:
-        """The encoders, loaded on first use."""
-        if self._model is None:
-            if self._models is not None:
-                self._model = EncoderSet.load(self._models, self._device)
-            elif self.exists:
-                self._model = EncoderSet.saved(self.root, self._device)
+    def encoders(self) -> EncoderSet:
+        """The encoders, each loaded on first use; HarmoniaError if others than ``models`` made the memory."""
+        if self._encoders is None:
+            if not self.exists:
+                self._encoders = EncoderSet.load(self._models or DEFAULT, self._device)
+            elif self._models is None:
+                self._encoders = EncoderSet.saved(self.root, self.store.encoders, self._device)
             else:
-                self._model = EncoderSet.load(DEFAULT, self._device)
-        return self._model
+                self._encoders = EncoderSet.load(self._models, self._device)
+                self._agree(self._encoders)
+        return self._encoders
 
     @property
     def store(self) -> Store:
-        """The records on disk; HarmoniaError where there are none or other encoders made them."""
+        """The records on disk; HarmoniaError where there are none."""
         if self._store is None:
             if not self.exists:
                 raise HarmoniaError(f"no memory in {self.root}: remember something first")
@@ -92,15 +100,15 @@ class Collection:
     ) -> Report:
         """Remember files, folders and manifests (see :func:`harmonia.collection.remember.remember`)."""
         several = [paths] if isinstance(paths, str | Path | Record) else list(paths)
-        model = self.model
+        encoders = self.encoders
         if not self.exists:
             # The names first: a store without them would be opened with the wrong encoders.
             self.root.mkdir(parents=True, exist_ok=True)
-            model.save(self.root)
-            self._store = LanceStore.create(self.root, model.infos(), exist_ok=True)
-        self._agree()
+            encoders.save(self.root)
+            self._store = LanceStore.create(self.root, encoders.infos(), exist_ok=True)
+            self._agree(encoders)
         return remember(
-            self.store, self.root, model, several,
+            self.store, self.root, encoders, several,
             copy=copy, whole=whole, within=within, progress=progress, threads=threads, limits=self.limits,
             watch=watch,
         )  # fmt: skip
@@ -112,70 +120,79 @@ class Collection:
         audio: Media | None = None,
         video: Media | None = None,
         *,
+        k: int | None = None,
+        where: str | None = None,
         against: Sequence[str] = (),
         weights: Mapping[str, float] | None = None,
         trust: float = float("inf"),
-        where: str | None = None,
-        k: int = 10,
-        steps: int = 8,
-        alpha: float = 1.0,
-        beta: float | None = None,
-        noise: float | None = None,
         leave_out_cues: bool = False,
+        options: RecallOptions | None = None,
+        **settings: Any,
     ) -> Recollection:
         """The whole from a part: the most probable records for all the cues together.
 
         A cue is words, a path, bytes or a Signal, or several of them. ``against`` are words that count
-        against a record; ``weights`` maps a cue's name or modality to how far it counts; ``where`` is
-        an SQL condition on the metadata; ``noise`` is how noisy the cues' codes are expected to be, which
-        gives beta (see :meth:`harmonia.memory.HarmonicMemory.recall`); ``leave_out_cues`` leaves the cue
-        files' own records out.
+        against a record; ``weights`` maps a cue's name or modality to how far it counts; ``trust`` is the
+        cues' kappa; ``leave_out_cues`` leaves the cue files' own records out. ``k``, ``where`` and any other
+        field of :class:`~harmonia.collection.options.RecallOptions` may be given by name, over ``options``.
         """
+        chosen = {"k": k, "where": where}
+        settings |= {name: value for name, value in chosen.items() if value is not None}
+        options = replace(options or RecallOptions(), **settings)
         given = {"text": text, "image": image, "audio": audio, "video": video}
-        cues = self.cues(given, against, weights or {}, trust)
-        table, memory = self._for(cues, where)
-        if memory is None:
-            raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
-        allowed = self._allowed(table, where, given if leave_out_cues else {})
-        return recall(
-            self.model, memory, table, self._fetch, cues, k=k, steps=steps, alpha=alpha, beta=beta,
-            noise=noise, allowed=None if allowed is None else torch.from_numpy(allowed), learned=self.learned,
-        )  # fmt: skip
+        query = make_query(given, against, weights, trust)
+        left_out = self.records_of(query) if leave_out_cues else ()
+        found = self.recall_many([query], options, leave_out=left_out)[0]
+        if isinstance(found, HarmoniaError):
+            raise found
+        return found
+
+    def answer(
+        self,
+        text: Media | None = None,
+        image: Media | None = None,
+        audio: Media | None = None,
+        video: Media | None = None,
+        *,
+        options: RecallOptions | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """What the memory says to a question, in sentences made from the records that it recalls.
+
+        Takes what :meth:`recall` takes. No language model is asked; ``answer.recollection`` is the evidence.
+        """
+        found = self.recall(text, image, audio, video, options=options or RecallOptions(k=5), **settings)
+        return Answer(answer_text(found), found)
 
     def recall_many(
-        self, queries: Sequence[Query], options: Options | None = None, *, where: str | None = None
+        self,
+        queries: Sequence[Query],
+        options: RecallOptions | None = None,
+        *,
+        leave_out: Collected[str] = (),
     ) -> list[Recollection | HarmoniaError]:
         """Several recalls at once, each as :meth:`recall` would answer it by itself, in less time.
 
-        What is wrong with one query is its answer; HarmoniaError where none can be answered.
+        ``queries`` come from :func:`~harmonia.collection.cues.make_query`, decoded or not; ``leave_out`` are
+        ids of records. What is wrong with one query is its answer; HarmoniaError where none can be answered.
         """
-        read = read_queries(self.model, queries, self.limits)
-        asked = [q for q, cues in enumerate(read) if not isinstance(cues, HarmoniaError)]
-        said = [cues for cues in read if not isinstance(cues, HarmoniaError)]
-        found: list[Any] = list(read)
-        for q, answer in zip(asked, self._recall_many(said, options or Options(), where), strict=True):
-            found[q] = answer
-        return found
+        options = options or RecallOptions()
+        decoded = [_attempt(lambda query=query: decode(query, self.limits)) for query in queries]  # type: ignore[misc]
+        able = [query for query in decoded if not isinstance(query, HarmoniaError)]
+        answers = iter(self._recall_decoded(able, options, leave_out) if able else ())
+        return [query if isinstance(query, HarmoniaError) else next(answers) for query in decoded]
 
-    def recall_heard(
-        self, queries: Sequence[Sequence[Heard]], options: Options | None = None, *, where: str | None = None
+    def _recall_decoded(
+        self, queries: Sequence[Query], options: RecallOptions, leave_out: Collected[str]
     ) -> list[Recollection | HarmoniaError]:
-        """The same for what :func:`harmonia.collection.cues.hear` has decoded, in another thread perhaps."""
-        return self._recall_many(encode_heard(self.model, queries), options or Options(), where)
+        from harmonia.collection.recall import Snapshot, recall_many
 
-    def _recall_many(
-        self, queries: Sequence[Sequence[Cue]], options: Options, where: str | None
-    ) -> list[Recollection | HarmoniaError]:
-        if not queries:
-            return []
-        table, memory = self._for([cue for cues in queries for cue in cues], where)
+        table, memory, queries = self._held(queries, options.where)
         if memory is None:
             raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
-        allowed = self._allowed(table, where, {})
-        return recall_many(
-            self.model, memory, table, self._fetch, queries, options,
-            allowed=None if allowed is None else torch.from_numpy(allowed), learned=self.learned,
-        )  # fmt: skip
+        allowed = self._allowed(table, options.where, leave_out)
+        snapshot = Snapshot(self.encoders, table, memory, self._fetch, self.calibration)
+        return recall_many(snapshot, queries, options, allowed)
 
     def retrieve(
         self,
@@ -193,20 +210,28 @@ class Collection:
     ) -> tuple[Neighbour, ...]:
         """The plain nearest-neighbour search over the same codes, to compare recall with."""
         given = {"text": text, "image": image, "audio": audio, "video": video}
-        cues = self.cues(given, against, weights or {}, float("inf"))
-        table, _ = self.bound()
-        allowed = self._allowed(table, where, given if leave_out_cues else {})
-        return retrieve(self.model, table, self.store.records, cues, k=k, metric=metric, allowed=allowed)
+        query = make_query(given, against, weights)
+        left_out = self.records_of(query) if leave_out_cues else ()
+        return self.retrieve_by(query, where=where, k=k, metric=metric, leave_out=left_out)
 
-    def cues(
+    def retrieve_by(
         self,
-        given: Mapping[str, Media | None],
-        against: Sequence[str],
-        weights: Mapping[str, float],
-        trust: float,
-    ) -> list[Cue]:
-        """Decode and encode cues with this memory's encoders."""
-        return read_cues(self.model, given, against, weights, trust, self.limits)
+        query: Query,
+        *,
+        where: str | None = None,
+        k: int = 10,
+        metric: Metric = "cosine",
+        leave_out: Collected[str] = (),
+    ) -> tuple[Neighbour, ...]:
+        """:meth:`retrieve` by a query; ``leave_out`` are ids of records."""
+        cues = encode(self.encoders.own, [decode(query, self.limits)])[0]
+        table = self._codes(cues, where)
+        allowed = self._allowed(table, where, leave_out)
+        return retrieve(self.encoders, table, self._fetch, cues, k=k, metric=metric, allowed=allowed)
+
+    def cues(self, query: Query) -> list[Cue]:
+        """Decode and encode a query with all of this memory's encoders."""
+        return encode(self.encoders, [decode(query, self.limits)])[0]
 
     def show(self, record_id: str) -> Record:
         """One record by its id, or by the beginning of it if that is unique."""
@@ -220,29 +245,28 @@ class Collection:
 
     def status(self) -> dict[str, Any]:
         """Counts per modality, sizes, encoders."""
-        found = self.store.status()
         encoders = [asdict(encoder) for encoder in self.store.encoders]
-        return {"root": str(self.root), "models": list(self.model.names), **found, "encoders": encoders}
+        names = list(self.encoders.names)
+        return {"root": str(self.root), "models": names, **self.store.status(), "encoders": encoders}
 
     def bound(self) -> tuple[CodeTable, HarmonicMemory | None]:
-        """The current snapshot and the memory over it; read anew when the store has changed."""
-        if self._records is not None and self._bound is not None:
-            return self._bound
-        self._agree()
-        version = self.store.version()[:2]
-        if self._bound is None or self._bound[0].version != version:
-            table = self.store.codes()
-            self._bound = self._taught(table, self.model.memory(table))
-        return self._bound
+        """All codes and the memory over them; made anew when the store has changed."""
+        from harmonia.collection.matrices import build_memory
+
+        table = self._whole()
+        if self._memory is None or self._memory[0] is not table:
+            self._memory = table, build_memory(self.encoders, table)
+            self._calibrate(*self._memory)
+        return self._memory
 
     def pinned(self) -> Collection:
         """This memory as it is now, for recalls that shall not wait for the disk.
 
-        Codes, learned constants and the records that were recalled are kept, whatever is committed later;
-        conditions are still looked up. Models are shared. Of a memory that outgrows RAM nothing is kept.
+        Codes, calibration and the records that were recalled are kept, whatever is committed later;
+        conditions are still looked up. Encoders are shared. Of a memory that outgrows RAM nothing is kept.
         """
         found = Collection(self.root, self._models, self._device, self._ram, self.limits)
-        found._model = self.model
+        found._encoders = self.encoders
         if self.exists and fits(found.store, self._ram):
             found.bound()
             found._records = CachedRecords(found.store.records)
@@ -251,6 +275,8 @@ class Collection:
     @property
     def state(self) -> tuple[int, ...]:
         """What changes whenever recalls may be answered otherwise; () where nothing was remembered."""
+        from harmonia.collection.calibration import Calibration
+
         if not self.exists:
             return ()
         return (*self.store.version()[:2], *(Calibration.stamp(self.root) or ()))
@@ -259,65 +285,87 @@ class Collection:
         """All codes of records, by id; ids that nothing has are left out."""
         table = self.store.codes(ids)
         found: dict[str, list[Code]] = {one: [] for one in table.record_ids}
-        for encoder in self.agreed().encoders:
+        for encoder in self.encoders.encoders:
             held = table.encoders[encoder.name]
             for row, vector in zip(held.record.tolist(), held.codes, strict=True):
                 found[table.record_ids[row]].append(Code(encoder.modality, vector, encoder.space))
         return {one: tuple(codes) for one, codes in found.items()}
 
     @property
-    def learned(self) -> Calibration:
+    def calibration(self) -> Calibration:
         """What ``harmonia learn`` found for this memory; nothing if other encoders made it."""
-        if self._records is not None:
-            return self._learned[1]
+        from harmonia.collection.calibration import Calibration
+
+        if self._calibration is not None and self._records is not None:
+            return self._calibration[1]
         stamp = Calibration.stamp(self.root)
-        if stamp != self._learned[0]:
-            learned = Calibration.load(self.root)
+        if self._calibration is None or stamp != self._calibration[0]:
+            found = Calibration.load(self.root)
             names = tuple(encoder.name for encoder in self.store.encoders)
-            if stamp is not None and learned.encoders != names:
+            if stamp is not None and found.encoders != names:
                 warnings.warn(
                     f"what was learned in {self.root} is for other encoders and is not used: "
                     "run `harmonia learn` again, or `harmonia learn --forget`",
                     stacklevel=2,
                 )
-                learned = Calibration()
-            self._learned = stamp, learned
-            if self._bound is not None:
-                self._taught(*self._bound)
-        return self._learned[1]
+                found = Calibration()
+            self._calibration = stamp, found
+            if self._memory is not None:
+                self._calibrate(*self._memory)
+        return self._calibration[1]
 
-    def _taught(
-        self, table: CodeTable, memory: HarmonicMemory | None
-    ) -> tuple[CodeTable, HarmonicMemory | None]:
-        """A memory with the constants that were learned for it."""
-        learned = self.learned
+    def _calibrate(self, table: CodeTable, memory: HarmonicMemory | None) -> None:
+        """Give a memory the constants that were learned for it."""
+        calibration = self.calibration
         if memory is not None:
-            learned.apply(memory, table.record_ids)
-        return table, memory
+            calibration.apply(memory, table.record_ids)
 
-    def _for(self, cues: Sequence[Cue], where: str | None) -> tuple[CodeTable, HarmonicMemory | None]:
-        """All of the memory if it fits into RAM, else the candidates for these cues."""
-        if self._records is not None:
-            return self.bound()
+    def _whole(self) -> CodeTable:
+        """All codes, read anew when the store has changed."""
+        if self._table is None or (self._records is None and not self._current(self._table)):
+            self._table = self.store.codes()
+        return self._table
+
+    def _current(self, table: CodeTable) -> bool:
+        return table.version == self.store.version()[:2]
+
+    def _in_ram(self) -> bool:
+        """Whether all codes are held, or may be."""
+        if self._table is not None and (self._records is not None or self._current(self._table)):
+            return True
+        return fits(self.store, self._ram)
+
+    def _codes(self, cues: Sequence[Cue], where: str | None) -> CodeTable:
+        """All codes if they fit into RAM, else those of the candidates for these cues."""
+        if self._in_ram():
+            return self._whole()
+        return propose(self.store, self.encoders, cues, where)
+
+    def _held(
+        self, queries: Sequence[Query], where: str | None
+    ) -> tuple[CodeTable, HarmonicMemory | None, Sequence[Query]]:
+        """What to recall from: all of the memory if it fits into RAM, else the candidates for these queries.
+
+        The queries come back encoded where they had to be in order to find candidates.
+        """
+        if self._in_ram():
+            return *self.bound(), queries
+        from harmonia.collection.matrices import build_memory
+
         version = self.store.version()[:2]
-        if self._bound is not None and self._bound[0].version == version:
-            return self._bound
-        if fits(self.store, self._ram):
-            return self.bound()
-        self._agree()
-        if self._frames is None or self._frames[0] != version:
-            self._frames = version, sample_frames(self.store, self.model)
-        return self._taught(*propose(self.store, self.model, self._frames[1], cues, where))
+        if self._centering is None or self._centering[0] != version:
+            self._centering = version, sample_centering(self.store)
+        cues = encode(self.encoders, queries)
+        table = propose(self.store, self.encoders, [cue for several in cues for cue in several], where)
+        population = int(self.store.status()["records"])
+        memory = build_memory(self.encoders, table, self._centering[1], population)
+        self._calibrate(table, memory)
+        return table, memory, [[item_of(cue) for cue in several] for several in cues]
 
-    def agreed(self) -> EncoderSet:
-        """The encoders; HarmoniaError if others made the memory."""
-        self._agree()
-        return self.model
-
-    def _agree(self) -> None:
-        if self.store.encoders != self.model.infos():
+    def _agree(self, encoders: EncoderSet) -> None:
+        if self.store.encoders != encoders.infos():
             made, mine = (
-                ", ".join(e.name for e in encoders) for encoders in (self.store.encoders, self.model.infos())
+                ", ".join(e.name for e in infos) for infos in (self.store.encoders, encoders.infos())
             )
             raise HarmoniaError(
                 f"the memory in {self.root} was made with other encoders ({made}, not {mine}): "
@@ -327,17 +375,27 @@ class Collection:
     def _fetch(self, ids: Sequence[str]) -> list[Record]:
         return self.store.records(ids) if self._records is None else self._records(ids)
 
+    def records_of(self, query: Query) -> set[str]:
+        """Ids of the records that hold any of the files, or bytes of files, that a query gives."""
+        return forgetting.records_of(self.store, [item.value for item in query])
+
     def _allowed(
-        self, table: CodeTable, where: str | None, left_out: Mapping[str, Media | None]
-    ) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-        if where is None and not left_out:
+        self, table: CodeTable, where: str | None, leave_out: Collected[str]
+    ) -> NDArray[np.bool_] | None:
+        if where is None and not leave_out:
             return None
         ids = np.asarray(table.record_ids)
         allowed = np.ones(len(ids), dtype=bool)
         if where is not None:
             allowed &= np.isin(ids, self.store.select(where))
-        own = forgetting.records_of(self.store, left_out.values())
-        allowed &= ~np.isin(ids, list(own))
+        allowed &= ~np.isin(ids, list(leave_out))
         if not allowed.any():
             raise HarmoniaError("no record is left to recall: loosen the condition")
         return allowed
+
+
+def _attempt(decode: Callable[[], T]) -> T | HarmoniaError:
+    try:
+        return decode()
+    except HarmoniaError as error:
+        return error

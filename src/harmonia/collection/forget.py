@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -55,12 +56,12 @@ def forget(
 
 
 def records_of(store: Store, cues: Iterable[object]) -> set[str]:
-    """Ids of the records that hold any of the files given as cues, by path or by content."""
-    flat = [v for cue in cues for v in (cue if isinstance(cue, list | tuple) else [cue])]
-    files = [Path(v) for v in flat if isinstance(v, str | Path) and _is_file(v)]
-    if not files:
+    """Ids of the records that hold any of the files given as cues, by path or as bytes."""
+    cues = list(cues)
+    digests = {digest_file(Path(v)) for v in cues if isinstance(v, str | Path) and _is_file(v)}
+    digests |= {hashlib.sha256(v).hexdigest() for v in cues if isinstance(v, bytes)}
+    if not digests:
         return set()
-    digests = {digest_file(path) for path in files}
     return {state.record_id for state in store.files().values() if state.digest in digests}
 
 

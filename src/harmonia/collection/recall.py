@@ -6,131 +6,118 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from harmonia.collection.calibration import Calibration
+from harmonia.collection.cues import Query, encode
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.memory import Given, HarmonicMemory, Settled
-from harmonia.store import CodeTable
-from harmonia.types import Certificate, Code, Cue, HarmoniaError, Match, Part, Recalled, Recollection, Record
+from harmonia.collection.matrices import bridged
+from harmonia.collection.options import RecallOptions
+from harmonia.memory.harmonic import Given, HarmonicMemory
+from harmonia.memory.settle import Settled
+from harmonia.store.protocol import CodeTable
+from harmonia.types import Certificate, Code, HarmoniaError, Match, Part, Recalled, Recollection, Record
 
 Fetch = Callable[[Sequence[str]], Sequence[Record]]
-Question = Sequence[tuple[Cue, Given]]
-"""What cues say to matrices, to be settled together."""
+"""Reads records by id from the store."""
+Question = Sequence[Given]
+"""What cues ask of matrices, to be settled together."""
 
 
-def recall(
-    model: EncoderSet,
-    memory: HarmonicMemory,
-    table: CodeTable,
-    fetch: Fetch,
-    cues: Sequence[Cue],
-    *,
-    k: int = 10,
-    allowed: torch.Tensor | None = None,
-    steps: int = 8,
-    alpha: float = 1.0,
-    beta: float | None = None,
-    noise: float | None = None,
-    learned: Calibration | None = None,
-) -> Recollection:
-    """Settle the cues together and return the ``k`` most probable records with their evidence.
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """What is recalled from: the encoders, the codes of one state of the store, and the memory over them."""
 
-    ``allowed`` (records,) bool restricts the records; ``alpha``, ``beta``, ``noise`` and ``steps`` are those
-    of :meth:`harmonia.memory.HarmonicMemory.recall`. ``fetch`` reads records by id from the store.
-    ``learned`` are the constants that the memory was given (see :func:`harmonia.tasks.calibrate.learn`).
-
-    Where the encoders of each modality find nothing, those that bridge modalities are asked, one modality
-    after the other (see :meth:`EncoderSet.bridges`), for records that have nothing of the cues'
-    own kind. The surest of their answers counts if it is more than chance, or if nothing else can be compared
-    with the cues.
-    """
-    options = Options(k, steps, alpha, beta, noise)
-    found = recall_many(model, memory, table, fetch, [cues], options, allowed=allowed, learned=learned)[0]
-    if isinstance(found, HarmoniaError):
-        raise found
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to settle: see :meth:`harmonia.memory.HarmonicMemory.recall`. ``k`` records come back."""
-
-    k: int = 10
-    steps: int = 8
-    alpha: float = 1.0
-    beta: float | None = None
-    noise: float | None = None
+    encoders: EncoderSet
+    table: CodeTable
+    memory: HarmonicMemory
+    fetch: Fetch
+    calibration: Calibration
 
 
 def recall_many(
-    model: EncoderSet,
-    memory: HarmonicMemory,
-    table: CodeTable,
-    fetch: Fetch,
-    queries: Sequence[Sequence[Cue]],
-    options: Options,
-    *,
-    allowed: torch.Tensor | None = None,
-    learned: Calibration | None = None,
+    snapshot: Snapshot,
+    queries: Sequence[Query],
+    options: RecallOptions,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> list[Recollection | HarmoniaError]:
-    """Several recalls at once, each as :func:`recall` would answer it by itself.
+    """Settle the cues of each query together and return its most probable records with their evidence.
 
-    Queries with the same kinds of cues settle in one batch, and records are read once. What is wrong with one
-    query (nothing remembered can be compared with it) is its answer, and the others have theirs.
+    ``queries`` are decoded; ``allowed`` (records,) restricts the records. Queries with the same kinds of cues
+    settle in one batch, and records are read once. What is wrong with one query (nothing remembered can be
+    compared with it) is its answer, and the others have theirs.
+
+    Where the encoders of each modality find nothing, those that bridge modalities are asked, one modality
+    after the other (see :func:`harmonia.collection.matrices.bridged`), for records that have nothing of the
+    cues' own kind. The surest of their answers counts if it is more than chance, or if nothing else can be
+    compared with the cues.
     """
-    if options.k < 1:
-        raise HarmoniaError(f"the number of records must be at least 1 (got {options.k})")
-    asked = _Asked(model, memory, table, fetch, options)
-    learned = learned or Calibration()
-    own = []
-    for cues in queries:
-        said = learned.given(model, memory, cues)
-        own.append([(cue, channel) for cue, given in zip(cues, said, strict=True) for channel in given])
+    encoders, memory, calibration = snapshot.encoders, snapshot.memory, snapshot.calibration
+    mask = None if allowed is None else torch.from_numpy(allowed)
+    ask = _Batch(snapshot, options)
+    questions = [
+        [given for several in calibration.given(encoders, memory, cues) for given in several]
+        for cues in encode(encoders.own, queries)
+    ]
     auto = options.beta is None and options.noise is None
-    betas = [learned.beta(memory, [g for _, g in pairs]) if auto and pairs else options.beta for pairs in own]
-    found: list[Recollection | None] = asked.all(own, betas, [allowed] * len(own))
+    betas = [calibration.beta(memory, q) if auto and q else options.beta for q in questions]
+    found: list[Recollection | None] = ask.all(questions, betas, [mask] * len(questions))
+    for q, answer in _by_bridges(ask, queries, questions, found, mask).items():
+        own = found[q]
+        if own is None or not own.records or not answer.abstained:
+            found[q] = answer
+    return [answer or _incomparable(snapshot, query) for answer, query in zip(found, queries, strict=True)]
+
+
+def _by_bridges(
+    ask: _Batch,
+    queries: Sequence[Query],
+    questions: Sequence[Question],
+    found: Sequence[Recollection | None],
+    mask: torch.Tensor | None,
+) -> dict[int, Recollection]:
+    """The surest answer of a bridge to each query that has found nothing, by the query's number."""
+    encoders, memory = ask.snapshot.encoders, ask.snapshot.memory
     lost = [q for q, answer in enumerate(found) if answer is None or answer.abstained]
-    bridges: list[tuple[int, Question]] = []
-    free = {}
-    for q in lost:
-        without = _without(model, table, [channel for _, channel in own[q]])
-        free[q] = without if allowed is None else without & allowed
-        questions = model.bridges(memory, queries[q]) if free[q].any() else []
-        bridges += [(q, question) for question in questions]
-    answers = asked.all(
-        [question for _, question in bridges], [options.beta] * len(bridges), [free[q] for q, _ in bridges]
+    free = {q: _without(ask.snapshot, questions[q]) for q in lost}
+    free = {q: without if mask is None else without & mask for q, without in free.items()}
+    lost = [q for q in lost if free[q].any()]
+    bridges: list[tuple[int, Question]] = [
+        (q, question)
+        for q, cues in zip(lost, encode(encoders.bridges, [queries[q] for q in lost]), strict=True)
+        for question in bridged(encoders, memory, cues)
+    ]
+    answers = ask.all(
+        [question for _, question in bridges],
+        [ask.options.beta] * len(bridges),
+        [free[q] for q, _ in bridges],
     )
     surest: dict[int, Recollection] = {}
     for (q, _), answer in zip(bridges, answers, strict=True):
         if answer is not None and (q not in surest or _sure(answer) < _sure(surest[q])):
             surest[q] = answer
-    for q, answer in surest.items():
-        own_answer = found[q]
-        if own_answer is None or not own_answer.records or not answer.abstained:
-            found[q] = answer
-    return [answer or _incomparable(model, memory, cues) for answer, cues in zip(found, queries, strict=True)]
+    return surest
 
 
 def _sure(answer: Recollection) -> tuple[bool, float]:
     return answer.abstained, answer.certificate.nothing
 
 
-def _incomparable(model: EncoderSet, memory: HarmonicMemory, cues: Sequence[Cue]) -> HarmoniaError:
-    what = " or ".join(sorted({cue.name for cue in cues}))
-    held = " and ".join(sorted({e.modality for e in model.encoders if e.name in memory.matrices}))
+def _incomparable(snapshot: Snapshot, query: Query) -> HarmoniaError:
+    what = " or ".join(sorted({item.name for item in query}))
+    encoders = snapshot.encoders.encoders
+    held = " and ".join(sorted({e.modality for e in encoders if e.name in snapshot.memory.matrices}))
     return HarmoniaError(f"nothing remembered can be compared with a cue of {what}: only {held} is held")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """The memory, asked several questions at once."""
+class _Batch:
+    """Asks the memory several questions at once."""
 
-    model: EncoderSet
-    memory: HarmonicMemory
-    table: CodeTable
-    fetch: Fetch
-    options: Options
+    snapshot: Snapshot
+    options: RecallOptions
 
     def all(
         self,
@@ -138,29 +125,30 @@ class _Asked:
         betas: Sequence[float | None],
         allowed: Sequence[torch.Tensor | None],
     ) -> list[Recollection | None]:
-        """An answer to each question; None to one that says nothing."""
+        """An answer to each question; None to one that asks nothing."""
         batches: dict[Any, list[int]] = {}
         for q, question in enumerate(questions):
             if question:
-                kinds = tuple((g.key, g.weight, g.trust, g.origin, g.codes.shape) for _, g in question)
+                kinds = tuple((g.key, g.weight, g.trust, g.origin, g.codes.shape) for g in question)
                 mask = allowed[q]
                 batches.setdefault((kinds, betas[q], None if mask is None else _bits(mask)), []).append(q)
         settled: dict[int, tuple[Settled, int]] = {}
         for members in batches.values():
             given = [
                 replace(channels[0], codes=torch.cat([g.codes for g in channels]))
-                for channels in zip(*([g for _, g in questions[q]] for q in members), strict=True)
+                for channels in zip(*(questions[q] for q in members), strict=True)
             ]
             first, o = members[0], self.options
-            whole = self.memory.recall(
+            whole = self.snapshot.memory.recall(
                 given, k=o.k, steps=o.steps, alpha=o.alpha, beta=betas[first], noise=o.noise,
                 allowed=allowed[first],
             )  # fmt: skip
             settled |= {q: (whole, row) for row, q in enumerate(members)}
         slots = {q: [s for s in whole.slots[row, : self.options.k].tolist() if s >= 0]
                  for q, (whole, row) in settled.items()}  # fmt: skip
-        ids = sorted({self.table.record_ids[slot] for several in slots.values() for slot in several})
-        records = {record.id: record for record in self.fetch(ids)} if ids else {}
+        record_ids = self.snapshot.table.record_ids
+        ids = sorted({record_ids[slot] for several in slots.values() for slot in several})
+        records = {record.id: record for record in self.snapshot.fetch(ids)} if ids else {}
         return [
             self._answer(questions[q], *settled[q], slots[q], records) if q in settled else None
             for q in range(len(questions))
@@ -174,27 +162,29 @@ class _Asked:
         slots: Sequence[int],
         records: Mapping[str, Record],
     ) -> Recollection:
-        given, names = [channel for _, channel in question], [cue.name for cue, _ in question]
-        evidence = _Evidence(self.model, self.memory, self.table, given, names, settled, row)
+        evidence = _Evidence(self.snapshot, question, settled, row)
         # a record that was removed meanwhile has no answer to give
-        there = [(column, records.get(self.table.record_ids[slot])) for column, slot in enumerate(slots)]
+        there = [
+            (column, records.get(self.snapshot.table.record_ids[slot])) for column, slot in enumerate(slots)
+        ]
         recalled = tuple(evidence.recalled(column, record) for column, record in there if record)
         nothing = float(settled.nothing[row])
         best = recalled[0].probability if recalled else 0.0
-        certificate = _certificate(self.memory, settled, row)
-        return Recollection(recalled, _codes(self.model, settled, row), certificate, nothing >= best)
+        certificate = _certificate(self.snapshot.memory, settled, row)
+        codes = _codes(self.snapshot.encoders, settled, row)
+        return Recollection(recalled, codes, certificate, nothing >= best)
 
 
 def _bits(mask: torch.Tensor) -> bytes:
     return mask.numpy().tobytes()
 
 
-def _without(model: EncoderSet, table: CodeTable, given: Sequence[Given]) -> torch.Tensor:
+def _without(snapshot: Snapshot, question: Question) -> torch.Tensor:
     """Which records have no part of the modalities in which cues were given, bool (records,)."""
-    modality = {e.name: e.modality for e in model.encoders}
-    asked = {modality[channel.key] for channel in given}
-    without = torch.ones(len(table.record_ids), dtype=torch.bool)
-    for name, codes in table.encoders.items():
+    modality = {e.name: e.modality for e in snapshot.encoders.encoders}
+    asked = {modality[given.key] for given in question}
+    without = torch.ones(len(snapshot.table.record_ids), dtype=torch.bool)
+    for name, codes in snapshot.table.encoders.items():
         if modality[name] in asked:
             without[torch.from_numpy(codes.record)] = False
     return without
@@ -203,23 +193,14 @@ def _without(model: EncoderSet, table: CodeTable, given: Sequence[Given]) -> tor
 class _Evidence:
     """Why each record came: what every cue adds to its score, and by which part."""
 
-    def __init__(
-        self,
-        model: EncoderSet,
-        memory: HarmonicMemory,
-        table: CodeTable,
-        given: Sequence[Given],
-        names: Sequence[str],
-        settled: Settled,
-        row: int,
-    ) -> None:
-        self.model, self.memory, self.table = model, memory, table
-        self.given, self.names, self.settled, self.row = given, names, settled, row
+    def __init__(self, snapshot: Snapshot, given: Question, settled: Settled, row: int) -> None:
+        self.memory, self.table = snapshot.memory, snapshot.table
+        self.given, self.settled, self.row = given, settled, row
 
     def recalled(self, column: int, record: Record) -> Recalled:
-        adds: dict[str, float] = dict.fromkeys(self.names, 0.0)
+        adds: dict[str, float] = dict.fromkeys((given.name for given in self.given), 0.0)
         matches: dict[str, Match] = {}
-        for channel, name in enumerate(self.names):
+        for channel, name in enumerate(given.name for given in self.given):
             adds[name] += float(self.settled.adds[channel][self.row, column])
             match = self._match(channel, column, record)
             if match and (name not in matches or match.similarity > matches[name].similarity):
@@ -255,10 +236,10 @@ class _Evidence:
         return tuple(record.parts[ordinal] for ordinal in sorted(ordinals))
 
 
-def _codes(model: EncoderSet, settled: Settled, row: int) -> Mapping[str, Code]:
+def _codes(encoders: EncoderSet, settled: Settled, row: int) -> Mapping[str, Code]:
     """The settled code of every encoder that any of the kept records has a part for."""
     codes = {}
-    for encoder in model.encoders:
+    for encoder in encoders.encoders:
         code = settled.codes.get(encoder.name)
         if code is not None and bool(code[row].any()):
             codes[encoder.name] = Code(encoder.modality, code[row].numpy(), encoder.space)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.collection.recall import Fetch
-from harmonia.encoders import Bridge
-from harmonia.store import CodeTable
-from harmonia.types import Code, Cue, HarmoniaError, Neighbour
+from harmonia.store.protocol import CodeTable
+from harmonia.types import Cue, HarmoniaError, Neighbour, Record
 
 Metric = Literal["cosine", "euclidean"]
 
 
 def retrieve(
-    model: EncoderSet,
+    encoders: EncoderSet,
     table: CodeTable,
-    fetch: Fetch,
+    fetch: Callable[[Sequence[str]], Sequence[Record]],
     cues: Sequence[Cue],
     *,
     k: int = 10,
@@ -30,11 +28,12 @@ def retrieve(
     """The ``k`` records nearest to the cues: weighted mean over the cues, best part of each record.
 
     Codes are compared as the encoders made them: no centring, no settling, no probability. A record
-    that a cue cannot be compared with gets no vote from it.
+    that a cue cannot be compared with gets no vote from it. Encoders that only bridge modalities take no
+    part, since their cosines are of another size.
     """
     if metric not in ("cosine", "euclidean"):
         raise HarmoniaError(f"no metric is called {metric!r}: use cosine or euclidean")
-    similarity = similarities(model, table, cues, metric)
+    similarity = similarities(encoders, table, cues, metric)
     if allowed is not None:
         similarity = np.where(allowed, similarity, -np.inf)
     k = min(k, len(similarity))
@@ -49,24 +48,21 @@ def retrieve(
 
 
 def similarities(
-    model: EncoderSet, table: CodeTable, cues: Sequence[Cue], metric: Metric = "cosine"
+    encoders: EncoderSet, table: CodeTable, cues: Sequence[Cue], metric: Metric = "cosine"
 ) -> NDArray[np.float64]:
     """Similarity of every record, float64 ``(records,)``; -inf where no cue can be compared."""
     total = np.zeros(len(table.record_ids))
     votes = np.zeros(len(table.record_ids))
     for cue in cues:
-        codes = [cue.content] if isinstance(cue.content, Code) else model.encode([cue.content])[0]
-        for code in codes:
-            for encoder in model.encoders:
-                held = table.encoders[encoder.name]
-                # cosines of a bridge between modalities are of another size than those within one
-                if encoder.space != code.space or isinstance(encoder, Bridge) or not len(held.record):
-                    continue
-                score = held.codes @ code.vector
-                if metric == "euclidean":
-                    score = -np.sqrt(np.maximum(2.0 - 2.0 * score, 0.0))
-                first = np.flatnonzero(np.diff(held.record, prepend=-1))
-                rows = held.record[first]
-                total[rows] += cue.weight * np.maximum.reduceat(score, first)
-                votes[rows] += abs(cue.weight)
+        for encoder in encoders.own.encoders:
+            held = table.encoders[encoder.name]
+            if encoder.space != cue.code.space or not len(held.record):
+                continue
+            score = held.codes @ cue.code.vector
+            if metric == "euclidean":
+                score = -np.sqrt(np.maximum(2.0 - 2.0 * score, 0.0))
+            first = np.flatnonzero(np.diff(held.record, prepend=-1))
+            rows = held.record[first]
+            total[rows] += cue.weight * np.maximum.reduceat(score, first)
+            votes[rows] += abs(cue.weight)
     return np.where(votes > 0, total / np.maximum(votes, 1e-12), -np.inf)

@@ -52,6 +52,7 @@ DEEP = 16
 class Given:
     """Q raw codes ``(Q, d)`` given as cues for the matrix ``key``, with the user's weight and trust.
 
+    ``name`` is what explanations call the cue.
     ``origin`` is the matrix that holds codes of the cue's own modality: a text code that looks for images
     in a shared space is centred on texts, not on images. None if there is no such matrix.
     """
@@ -61,6 +62,7 @@ class Given:
     weight: float = 1.0
     trust: float = math.inf
     origin: str | None = SAME
+    name: str = ""
 
 
 class HarmonicMemory:

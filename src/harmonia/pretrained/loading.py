@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harmonia.encoders import (
-    MINI,
-    AudioDescriptor,
-    Bridge,
-    Encoder,
-    ImageDescriptor,
-    TextDescriptor,
-    VideoDescriptor,
-)
+from harmonia.encoders.base import Bridge, Encoder
 from harmonia.types import HarmoniaError
 
 
@@ -24,41 +16,40 @@ def load_encoders(models: Sequence[str] = ("descriptors",), device: str = "auto"
         models: "descriptors", "mini" (the shipped model), names on the Hugging Face hub, or folders of
             trained models. A modality that none of them covers gets its descriptor. Two models with a text
             tower both keep it: a text then has a code in each space. Beside other models, mini only
-            compares modalities with each other (see :class:`Bridge`).
+            compares modalities with each other (see :class:`~harmonia.encoders.Bridge`).
         device: where pretrained models run: "auto" (a GPU if there is one), "cpu", "cuda", ...
 
     Raises:
         HarmoniaError: a model cannot be loaded, or the packages for it are not installed.
     """
-    descriptors: tuple[Encoder, ...] = (
-        TextDescriptor(),
-        ImageDescriptor(),
-        AudioDescriptor(),
-        VideoDescriptor(),
-    )
-    chosen: dict[str, Encoder] = {}
-    for model in models:
-        if model == "descriptors":
-            found = descriptors
-        elif model == "mini":
-            found = _mini(device, alone=len(models) == 1)
-        else:
-            found = _pretrained(model, device)
-        chosen |= {encoder.name: encoder for encoder in found}
-    covered = {encoder.modality for encoder in chosen.values() if not isinstance(encoder, Bridge)}
-    chosen |= {encoder.name: encoder for encoder in descriptors if encoder.modality not in covered}
-    return tuple(chosen.values())
+    found = {e.name: e for encoders in load_by_model(models, device).values() for e in encoders}
+    return tuple(found.values())
 
 
-def _mini(device: str, alone: bool) -> tuple[Encoder, ...]:
-    from harmonia.encoders.towers.base import place
-    from harmonia.encoders.towers.saved import load_trained
+def load_by_model(models: Sequence[str], device: str = "auto") -> dict[str, tuple[Encoder, ...]]:
+    """The encoders of :func:`load_encoders`, by the model that each belongs to."""
+    found = {model: load_model(model, device) for model in models}
+    if "mini" in found and len(found) > 1:
+        found["mini"] = tuple(Bridge(encoder) for encoder in found["mini"])
+    covered = {e.modality for encoders in found.values() for e in encoders if not isinstance(e, Bridge)}
+    if "descriptors" not in found:
+        rest = tuple(e for e in load_model("descriptors") if e.modality not in covered)
+        found |= {"descriptors": rest} if rest else {}
+    return found
 
-    found = load_trained(MINI, place(device))
-    return found if alone else tuple(Bridge(encoder) for encoder in found)
 
+def load_model(model: str, device: str = "auto") -> tuple[Encoder, ...]:
+    """The encoders of one model; fails as :func:`load_encoders`."""
+    if model == "descriptors":
+        from harmonia.encoders import AudioDescriptor, ImageDescriptor, TextDescriptor, VideoDescriptor
 
-def _pretrained(model: str, device: str) -> tuple[Encoder, ...]:
+        return TextDescriptor(), ImageDescriptor(), AudioDescriptor(), VideoDescriptor()
+    if model == "mini":
+        from harmonia.encoders import MINI
+        from harmonia.encoders.towers.base import place
+        from harmonia.encoders.towers.saved import load_trained
+
+        return load_trained(MINI, place(device))
     from harmonia.encoders.towers import saved  # torch takes a second, and descriptors do without
     from harmonia.encoders.towers.base import place
     from harmonia.pretrained.video_from_images import with_video

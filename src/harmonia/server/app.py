@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 
 from harmonia.server import errors
-from harmonia.server.keys import read_keys
+from harmonia.server.keys import OWNER, read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
 from harmonia.server.schemas.errors import REFUSALS, Responses
 from harmonia.server.service import Service
@@ -67,7 +68,10 @@ def create_app(settings: Settings) -> FastAPI:
     _add_probes(app)
     _add_page(app)
     _describe(app, bool(keys))
-    app.add_middleware(GuardMiddleware, settings=settings, keys=keys, registry=found.registry)
+    app.state.token = secrets.token_urlsafe(32)
+    app.add_middleware(
+        GuardMiddleware, settings=settings, keys=keys, registry=found.registry, owner=app.state.token
+    )
     return app
 
 
@@ -103,6 +107,11 @@ def _add_probes(app: FastAPI) -> None:
         """Models and memory are loaded."""
         there = request.app.state.service.ready
         return JSONResponse({"status": "ready" if there else "loading"}, 200 if there else 503)
+
+    @app.get("/v1/memory/owner", include_in_schema=False)
+    async def owner(request: Request) -> dict[str, bool]:
+        """Whether the caller gives this server's own token, which lies in the folder of the memory."""
+        return {"owner": request.state.key is OWNER}
 
     @app.get("/metrics", tags=["operation"], response_class=Response, responses=REFUSALS | TEXT)
     async def metrics(request: Request) -> PlainTextResponse:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from harmonia.collection.json_output import PLACES
 from harmonia.server.errors import ApiError
-from harmonia.server.json_output import PLACES
 from harmonia.server.schemas.filters import Comparison, Compound, Filter
 from harmonia.store.lance.columns import column_name
 from harmonia.store.lance.sql import quoted

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from harmonia.collection.cues import Media, Query
-from harmonia.collection.recall import Options
+from harmonia.collection.options import RecallOptions
 from harmonia.generators import Saved
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
@@ -48,15 +48,14 @@ class ClientDisconnected(Exception):
 async def recalled(
     at: Service,
     query: Query,
-    options: Options | None = None,
-    where: str | None = None,
+    options: RecallOptions | None = None,
     *,
     must: bool = False,
 ) -> Recollection | None:
     """What the memory answers to draw from; None if it has nothing to say and need not (``must``)."""
     await at.work(at.generator)  # that there is none is said first
     try:
-        return await at.recall(query, options or Options(EVIDENCE), where)
+        return await at.recall(query, options or RecallOptions(EVIDENCE))
     except HarmoniaError:
         if must:
             raise

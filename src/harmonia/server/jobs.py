@@ -34,7 +34,9 @@ class Job:
     """What is to be remembered, and how far it is. ``note`` is what its submitter has to know later.
 
     ``state`` is queued, running, completed, failed or stopped; ``done`` of ``total`` records are read.
-    ``problems`` are file names with the reason. ``revision`` grows with every change.
+    ``problems`` are file names with the reason. A job of the memory's owner may read files ``anywhere``; to
+    the owner it tells paths, those that are ``gone``, and how many files of other types it ``ignored``.
+    ``revision`` grows with every change.
     """
 
     id: str
@@ -51,6 +53,9 @@ class Job:
     remembered: int = 0
     already: int = 0
     problems: list[dict[str, str]] = field(default_factory=list)
+    anywhere: bool = False
+    gone: list[str] = field(default_factory=list)
+    ignored: int = 0
     message: str | None = None
     revision: int = 0
 
@@ -124,6 +129,7 @@ class Jobs:
         copy: bool = False,
         whole: bool = False,
         note: Mapping[str, Any] | None = None,
+        anywhere: bool = False,
     ) -> Job:
         """Begin to remember files, folders and manifests; the job, which is on disk already.
 
@@ -134,7 +140,7 @@ class Jobs:
         if then is not None:
             self.after(kind, then)
         files, said = [str(path) for path in paths], dict(note or {})
-        job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, said)
+        job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, said, anywhere=anywhere)
         with self._lock:
             if sum(job.state not in ENDED for job in self.jobs.values()) >= WAITING:
                 raise ApiError(
@@ -189,14 +195,23 @@ class Jobs:
 
         try:
             report = self.open().remember(
-                job.paths, copy=job.copy, whole=job.whole, within=self.within, watch=watch
+                job.paths,
+                copy=job.copy,
+                whole=job.whole,
+                within=() if job.anywhere else self.within,
+                watch=watch,
             )
             job.remembered += report.remembered
             job.already = report.already
             job.problems = [
-                {"name": Path(problem.path).name, "reason": self.told(problem.reason)}
+                {
+                    "name": Path(problem.path).name,
+                    "reason": problem.reason if job.anywhere else self.told(problem.reason),
+                    **({"path": problem.path} if job.anywhere else {}),
+                }
                 for problem in report.problems[:PROBLEMS]
             ]
+            job.gone, job.ignored = list(report.gone) if job.anywhere else [], report.ignored
             if report.stopped and job.id not in self._unwanted:
                 self._save(job)  # the server ends: the job goes on with the next one
                 return

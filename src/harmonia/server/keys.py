@@ -31,6 +31,8 @@ class Key:
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
 
+OWNER = Key("owner", "", "admin")
+"""Who holds the token that the server keeps inside of the memory's folder: programs of the memory's owner."""
 LOCAL = Key("local", "", "admin")
 """Who calls a server without keys, which only this machine can reach."""
 

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
-from harmonia.server import errors
+from harmonia.server import address, errors
 from harmonia.server.log_handler import Aside
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
         self, app: FastAPI, settings: Settings, listener: socket.socket, ready: Callable[[str], None]
     ) -> None:
         super().__init__(_config(app, settings))
-        self.app, self.listener, self.ready = app, listener, ready
+        self.app, self.settings, self.listener, self.ready = app, settings, listener, ready
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop."""
@@ -97,11 +97,14 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load, listen, and say so."""
         await super().startup(sockets)
-        self.ready(url_of(self.listener))
+        url = url_of(self.listener)
+        address.publish(self.settings.memory, url, self.app.state.token)
+        self.ready(url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is under way; streams that would go on see that the service ends."""
         self.app.state.service.ready = False
+        address.withdraw(self.settings.memory, self.app.state.token)
         await super().shutdown(sockets)
 
 

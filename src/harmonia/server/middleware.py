@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import re
 import time
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from harmonia.server import errors
 from harmonia.server.errors import ApiError
-from harmonia.server.keys import LOCAL, Key, find_key
+from harmonia.server.keys import LOCAL, OWNER, Key, find_key
 from harmonia.server.settings import Settings
 
 log = logging.getLogger("harmonia.server")
@@ -59,9 +60,9 @@ class GuardMiddleware:
     """
 
     def __init__(
-        self, app: Any, settings: Settings, keys: Sequence[Key], registry: CollectorRegistry
+        self, app: Any, settings: Settings, keys: Sequence[Key], registry: CollectorRegistry, owner: str
     ) -> None:
-        self.app, self.settings, self.keys = app, settings, keys
+        self.app, self.settings, self.keys, self.owner = app, settings, keys, owner
         self.hosts = {"localhost", "127.0.0.1", "[::1]", settings.host, *settings.names}
         self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.requests = Counter("harmonia_requests_total", "Requests", ("route", "status"), registry=registry)
@@ -116,13 +117,15 @@ class GuardMiddleware:
         return key
 
     def _key(self, scope: Scope, headers: Mapping[str, str]) -> Key:
-        if not self.keys:
-            return LOCAL
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scope["type"] == "websocket" and not secret:
             secret = _subprotocol(headers.get("sec-websocket-protocol", ""))
         elif scheme.lower() != "bearer":
             secret = ""
+        if hmac.compare_digest(secret.strip().encode(), self.owner.encode()):
+            return OWNER
+        if not self.keys:
+            return LOCAL
         key = find_key(self.keys, secret.strip()) if secret else None
         if key is None:
             raise ApiError(

@@ -16,9 +16,9 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry
 
 from harmonia.collection.collection import Collection
-from harmonia.collection.cues import Heard, Query, hear
+from harmonia.collection.cues import Query, decode
 from harmonia.collection.encoder_set import FILE_NAME
-from harmonia.collection.recall import Options
+from harmonia.collection.options import RecallOptions
 from harmonia.collection.remember import Report
 from harmonia.generators import Saved
 from harmonia.server.batching import Batcher
@@ -46,11 +46,10 @@ long as it took to load the change one waits at least."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """One recall as it waits for its batch. ``where`` is an SQL condition on the metadata."""
+    """One recall as it waits for its batch: a decoded query, and how to recall by it."""
 
-    heard: Sequence[Heard]
-    options: Options
-    where: str | None = None
+    query: Query
+    options: RecallOptions
 
 
 class Service:
@@ -138,16 +137,13 @@ class Service:
         """Run a long reading of the memory on a copy of its codes, so that recalls need not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self.studying, lambda: call(self.writer()))
 
-    async def recall(
-        self, query: Query, options: Options | None = None, where: str | None = None
-    ) -> Recollection:
+    async def recall(self, query: Query, options: RecallOptions | None = None) -> Recollection:
         """One recall, in a batch with those of other clients; HarmoniaError if it cannot be answered."""
-        said = all(thing.modality == "text" or isinstance(thing.value, tuple) for thing in query.things)
-        if said and not query.given:  # words and codes: nothing to decode
-            heard = hear(query, self.settings.limits)
+        if all(item.modality == "text" or isinstance(item.value, tuple) for item in query):
+            decoded = decode(query, self.settings.limits)  # words and codes: nothing to wait for
         else:
-            heard = await self.work(lambda: hear(query, self.settings.limits))
-        return await self.recalls(Asked(heard, options or Options(), where))
+            decoded = await self.work(lambda: decode(query, self.settings.limits))
+        return await self.recalls(Asked(decoded, options or RecallOptions()))
 
     async def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
         """The codes of signals, by every encoder of their modality."""
@@ -212,11 +208,12 @@ class Service:
 
     def _warm(self) -> None:
         self.renew()
-        # encoders compile and load on their first use
-        self.collection.model.encode([Signal("text", "warm")])
+        encoders = self.collection.encoders
+        encoders.load_all()
+        encoders.encode([Signal("text", "warm")])  # some compile on their first use
 
     def _encode(self, signals: Sequence[Signal]) -> Sequence[list[Code] | Exception]:
-        return self.collection.model.encode(signals)
+        return self.collection.encoders.encode(signals)
 
     def _name(self, job: Job, report: Report) -> None:
         """Uploaded files are called as their clients called them."""
@@ -230,16 +227,15 @@ class Service:
         return found
 
     def _recall(self, asked: Sequence[Asked]) -> Sequence[Recollection | Exception]:
-        """Recalls with the same options and condition settle together."""
-        groups: dict[tuple[Options, str | None], list[int]] = {}
+        """Recalls with the same options settle together."""
+        groups: dict[RecallOptions, list[int]] = {}
         for i, one in enumerate(asked):
-            groups.setdefault((one.options, one.where), []).append(i)
+            groups.setdefault(one.options, []).append(i)
         found: dict[int, Recollection | Exception] = {}
         collection = self.collection
-        for (options, where), members in groups.items():
-            queries = [asked[i].heard for i in members]
+        for options, members in groups.items():
             try:
-                answers = collection.recall_heard(queries, options, where=where)
+                answers = collection.recall_many([asked[i].query for i in members], options)
             except HarmoniaError as error:
                 found |= dict.fromkeys(members, error)
                 continue

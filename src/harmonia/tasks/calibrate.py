@@ -20,6 +20,7 @@ from tqdm import tqdm
 from harmonia.collection.calibration import Calibration, Coupling
 from harmonia.collection.collection import Collection
 from harmonia.collection.encoder_set import EncoderSet
+from harmonia.collection.matrices import build_memory
 from harmonia.memory import Given, HarmonicMemory, learn_bias, learn_couplings, learn_trusts
 from harmonia.memory.moment_scores import slot_scores
 from harmonia.memory.settle import queries_of
@@ -106,7 +107,7 @@ def learn(collection: Collection, *, seed: int = 0, progress: bool = False) -> C
     written before the end, so that a run that is stopped leaves all as it was.
     """
     # Other encoders than the store's are refused.
-    store, model = collection.store, collection.agreed()
+    store, model = collection.store, collection.encoders
     ids = store.ids()
     if not ids:
         raise HarmoniaError(f"the memory in {collection.root} is empty: remember something first")
@@ -261,7 +262,7 @@ class _Run:
     def _regress(self, fold: int) -> list[Coupling]:
         """The regressions between modalities from the records outside of a fold, precision not known."""
         keep = self.folds != fold
-        memory = self.model.memory(restricted(self.model, self.table, keep))
+        memory = build_memory(self.model, restricted(self.model, self.table, keep))
         names = {m: spokesman(self.model, self.table, m) for m in MODALITIES}
         if memory is None:
             return []
@@ -280,7 +281,7 @@ class _Run:
                 if block.of == encoder.name and block.to in memory.matrices:
                     some = rows[np.isin(lesson.record[rows], self.table.encoders[block.to].record)]
                     if len(some):
-                        codes = block.foretell(torch.from_numpy(lesson.codes(encoder, some)))
+                        codes = block.predict(torch.from_numpy(lesson.codes(encoder, some)))
                         rise = _rise(memory, Given(block.to, codes, origin=None), lesson.slots(some))
                         found.append(({_pair(block): rise}, len(some)))
         return found
@@ -296,7 +297,7 @@ class _Run:
         half = self.rng.permutation(np.arange(self.records) % 2)
         total = np.zeros((len(constants), self.records))
         for side in range(2):
-            memory = self.model.memory(restricted(self.model, self.table, half == side))
+            memory = build_memory(self.model, restricted(self.model, self.table, half == side))
             if memory is None:
                 continue
             for fold, learned in enumerate(constants):

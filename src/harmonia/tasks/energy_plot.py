@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harmonia.collection.collection import Collection
+from harmonia.collection.matrices import given_by
 from harmonia.memory import Given, HarmonicMemory
 from harmonia.memory.diagnostics import slots_of, unused
 from harmonia.memory.energy_slice import Landscape, landscape, settling_path
@@ -64,7 +65,7 @@ def draw_landscape(
     route = settling_path(slots, code, cue.trust, beta=sharpness, null=null, steps=steps)
     found = landscape(slots, near, route, beta=sharpness, null=null)
     records = collection.store.records([table.record_ids[slot] for slot in settled.slots[0, kept].tolist()])
-    of = {e.name: e.modality for e in collection.model.encoders}[given.key]
+    of = {e.name: e.modality for e in collection.encoders.encoders}[given.key]
     title = f"Energy around the {cue.name} cue, among {slots.records:,} records with {of}"
     found = Landscape(*(getattr(found, field.name).cpu() for field in fields(found)))
     pixels = _draw(found, [record_name(record) for record in records], title)
@@ -73,7 +74,7 @@ def draw_landscape(
 
 def _first(collection: Collection, memory: HarmonicMemory, cues: Sequence[Cue]) -> tuple[Cue, Given]:
     for cue in cues:
-        given = collection.model.given(memory, cue) if cue.weight > 0 else []
+        given = given_by(collection.encoders, memory, cue) if cue.weight > 0 else []
         if given:
             return cue, given[0]
     raise HarmoniaError("no landscape to draw: no cue speaks for anything that is held")

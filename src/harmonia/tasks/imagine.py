@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 import harmonia.generators
 from harmonia.collection.collection import Collection
-from harmonia.collection.cues import Media, read_cues
+from harmonia.collection.cues import Media, decode, encode, make_query
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders import unit
-from harmonia.encoders.base import Bridge
 from harmonia.encoders.towers.image import ImageTower
 from harmonia.encoders.towers.saved import TrainedEncoder
 from harmonia.generators import Condition, Facts, Saved, load_generator, spell
@@ -30,7 +29,7 @@ from harmonia.modalities import image as pictures
 from harmonia.pretrained.diffusers import INDEX, Pretrained, fetched
 from harmonia.pretrained.loading import load_encoders
 from harmonia.tasks.image_io import shape_of, tensor_of
-from harmonia.types import Code, HarmoniaError, Recollection, Signal
+from harmonia.types import HarmoniaError, Recollection, Signal
 from harmonia.weights import CONFIG
 
 SHIPPED = Path(harmonia.generators.__file__).parent / "mini"
@@ -224,8 +223,8 @@ class Imagination:
 
     def _raw(self, given: Given) -> NDArray[np.float32]:
         """The cues' own codes in the generator's space, as one."""
-        cues = read_cues(self._model, given, (), {}, float("inf"))
-        codes = [cue.content.vector for cue in cues if isinstance(cue.content, Code)]
+        cues = encode(self._model, [decode(make_query(given))])[0]
+        codes = [cue.code.vector for cue in cues]
         if not codes:
             raise HarmoniaError(f"no encoder of this generator's space takes {' or '.join(given)}")
         both: NDArray[np.float32] = unit(np.sum(codes, axis=0)[None])[0]
@@ -247,7 +246,7 @@ class Imagination:
         """
         if not self.saved.generator.config.condition.code:
             raise HarmoniaError("an encoder guides generators that are told codes, which this one is not")
-        own = (e.encoder if isinstance(e, Bridge) else e for e in self._model.encoders)
+        own = self._model.load_all()
         encoder = next((e for e in own if e.modality == "image"), None)
         if not (isinstance(encoder, TrainedEncoder) and isinstance(encoder.tower, ImageTower)):
             raise HarmoniaError("the codes of this generator are of no image tower of Harmonia, to guide by")
@@ -264,11 +263,11 @@ class Imagination:
     @cached_property
     def _model(self) -> EncoderSet:
         """The encoders of the generator's space: those of the memory, or those that ship."""
-        held = self.collection.model.encoders if self.collection and self.collection.exists else ()
+        held = self.collection.encoders.encoders if self.collection and self.collection.exists else ()
         for encoders in (held, load_encoders(("mini",), self.device)):
             own = tuple(e for e in encoders if e.space == self.saved.facts.space)
             if own:
-                return EncoderSet(("",), own)
+                return EncoderSet(("",), {"": own})
         raise HarmoniaError(
             f"this generator is told codes of {self.saved.facts.space!r}, which neither mini nor the memory "
             "makes: give --memory of one that was made with that model"
@@ -280,7 +279,7 @@ class Imagination:
             raise HarmoniaError("no memory here: `harmonia remember FOLDER` first")
         record = self.collection.show(record_id)
         table, _ = self.collection.bound()
-        own = [e for e in self.collection.model.encoders if e.space == self.saved.facts.space]
+        own = [e for e in self.collection.encoders.encoders if e.space == self.saved.facts.space]
         for encoder in sorted(own, key=lambda e: _place(e.modality)):
             held = table.encoders[encoder.name]
             rows = held.codes[held.record == table.record_ids.index(record.id)]

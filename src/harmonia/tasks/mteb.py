@@ -20,17 +20,19 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
-from harmonia.collection.cues import read_cues
+from harmonia.collection.calibration import Calibration
+from harmonia.collection.cues import decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.collection.recall import recall
+from harmonia.collection.matrices import build_memory
+from harmonia.collection.options import RecallOptions
+from harmonia.collection.recall import Snapshot, recall_many
 from harmonia.collection.remember import remember
 from harmonia.collection.retrieve import retrieve
 from harmonia.memory import HarmonicMemory
 from harmonia.store import CodeTable, LanceStore, Store
-from harmonia.types import MODALITIES, Code, Cue, HarmoniaError
+from harmonia.types import MODALITIES, Cue, HarmoniaError
 
 Search = Literal["recall", "retrieve"]
 Contents = dict[str, str | bytes]
@@ -149,20 +151,22 @@ class _Held:
             )
         table = store.codes()
         held = {record: names[facts["content"]] for record, facts in store.metadata().items()}
-        return cls(folder, store, table, model.memory(table), held)
+        return cls(folder, store, table, build_memory(model, table), held)
 
     def answer(
         self, model: EncoderSet, search: Search, given: Contents, k: int, only: set[str] | None
     ) -> dict[str, float]:
         """The best documents and their scores, best first."""
-        cues = self._comparable(model, read_cues(model, given, (), {}, float("inf"))) if given else []
+        cues = self._comparable(model, encode(model, [decode(make_query(given))])[0]) if given else []
         allowed = None if only is None else self._allowed(only)
         if not cues or self.memory is None or (allowed is not None and not allowed.any()):
             return {}
         found: list[tuple[str, float]]
         if search == "recall":
-            mask = None if allowed is None else torch.from_numpy(allowed)
-            answer = recall(model, self.memory, self.table, self.store.records, cues, k=k, allowed=mask)
+            snapshot = Snapshot(model, self.table, self.memory, self.store.records, Calibration())
+            (answer,) = recall_many(snapshot, [list(map(item_of, cues))], RecallOptions(k=k), allowed)
+            if isinstance(answer, HarmoniaError):
+                raise answer
             found = [(r.record.id, r.score) for r in answer.records]
         else:
             near = retrieve(model, self.table, self.store.records, cues, k=k, allowed=allowed)
@@ -176,7 +180,7 @@ class _Held:
     def _comparable(self, model: EncoderSet, cues: Sequence[Cue]) -> list[Cue]:
         """The cues whose space holds any code."""
         spaces = {e.space for e in model.encoders if len(self.table.encoders[e.name].record)}
-        return [cue for cue in cues if isinstance(cue.content, Code) and cue.content.space in spaces]
+        return [cue for cue in cues if cue.code.space in spaces]
 
     def _allowed(self, only: set[str]) -> NDArray[np.bool_]:
         return np.array([not only.isdisjoint(self.documents[record]) for record in self.table.record_ids])

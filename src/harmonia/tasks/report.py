@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harmonia.collection.collection import Collection
+from harmonia.collection.matrices import build_memory
 from harmonia.memory.diagnostics import Diagnosis, diagnose
 from harmonia.types import HarmoniaError, Record
 
@@ -55,12 +56,12 @@ def report(collection: Collection, *, starts: int = 64, seed: int = 0) -> Memory
     ids = sorted(store.ids())
     if len(ids) > RECORDS:
         table = store.codes(ids[:: -(-len(ids) // RECORDS)])
-        memory = collection.model.memory(table, population=len(ids))
+        memory = build_memory(collection.encoders, table, population=len(ids))
     else:
         table, memory = collection.bound()
     if memory is None:
         raise HarmoniaError(f"the memory in {collection.root} is empty: remember something first")
-    modality = {encoder.name: encoder.modality for encoder in collection.model.encoders}
+    modality = {encoder.name: encoder.modality for encoder in collection.encoders.encoders}
     found = []
     for key in memory.matrices:
         diagnosis = diagnose(memory, key, starts=starts, seed=seed)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from harmonia.collection.calibration import Calibration
 from harmonia.collection.encoder_set import EncoderSet
+from harmonia.collection.matrices import bridged, build_memory
 from harmonia.encoders import Bridge
 from harmonia.encoders.base import Encoder
 from harmonia.memory import Given, HarmonicMemory, Settled
@@ -110,7 +111,7 @@ class Lesson:
                 keep = ~np.isin(piece_keys(codes.record, codes.part), piece_keys(self.record, part))
                 codes = rows_of(codes, keep & (not self.whole))
             encoders[encoder.name] = codes
-        return self.model.memory(replace(self.table, encoders=encoders))
+        return build_memory(self.model, replace(self.table, encoders=encoders))
 
     def codes(self, encoder: Encoder, rows: Index) -> NDArray[np.float32]:
         """The codes ``(Q, d)`` of some of the cues, of an encoder of one of their modalities."""
@@ -128,7 +129,7 @@ class Lesson:
             if encoder.modality in self.parts
         ]
         if bridge:
-            return [g for question in self.model.bridges(memory, cues) for _, g in question]
+            return [g for question in bridged(self.model, memory, cues) for g in question]
         return [g for given in learned.given(self.model, memory, cues) for g in given]
 
     def ask(self, memory: HarmonicMemory | None, learned: Calibration, rows: Index) -> Answers:

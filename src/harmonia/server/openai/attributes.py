@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harmonia.collection.json_output import PLACES
 from harmonia.server.errors import ApiError
-from harmonia.server.json_output import PLACES
 from harmonia.server.uploaded_records import checked_metadata
 from harmonia.types import Record
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harmonia.collection.cues import Media, Query
-from harmonia.collection.recall import Options
+from harmonia.collection.cues import Media, make_query
+from harmonia.collection.options import RecallOptions
+from harmonia.collection.sentences import answer_text, described
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, missing_model
 from harmonia.server.formats import checked, decoded
@@ -22,17 +23,12 @@ from harmonia.server.sse import count
 from harmonia.server.uploaded_files import PREFIX
 from harmonia.server.url_fetch import fetch
 from harmonia.tasks.sampling import Sampling
-from harmonia.types import Recalled, Recollection
+from harmonia.types import Recollection
 
 RECALLS, IMAGINES = "harmonia", "harmonia-imagine"
 """The models that answer: by what is remembered, and with a picture drawn from it."""
 CUES, LONGEST = 16, 20_000
 """Most media of one message, and most characters of its words."""
-QUOTED = 200
-"""Characters of a record's words that an answer quotes."""
-WORTH = 0.01
-"""Records that are less probable than this are evidence, but not worth a sentence."""
-KINDS = {"video": "a film", "image": "a picture", "audio": "sound", "text": "words"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class Reply:
     """What is said, by which recollection, and pictures (PNG) that were drawn for it."""
 
     text: str
@@ -99,7 +95,7 @@ def asked_words(turns: Sequence[Turn]) -> int:
 
 async def answer(
     at: Service, model: str, turns: Sequence[Turn], *, param: str, n: int = 1, seed: int = 0
-) -> Answer:
+) -> Reply:
     """The answer to the last message of the user; ``n`` pictures if one imagines.
 
     ApiError for a conversation without a cue, or media that cannot be read; ``param`` names its field.
@@ -108,25 +104,25 @@ async def answer(
     given = await _given(at, turns, param)
     if model == IMAGINES:
         return await _imagined(at, given, Sampling(n, seed=seed))
-    found = await at.recall(Query(given), Options(EVIDENCE))
-    return Answer(_told(found), found, found.abstained)
+    found = await at.recall(make_query(given), RecallOptions(EVIDENCE))
+    return Reply(answer_text(found), found, found.abstained)
 
 
-async def _imagined(at: Service, given: dict[str, Media], sampling: Sampling) -> Answer:
-    plan = await planned(at, given, sampling, found=await recalled(at, Query(given)))
+async def _imagined(at: Service, given: dict[str, Media], sampling: Sampling) -> Reply:
+    plan = await planned(at, given, sampling, found=await recalled(at, make_query(given)))
     drawn = await painted(at, plan)
     found = plan.wish.found
     text = (
         f"This picture is generated, not remembered; it was drawn {_how(found)} by {plan.mark.generator!r}."
     )
     files = await at.work(lambda: [file_of(one, plan.mark) for one in drawn])
-    return Answer(text, found, found is None, files)
+    return Reply(text, found, found is None, files)
 
 
 def _how(found: Recollection | None) -> str:
     if found is None or not found.records:
         return "from the cue itself, for nothing that is remembered matches it,"
-    return f"from what the memory recalls, {_described(found.records[0])},"
+    return f"from what the memory recalls, {described(found.records[0])},"
 
 
 async def _given(at: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
@@ -166,36 +162,3 @@ async def read(at: Service, one: Attachment) -> tuple[str, bytes]:
             code="unsupported_media", param=one.param,
         )  # fmt: skip
     return modality, checked(data, modality, one.param)
-
-
-def _told(found: Recollection) -> str:
-    """A recollection in sentences."""
-    nothing = f"the probability that no record matches is {_percent(found.certificate.nothing)}"
-    if found.abstained or not found.records:
-        nearest = f" The nearest is {_described(found.records[0])}." if found.records else ""
-        return f"Nothing that is remembered matches: {nothing}.{nearest}"
-    first, *others = found.records
-    also = "; ".join(_described(one) for one in others if one.probability >= WORTH)
-    text = f"The memory recalls {_described(first)}."
-    return f"{text}{f' Also possible: {also}.' if also else ''} {nothing[0].upper()}{nothing[1:]}."
-
-
-def _described(one: Recalled) -> str:
-    """A record by its own words, or its name; what it holds, where in it, and how probable it is."""
-    parts = one.moment or one.record.parts
-    said = next((p.text for p in (*parts, *one.record.parts) if p.text), None)
-    name = one.record.metadata.get("name")
-    words = " ".join(said.split()) if said else str(name or one.record.id[:8])
-    words = words if len(words) <= QUOTED else words[: QUOTED - 1] + "…"
-    held = {part.modality for part in one.record.parts}
-    facts = [" with ".join(kind for modality, kind in KINDS.items() if modality in held)]
-    span = next(
-        (p for p in parts if p.start is not None and p.end is not None and p.modality != "text"), None
-    )
-    if span is not None:
-        facts.append(f"from {span.start:.1f} s to {span.end:.1f} s")
-    return f"“{words}” ({', '.join([*facts, _percent(one.probability)])})"
-
-
-def _percent(p: float) -> str:
-    return "over 99%" if p > 0.99 else "under 1%" if p < 0.01 else f"{p:.0%}"

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -13,6 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
+from harmonia.server.keys import OWNER
 from harmonia.server.schemas.memory import JobIn
 from harmonia.server.service import REMEMBER, Service, service
 from harmonia.server.uploaded_files import record_id
@@ -25,12 +27,14 @@ EVENTS = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 @router.post("", status_code=202)
-async def submit(asked: JobIn, at: At) -> dict[str, Any]:
+async def submit(asked: JobIn, request: Request, at: At) -> dict[str, Any]:
     """Begin to remember paths within the allowed folders, or uploaded files."""
+    owner = request.state.key is OWNER
 
     def begin() -> Job:
         if asked.paths:
-            return at.jobs.submit(REMEMBER, [at.inside(path) for path in asked.paths])
+            paths = [Path(path) if owner else at.inside(path) for path in asked.paths]
+            return at.jobs.submit(REMEMBER, paths, copy=asked.copy_, anywhere=owner)
         files = [at.files.get(one) for one in asked.files]
         names = {record_id(file.id): plain_name(file.filename) for file in files}
         return at.jobs.submit(
@@ -97,7 +101,8 @@ async def cancel(job_id: str, at: At) -> dict[str, Any]:
 
 def job_json(job: Job) -> dict[str, Any]:
     """A job for clients: without paths."""
-    shown = {k: v for k, v in asdict(job).items() if k not in ("paths", "note", "copy", "whole", "kind")}
+    hidden = ("paths", "note", "copy", "whole", "kind", "anywhere")
+    shown = {k: v for k, v in asdict(job).items() if k not in hidden}
     return {"object": "memory.job", **shown}
 
 

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from harmonia.collection.collection import Collection
-from harmonia.collection.cues import encode_heard, hear
-from harmonia.collection.recall import Options
+from harmonia.collection.cues import decode, encode
+from harmonia.collection.json_output import answer_json, neighbours_json, recollection_json
+from harmonia.collection.sentences import Answer, answer_text
 from harmonia.server.forms import FormRoute, attached, documented
-from harmonia.server.json_output import recollection_json
 from harmonia.server.queries import query_of
-from harmonia.server.schemas.memory import RecallIn, Settling
+from harmonia.server.schemas.memory import RecallRequest, RetrieveRequest, SettleRequest
 from harmonia.server.service import Service, admin_of, service
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
@@ -26,7 +26,7 @@ PICTURE = {200: {"content": {"image/png": {"schema": {"type": "string", "format"
 
 async def recall_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
     """A recall with media as files of a form."""
-    asked, files = await attached(request, RecallIn)
+    asked, files = await attached(request, RecallRequest)
     return await _recall(at, asked, files, admin_of(request))
 
 
@@ -35,24 +35,82 @@ router.add_api_route(
 )
 
 
-@router.post("/recall", openapi_extra=documented(RecallIn))
+@router.post("/recall", openapi_extra=documented(RecallRequest))
 async def recall(
-    asked: RecallIn, request: Request, at: Annotated[Service, Depends(service)]
+    asked: RecallRequest, request: Request, at: Annotated[Service, Depends(service)]
 ) -> dict[str, Any]:
     """The most probable records for all the cues together, with the certificate of the settling."""
     return await _recall(at, asked, {}, admin_of(request))
 
 
-async def _recall(at: Service, asked: RecallIn, files: Mapping[str, bytes], admin: bool) -> dict[str, Any]:
-    query, where = await query_of(at, asked, files, admin=admin)
-    options = Options(asked.k, asked.steps, asked.alpha, asked.beta, asked.noise)
-    found = await at.recall(query, options, where)
-    return recollection_json(found, admin=admin, explain=asked.explain)
+async def _recall(
+    at: Service, asked: RecallRequest, files: Mapping[str, bytes], admin: bool
+) -> dict[str, Any]:
+    query, options = await query_of(at, asked, files, admin=admin)
+    found = await at.recall(query, options)
+    return recollection_json(found, paths=admin, served=True, explain=asked.explain)
+
+
+async def retrieve_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
+    """A plain search with media as files of a form."""
+    asked, files = await attached(request, RetrieveRequest)
+    return await _retrieve(at, asked, files, admin_of(request))
+
+
+router.add_api_route(
+    "/retrieve", retrieve_form, methods=["POST"], route_class_override=FormRoute, include_in_schema=False
+)
+
+
+@router.post("/retrieve", openapi_extra=documented(RetrieveRequest))
+async def retrieve(
+    asked: RetrieveRequest, request: Request, at: Annotated[Service, Depends(service)]
+) -> dict[str, Any]:
+    """Plain nearest-neighbour search over the same codes, to compare recall with."""
+    return await _retrieve(at, asked, {}, admin_of(request))
+
+
+async def _retrieve(
+    at: Service, asked: RetrieveRequest, files: Mapping[str, bytes], admin: bool
+) -> dict[str, Any]:
+    query, options = await query_of(at, asked, files, admin=admin)
+    query = await at.work(lambda: decode(query, at.settings.limits))
+    found = await at.ask(
+        lambda: at.collection.retrieve_by(query, where=options.where, k=asked.k, metric=asked.metric)
+    )
+    return neighbours_json(found, paths=admin, served=True)
+
+
+async def answer_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
+    """An answer with media as files of a form."""
+    asked, files = await attached(request, RecallRequest)
+    return await _answer(at, asked, files, admin_of(request))
+
+
+router.add_api_route(
+    "/answer", answer_form, methods=["POST"], route_class_override=FormRoute, include_in_schema=False
+)
+
+
+@router.post("/answer", openapi_extra=documented(RecallRequest))
+async def answer(
+    asked: RecallRequest, request: Request, at: Annotated[Service, Depends(service)]
+) -> dict[str, Any]:
+    """What the memory says, in sentences made from the records that it recalls, and the recollection."""
+    return await _answer(at, asked, {}, admin_of(request))
+
+
+async def _answer(
+    at: Service, asked: RecallRequest, files: Mapping[str, bytes], admin: bool
+) -> dict[str, Any]:
+    query, options = await query_of(at, asked, files, admin=admin)
+    found = await at.recall(query, options)
+    return answer_json(Answer(answer_text(found), found), paths=admin, served=True)
 
 
 async def landscape_form(request: Request, at: Annotated[Service, Depends(service)]) -> Response:
     """A landscape with media as files of a form."""
-    asked, files = await attached(request, Settling)
+    asked, files = await attached(request, SettleRequest)
     return await _landscape(at, asked, files, admin_of(request))
 
 
@@ -62,21 +120,23 @@ router.add_api_route(
 
 
 @router.post(
-    "/landscape", openapi_extra=documented(Settling), response_class=Response, responses=PICTURE  # type: ignore[arg-type]
+    "/landscape", openapi_extra=documented(SettleRequest), response_class=Response, responses=PICTURE  # type: ignore[arg-type]
 )  # fmt: skip
-async def landscape(asked: Settling, request: Request, at: Annotated[Service, Depends(service)]) -> Response:
+async def landscape(
+    asked: SettleRequest, request: Request, at: Annotated[Service, Depends(service)]
+) -> Response:
     """A PNG of the energy around the first cue, its path, and the memories nearest to it."""
     return await _landscape(at, asked, {}, admin_of(request))
 
 
-async def _landscape(at: Service, asked: Settling, files: Mapping[str, bytes], admin: bool) -> Response:
+async def _landscape(at: Service, asked: SettleRequest, files: Mapping[str, bytes], admin: bool) -> Response:
     query, _ = await query_of(at, asked, files, admin=admin)
-    heard = await at.work(lambda: hear(query, at.settings.limits))
+    query = await at.work(lambda: decode(query, at.settings.limits))
 
     def draw(collection: Collection) -> bytes:
         from harmonia.tasks.energy_plot import draw_landscape
 
-        cues = encode_heard(collection.agreed(), [heard])[0]
+        cues = encode(collection.encoders, [query])[0]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "landscape.png"
             draw_landscape(collection, cues, file, beta=asked.beta, steps=asked.steps)

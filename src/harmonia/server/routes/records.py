@@ -11,10 +11,10 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter, ValidationError
 
+from harmonia.collection.json_output import record_json
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.forms import FILES, FormRoute, as_json
-from harmonia.server.json_output import record_json
 from harmonia.server.schemas.filters import Filter
 from harmonia.server.schemas.memory import RecordByPath, RecordChange
 from harmonia.server.service import OWN, Service, admin_of, service
@@ -128,7 +128,7 @@ async def list_records(
     found, more = await at.work(read)
     return {
         "object": "list",
-        "data": [record_json(record, admin=admin_of(request)) for record in found],
+        "data": [record_json(record, served=True, paths=admin_of(request)) for record in found],
         "first_id": found[0].id if found else None,
         "last_id": found[-1].id if found else None,
         "has_more": more,
@@ -138,7 +138,7 @@ async def list_records(
 @router.get("/{record_id}")
 async def read(record_id: str, request: Request, at: At) -> dict[str, Any]:
     """One record with all its parts."""
-    return record_json(await at.work(lambda: _one(at, record_id)), admin=admin_of(request))
+    return record_json(await at.work(lambda: _one(at, record_id)), served=True, paths=admin_of(request))
 
 
 @router.patch("/{record_id}")
@@ -147,7 +147,7 @@ async def describe(record_id: str, asked: RecordChange, request: Request, at: At
     said = checked_metadata(asked.metadata)
     await at.work(lambda: _one(at, record_id))
     await at.write(lambda: at.writer().store.describe({record_id: said}))
-    return record_json(await at.work(lambda: _one(at, record_id)), admin=admin_of(request))
+    return record_json(await at.work(lambda: _one(at, record_id)), served=True, paths=admin_of(request))
 
 
 @router.delete("/{record_id}")
@@ -166,7 +166,7 @@ def _one(at: Service, record_id: str) -> Record:
 
 
 def _shown(kept: Kept, admin: bool) -> dict[str, Any]:
-    return {**record_json(kept.record, admin=admin), "created": kept.created}
+    return {**record_json(kept.record, served=True, paths=admin), "created": kept.created}
 
 
 async def _keep(at: Service, parts: Sequence[Part], metadata: dict[str, Any]) -> Kept:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 
 from harmonia.collection.collection import Collection
-from harmonia.server.json_output import finite
+from harmonia.collection.json_output import finite
 from harmonia.server.service import Service, service
 from harmonia.tasks.report import report, report_json
 

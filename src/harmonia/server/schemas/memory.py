@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harmonia.collection.options import RecallOptions
 from harmonia.server.schemas.filters import Filter
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="the id of a record")]
@@ -52,33 +54,54 @@ class CueIn(Strict):
         return next(k for k in ("text", "image", "audio", "video", "record") if getattr(self, k) is not None)
 
 
-class Cued(Strict):
-    """Cues, and how the memory takes them."""
+class Cues(Strict):
+    """Cues, and how the memory takes them; ``weights`` maps a cue's name or kind to how far it counts."""
 
     cues: list[CueIn] = Field(min_length=1, max_length=16)
     against: list[Words] = Field(default=[], max_length=16, description="words that count against a record")
     not_like: list[Id] = Field(default=[], max_length=16, description="records of which no more is wanted")
+    weights: dict[str, float] = Field(default={}, max_length=64)
+    leave_out_cues: bool = Field(False, description="leave out the records of the files that are cues")
     where: str | None = Field(None, max_length=4000, description="SQL condition on the metadata")
     filters: Filter | None = None
     alpha: float = Field(1.0, ge=1, le=4)
     beta: float | None = Field(None, gt=0, le=1e6)
     noise: float | None = Field(None, ge=0, le=1e3)
 
+    def options(self, where: str | None) -> RecallOptions:
+        """How to recall, with the whole condition on the metadata."""
+        return RecallOptions(where=where, alpha=self.alpha, beta=self.beta, noise=self.noise)
 
-class Settling(Cued):
+
+class SettleRequest(Cues):
     """Cues, settled in at most ``steps`` steps."""
 
     steps: int = Field(8, ge=0, le=64)
 
+    def options(self, where: str | None) -> RecallOptions:
+        """How to recall, with the number of steps."""
+        return replace(super().options(where), steps=self.steps)
 
-class RecallIn(Settling):
+
+class RecallRequest(SettleRequest):
     """A recall: the whole records from any part of them."""
 
     k: int = Field(10, ge=1, le=1000)
     explain: bool = False
 
+    def options(self, where: str | None) -> RecallOptions:
+        """How to recall, with the number of records."""
+        return replace(super().options(where), k=self.k)
 
-class ImagineIn(Cued):
+
+class RetrieveRequest(Cues):
+    """A plain nearest-neighbour search."""
+
+    k: int = Field(10, ge=1, le=1000)
+    metric: Literal["cosine", "euclidean"] = "cosine"
+
+
+class ImagineRequest(Cues):
     """A wish for pictures of what cues bring back."""
 
     to: Literal["image"] = "image"
@@ -110,6 +133,7 @@ class JobIn(Strict):
 
     paths: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(default=[], max_length=1000)
     files: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=1000)
+    copy_: bool = Field(False, alias="copy", description="keep copies of the media inside the memory")
 
     @model_validator(mode="after")
     def _any(self) -> Self:

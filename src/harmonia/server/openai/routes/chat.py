@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
 from harmonia.server.openai.messages import (
-    Answer,
     Attachment,
+    Reply,
     Turn,
     answer,
     asked_words,
@@ -56,7 +56,7 @@ async def completions(asked: ChatIn, request: Request, at: At) -> Response:
 
 
 async def _chunks(
-    head: dict[str, Any], found: Answer, text: str, reason: str, n: int, usage: dict[str, Any] | None
+    head: dict[str, Any], found: Reply, text: str, reason: str, n: int, usage: dict[str, Any] | None
 ) -> AsyncIterator[str]:
     """The answer word by word; the last chunk of each choice has the evidence, and that of all the usage."""
 

@@ -35,7 +35,7 @@ CHUNK = 64
 @router.post("")
 async def embed(asked: EmbeddingsIn, at: At) -> JSONResponse:
     """A unit vector for each input: the normalised sum over its parts, each the mean over its windows."""
-    encoders = models.by_modality(at.collection.model, asked.model)
+    encoders = models.by_modality(at.collection.encoders, asked.model)
     inputs = asked.input
     for number, one in enumerate(inputs):
         _check(one, encoders, f"input.{number}", asked)

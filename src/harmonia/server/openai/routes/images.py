@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from torch import Tensor
 
-from harmonia.collection.cues import Media, Query
+from harmonia.collection.cues import Media, make_query
 from harmonia.generators import Saved
 from harmonia.modalities import Limits
 from harmonia.modalities import image as pictures
@@ -127,7 +127,7 @@ async def _prompted(
 ) -> Plan:
     """What the memory recalls by a prompt, or else the prompt itself."""
     given = {"text": asked.prompt}
-    found = await while_there(request, recalled(at, Query(given)))
+    found = await while_there(request, recalled(at, make_query(given)))
     return await while_there(request, planned(at, given, _sampling(asked), found=found, start=start))
 
 

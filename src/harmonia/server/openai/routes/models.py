@@ -21,15 +21,15 @@ OWNER = "harmonia"
 @router.get("")
 async def list_models(at: At) -> dict[str, Any]:
     """The memory itself, its encoders, and the generator if there is one."""
-    names = [*models.families(at.collection.model), *_generators(at)]
+    names = [*models.families(at.collection.encoders), *_generators(at)]
     return {"object": "list", "data": [_model(at, name) for name in names]}
 
 
 @router.get("/{model:path}")
 async def read(model: str, at: At) -> dict[str, Any]:
     """One of them; an encoder may be named by its space and by its own name too."""
-    if model not in models.encoders(at.collection.model) and model not in _generators(at):
-        raise models.unknown(model, at.collection.model)
+    if model not in models.encoders(at.collection.encoders) and model not in _generators(at):
+        raise models.unknown(model, at.collection.encoders)
     return _model(at, model)
 
 

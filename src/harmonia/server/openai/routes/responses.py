@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
-from harmonia.server.openai.messages import Answer, Attachment, Turn, answer, asked_words, check_model
+from harmonia.server.openai.messages import Attachment, Reply, Turn, answer, asked_words, check_model
 from harmonia.server.openai.response_store import Responses
 from harmonia.server.openai.schemas.responses import (
     InputFile,
@@ -116,7 +116,7 @@ def _begun(asked: ResponseIn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ended(found: Answer, text: str, cut: bool, asked: int) -> dict[str, Any]:
+def _ended(found: Reply, text: str, cut: bool, asked: int) -> dict[str, Any]:
     """What a response has at its end. A token of the usage is a word."""
     status, said = "incomplete" if cut else "completed", count(text)
     message = {

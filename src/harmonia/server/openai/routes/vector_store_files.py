@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from harmonia.collection.json_output import finite
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
-from harmonia.server.json_output import finite
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of, checked_attributes, size_of
 from harmonia.server.openai.routes.vector_stores import Cursor, Limit, counted, filename

@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from harmonia.collection.cues import Query as Cues
-from harmonia.collection.cues import Thing
-from harmonia.collection.recall import Options
+from harmonia.collection.cues import QueryItem
+from harmonia.collection.json_output import finite, part_json
+from harmonia.collection.options import RecallOptions
 from harmonia.server import filters
-from harmonia.server.json_output import finite, part_json
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of
 from harmonia.server.openai.schemas.vector_stores import Ranking, SearchIn, StoreChange, StoreIn
@@ -97,10 +96,10 @@ async def search(store_id: str, asked: SearchIn, request: Request, at: At) -> di
 
 async def recalled(at: Service, store: VectorStore, asked: SearchIn, *, admin: bool) -> Recollection | None:
     """What the memory recalls within a store; None if there is nothing that could be."""
-    things = [Thing(f"query {i}", "text", words) for i, words in enumerate(asked.query, 1)]
+    query = [QueryItem(f"query {i}", "text", words) for i, words in enumerate(asked.query, 1)]
     where = filters.condition_of(None, asked.filters, at.stores.condition(store), admin=admin)
     try:
-        return await at.recall(Cues({}, things=things), Options(k=asked.max_num_results), where)
+        return await at.recall(query, RecallOptions(k=asked.max_num_results, where=where))
     except HarmoniaError:
         if await at.work(lambda: _empty(at, store, where)):
             return None

@@ -1,0 +1,89 @@
+"""What commands print, from the JSON of records and recollections that docs/cli.md describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+Json = Mapping[str, Any]
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """The first words of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def title(record: Json) -> str:
+    """A line that a person recognises a record by."""
+    text = next((part["text"] for part in record["parts"] if part.get("text")), None)
+    path = next((part["path"] for part in record["parts"] if part.get("path")), None)
+    name = str(record["metadata"].get("name") or (Path(path).stem if path else record["id"][:8]))
+    return f"{name}: {shorten(text)}" if text else name
+
+
+def where_in(part: Json) -> str:
+    """Where a part is: file name and, for a window, its time."""
+    name = Path(part["path"]).name if part.get("path") else f"“{shorten(part.get('text') or '', 30)}”"
+    if part["start"] is None or part["modality"] == "text":
+        return name
+    return f"{name} {part['start']:.0f}–{part['end'] or part['start']:.0f} s"
+
+
+def print_recollection(found: Json, *, explain: bool) -> None:
+    """A table of the records, with what each cue adds and where it matched; then the certificate."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console, certificate = Console(), found["certificate"]
+    if found["abstained"]:
+        console.print(
+            f"Nothing here matches (probability of that: {certificate['nothing']:.0%}). The nearest:",
+            highlight=False,
+        )
+    cues = list(dict.fromkeys(name for record in found["records"] for name in record["shares"]))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, justify in (("", "right"), ("prob.", "right"), ("record", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for name in cues:
+        table.add_column(shorten(name, 20), justify="right")
+    table.add_column("why")
+    for record in found["records"]:
+        why = [
+            f"{shorten(name, 20)}: {where_in(match)} ({match['similarity']:.2f})"
+            for name, match in record["matches"].items()
+        ]
+        cells = [str(record["rank"]), f"{record['probability']:.1%}", f"{title(record)}\n{record['id'][:8]}"]
+        cells += [f"{record['shares'].get(name, 0.0):.0%}" for name in cues]
+        # What comes from files is text, never markup.
+        table.add_row(*(Text(cell) for cell in [*cells, "\n".join(why)]))
+    console.print(table)
+    steps, energies = certificate["steps"], certificate["energies"]
+    moved = f"settled in {steps} steps, energy {energies[0]:.3f} -> {energies[-1]:.3f}, " if steps else ""
+    console.print(
+        f"{moved}tail mass {certificate['tail_mass']:.1e}, nothing {certificate['nothing']:.1%}",
+        style="dim",
+        highlight=False,
+    )
+    if explain:
+        _explain(found)
+
+
+def _explain(found: Json) -> None:
+    for record in found["records"]:
+        adds = " ".join(f"{add:+.2f} ({shorten(name, 20)})" for name, add in record["adds"].items())
+        click.echo(f"score {record['rank']}: {record['score']:.2f} = {adds}   {shorten(title(record), 40)}")
+    for sentence in found["explanation"]:
+        click.echo(sentence)
+
+
+def print_neighbours(found: Json) -> None:
+    """A line for each record: rank, similarity, id, title."""
+    for record in found["records"]:
+        line = f"{record['rank']:3d}  {record['similarity']:6.3f}  {record['id'][:8]}  {title(record)}"
+        click.echo(line)

@@ -1,0 +1,145 @@
+"""Records and recollections as JSON: the one form of the command line and of the server (docs/cli.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harmonia.collection.sentences import Answer, explanation
+from harmonia.types import Certificate, Neighbour, Part, Recalled, Recollection, Record
+
+PLACES = ("path", "folder")
+"""Metadata that say where on this machine a file lies; of a server only a key of scope admin sees them."""
+PARTS = 200
+"""Most parts of a record that are shown; a long video has a part for every shot."""
+
+
+def record_json(
+    record: Record, *, paths: bool = True, served: bool = False, parts: Sequence[Part] | None = None
+) -> dict[str, Any]:
+    """A record, with the given parts or all of them (at most ``PARTS``).
+
+    ``paths`` tells where files lie on this machine; ``served`` adds what a server's answer has: the type of
+    an object and the addresses of media.
+    """
+    metadata = {k: v for k, v in record.metadata.items() if paths or k not in PLACES}
+    several = record.parts if parts is None else parts
+    return {
+        "id": record.id,
+        **({"object": "memory.record"} if served else {}),
+        "parts": [part_json(part, paths=paths, served=served) for part in several[:PARTS]],
+        "metadata": finite(metadata),
+    }
+
+
+def part_json(part: Part, *, paths: bool = False, served: bool = True) -> dict[str, Any]:
+    """A part: what it is, where in its file, and the path or the addresses of the file."""
+    shown = {
+        "modality": part.modality,
+        "text": part.text,
+        "start": finite(part.start),
+        "end": finite(part.end),
+        "digest": part.digest,
+    }
+    if paths:
+        shown["path"] = part.path
+    if served:
+        address = f"/v1/memory/media/{part.digest}" if part.path and part.digest else None
+        shown["media"] = address
+        shown["preview"] = f"{address}/preview" if address and part.modality != "text" else None
+    return shown
+
+
+def recollection_json(
+    found: Recollection, *, paths: bool = True, served: bool = False, explain: bool = False
+) -> dict[str, Any]:
+    """What came back: the best moment of each record, its probability, and the certificate.
+
+    ``explain`` adds what each cue adds to a score, the part that matched it, and the certificate in words.
+    """
+    answer: dict[str, Any] = {
+        **({"object": "memory.recollection"} if served else {}),
+        "records": [_recalled(one, paths, served, explain) for one in found.records],
+        "abstained": found.abstained,
+        "certificate": certificate_json(found.certificate),
+    }
+    if explain:
+        answer["explanation"] = explanation(found)
+    return answer
+
+
+def _recalled(one: Recalled, paths: bool, served: bool, explain: bool) -> dict[str, Any]:
+    shown = {
+        "rank": one.rank,
+        "probability": one.probability,
+        "score": finite(one.score),
+        **record_json(one.record, paths=paths, served=served, parts=one.moment or None),
+        "shares": finite(dict(one.shares)),
+    }
+    if explain:
+        whole = sum(one.shares.values()) or 1.0
+        # what each cue adds to the score; together they are the score
+        shown["adds"] = finite({name: share * one.score / whole for name, share in one.shares.items()})
+        shown["matches"] = {
+            name: {
+                "similarity": finite(match.similarity),
+                **part_json(match.part, paths=paths, served=served),
+            }
+            for name, match in one.matches.items()
+        }
+    return shown
+
+
+def answer_json(found: Answer, *, paths: bool = True, served: bool = False) -> dict[str, Any]:
+    """An answer, and the recollection that it is made from."""
+    return {
+        "text": found.text,
+        "abstained": found.abstained,
+        "recollection": recollection_json(found.recollection, paths=paths, served=served),
+    }
+
+
+def neighbours_json(
+    found: Sequence[Neighbour], *, paths: bool = True, served: bool = False
+) -> dict[str, Any]:
+    """The records of a plain search and their similarities."""
+    return {
+        **({"object": "memory.neighbours"} if served else {}),
+        "records": [
+            {
+                "rank": one.rank,
+                "similarity": finite(one.similarity),
+                **record_json(one.record, paths=paths, served=served),
+            }
+            for one in found
+        ],
+    }
+
+
+def certificate_json(c: Certificate) -> dict[str, Any]:
+    """The certificate, field by field; null for what is not finite."""
+    return {
+        "energies": finite(list(c.energies)),
+        "tail_mass": finite(c.tail_mass),
+        "steps": c.steps,
+        "error_bound": finite(c.error_bound),
+        "nothing": finite(c.nothing),
+        "converged": c.converged,
+        "beta": finite(c.beta),
+        "contraction": finite(c.contraction),
+        "candidates": c.candidates,
+    }
+
+
+def finite(value: Any) -> Any:
+    """A value of plain JSON: null where a number is not finite."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value
