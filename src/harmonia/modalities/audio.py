@@ -26,6 +26,7 @@ from harmonia.modalities.pyav import (
     decodable,
     tidy,
 )
+from harmonia.modalities.resampling import resample
 from harmonia.types import HarmoniaError, Signal
 
 SUFFIXES: tuple[str, ...] = (
@@ -255,10 +256,7 @@ def mono(signal: Signal, rate: int) -> NDArray[np.float32]:
     wave = np.nan_to_num(samples.mean(axis=0, dtype=np.float32), posinf=0.0, neginf=0.0)
     ratio = Fraction(rate / signal.rate).limit_denominator(1000)
     if ratio != 1 and len(wave):
-        # Loaded on first use: it costs half a second, and words alone need no sound.
-        from scipy.signal import resample_poly
-
-        wave = resample_poly(wave, ratio.numerator, ratio.denominator)
+        wave = resample(wave, ratio.numerator, ratio.denominator)
     return np.ascontiguousarray(wave, dtype=np.float32)
 
 
