@@ -138,5 +138,5 @@ def test_without_matplotlib_one_line_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     cues = memory.cues({"text": "waves"}, (), {}, float("inf"))
-    with pytest.raises(HarmoniaError, match="pip install matplotlib"):
+    with pytest.raises(HarmoniaError, match=r"needs the package matplotlib: pip install 'harmonia\[plots\]'"):
         draw_landscape(memory, cues, tmp_path / "out.png")

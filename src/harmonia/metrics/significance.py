@@ -95,7 +95,7 @@ def jackknife(value: float, without: Values, *, level: float = 0.95, beside: flo
 
 
 def student_t(level: float, freedom: int) -> float:
-    """The t for which Student's distribution of ``freedom`` degrees lies within -t and t with chance ``level``.
+    """The t for which Student's variable of ``freedom`` degrees lies within -t and t with chance ``level``.
 
     By bisection of the closed form of that chance (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4).
     """
