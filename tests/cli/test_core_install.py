@@ -13,23 +13,34 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from media import make_photo, make_tone, make_video
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
+from tests.media import make_photo, make_tone, make_video
 
-COMMAND = """
-import sys
+ROOT = Path(__file__).parents[2]
+
+COMMANDS = """
+import contextlib, io, json, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-absent = set(sys.argv.pop(1).split(","))
+absent, commands = json.load(sys.stdin)
 sys.meta_path.insert(0, Absent())
 from harmonia.cli import main
-main()
+
+done = []
+for sys.argv[1:] in commands:
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+    done.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(done))
 """
 
 
@@ -65,15 +76,19 @@ def absent() -> set[str]:
     return others - sys.stdlib_module_names  # a backport of dataclasses hides none
 
 
-def run(absent: set[str], home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, ",".join(sorted(absent)), *arguments],
+def run(absent: set[str], memory: Path, *commands: Sequence[str | Path]) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each command, all in one process without the packages."""
+    lines = [[str(word) for word in command] for command in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input=json.dumps([sorted(absent), lines]),
         capture_output=True,
         text=True,
-        cwd=home,
-        env={**os.environ, "HARMONIA_MEMORY": str(home / "memory")},
+        env={**os.environ, "HARMONIA_MEMORY": str(memory)},
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 
 
 def test_the_core_is_without_what_one_file_needs(absent: set[str]) -> None:
@@ -96,23 +111,24 @@ def test_pictures_sounds_and_videos_are_remembered_and_recalled(absent: set[str]
     (media / "note.txt").write_text("Milk, bread and apples")
     make_video(media / "film.mp4", seed=2)
 
-    def harmonia(*arguments: str) -> str:
-        done = run(absent, tmp_path, *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    harmonia("remember", str(media))
     cues = {"photo.jpg": "image", "tone.mp3": "audio", "film.mp4": "video"}
-    for cue, kind in cues.items():
-        sheet = tmp_path / f"{cue}.png"
-        out = harmonia("recall", f"--{kind}", str(media / cue), "--json", "--sheet", str(sheet))
-        assert cue in json.dumps(json.loads(out)["records"][0]), out
-        assert sheet.stat().st_size > 1000
-    assert json.loads(harmonia("recall", "rain", "--json"))["records"][0]["metadata"]["name"] == "tone"
-
-    landscape = run(absent, tmp_path, "recall", "rain", "--landscape", str(tmp_path / "energy.png"))
-    assert landscape.returncode == 1
-    assert landscape.stderr.splitlines()[-1] == (
-        "harmonia: a landscape needs the package matplotlib: pip install 'harmonia[plots]'"
+    remembered, *recalled, told, landscape = run(
+        absent,
+        tmp_path / "memory",
+        ["remember", media],
+        *(
+            ["recall", f"--{kind}", media / cue, "--json", "--sheet", tmp_path / f"{cue}.png"]
+            for cue, kind in cues.items()
+        ),
+        ["recall", "rain", "--json"],
+        ["recall", "rain", "--landscape", tmp_path / "energy.png"],
     )
-    assert "Traceback" not in landscape.stderr
+    assert remembered[0] == 0, remembered
+    for cue, (code, out, err) in zip(cues, recalled, strict=True):
+        assert code == 0, err
+        assert json.loads(out)["records"][0]["metadata"]["path"] == str(media / cue)
+        assert (tmp_path / f"{cue}.png").stat().st_size > 1000
+    assert json.loads(told[1])["records"][0]["metadata"]["name"] == "tone"
+    code, _, err = landscape
+    assert code == 1
+    assert err == "harmonia: a landscape needs the package matplotlib: pip install 'harmonia[plots]'\n"
