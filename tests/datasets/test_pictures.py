@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -110,6 +111,34 @@ def test_json_streams_what_json_loads(tmp_path: Path, indent: int | None) -> Non
 def test_json_that_is_damaged_says_so(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"cut or damaged|has no 'rows'"):
         list(json_items(write(tmp_path / "a.json", text), "rows"))
+
+
+def test_json_is_what_json_loads_says(tmp_path: Path) -> None:
+    whole: dict[str, Any] = {
+        "nested": {"rows": [0]},
+        "rows": [{"item": [1, {"item": None}]}, [[]], "é 😀 \u2028", 2**80, -0.5, 1e300, True, ""],
+    }
+    whole["rows"].append("half \ud83d")  # whoever reads the record says so: it is to come through as it is
+    path = write(tmp_path / "half.json", whole)
+    assert list(json_items(path, "rows")) == whole["rows"]
+    del whole["rows"][-1]
+    for text in (json.dumps(whole), json.dumps(whole, ensure_ascii=False)):
+        for start in (b"", codecs.BOM_UTF8):
+            (tmp_path / "a.json").write_bytes(start + text.encode())
+            assert list(json_items(tmp_path / "a.json", "rows")) == whole["rows"]
+
+
+@pytest.mark.parametrize("opening", ["[", '[{"a":', '{"rows": [{"a":'])
+def test_json_that_is_nested_too_deep_costs_little(tmp_path: Path, opening: str) -> None:
+    path = write(tmp_path / "a.json", opening * 1_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="nested too deep"):
+            list(json_items(path, "rows" if "rows" in opening else None))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64_000_000
 
 
 def test_json_streams_in_little_memory(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from harmonia.metrics import (
     uniformity,
     zero_shot,
 )
+from harmonia.metrics.significance import student_t
 from harmonia.types import HarmoniaError, Signal
 from tests.places import ROOT
 
@@ -331,6 +332,33 @@ def test_copies_of_a_query_add_no_certainty() -> None:
     together = bootstrap(copies, draws=1000, groups=torch.arange(1000) // 5)
     assert together.high - together.low == pytest.approx(one.high - one.low, rel=0.1)
     assert apart.high - apart.low == pytest.approx((one.high - one.low) / math.sqrt(5), rel=0.15)
+
+
+@pytest.mark.parametrize("n", [2, 3, 50, 3000])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_the_bootstrap_is_scipys(n: int, level: float) -> None:
+    values, counts = normal(n, n).double().numpy(), np.arange(n) % 5 + 1
+    groups = np.repeat(np.arange(n), counts)
+    found = bootstrap(values[groups], 3, groups=groups, level=level, draws=500)
+    peer = stats.bootstrap(
+        (values * counts, counts),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=500,
+        batch=64,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((peer.low, peer.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 39, 1000, 49_999])
+def test_students_quantile_is_scipys(freedom: int) -> None:
+    for level in (0.01, 0.1, 0.5, 0.9, 0.95, 0.999, 1 - 1e-9):
+        peer = float(stats.t.ppf((1 + level) / 2, freedom))
+        assert student_t(level, freedom) == pytest.approx(peer, rel=1e-6)
 
 
 def test_the_paired_test_is_that_of_scipy() -> None:

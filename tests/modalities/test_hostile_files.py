@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from av.stream import Disposition
 from PIL import Image
 
 from harmonia.modalities import MODALITIES, Limits, audio, image, text, video
@@ -93,13 +94,24 @@ def test_a_video_without_sound_and_a_sound_without_picture(tmp_path: Path) -> No
     refused(lambda: video.read(song), "song.mp4 has no moving picture")
 
 
+def with_cover(path: Path, tone: Path, cover: Path) -> Path:
+    """A copy of an M4A file with a picture as its cover art."""
+    with av.open(str(path), "w", format="mp4") as out:
+        sources = [av.open(str(cover)), av.open(str(tone))]
+        streams = [out.add_stream_from_template(source.streams[0]) for source in sources]
+        streams[0].disposition = Disposition.attached_pic
+        for source, stream in zip(sources, streams, strict=True):
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+            source.close()
+    assert b"covr" in path.read_bytes()
+    return path
+
+
 def test_cover_art_is_no_video(tmp_path: Path) -> None:
-    mutagen_mp4 = pytest.importorskip("mutagen.mp4")
-    song = make_tone(tmp_path / "song.m4a")
-    tags = mutagen_mp4.MP4(song)
-    cover = make_photo(tmp_path / "cover.png").read_bytes()
-    tags["covr"] = [mutagen_mp4.MP4Cover(cover, mutagen_mp4.MP4Cover.FORMAT_PNG)]
-    tags.save()
+    song = with_cover(tmp_path / "song.m4a", make_tone(tmp_path / "tone.m4a"), make_photo(tmp_path / "a.png"))
     refused(lambda: video.read(song), "song.m4a has no moving picture")
     assert audio.read(song).array.size
 
@@ -124,6 +136,32 @@ def test_truncated_sounds(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     refused(lambda: audio.read(path), path.name)
     refused(lambda: audio.windows(path), path.name)
+
+
+@pytest.mark.parametrize("rate", [44100, 22050, 8000])
+def test_an_mp3_is_held_to_the_length_that_it_declares_and_to_no_other(rate: int, tmp_path: Path) -> None:
+    whole = make_tone(tmp_path / "a.mp3", seconds=4.0, rate=rate, tags={"title": "Rain"}).read_bytes()
+    half = tmp_path / "half.mp3"
+    half.write_bytes(whole[: len(whole) // 2])
+    refused(lambda: audio.read(half), "half.mp3 is truncated: ", " of 4.")
+
+    plain = tmp_path / "plain.mp3"  # recorders that stream write no header
+    with (
+        av.open(str(tmp_path / "a.mp3")) as source,
+        av.open(str(plain), "w", options={"write_xing": "0"}) as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    assert b"Info" not in plain.read_bytes()
+    half.write_bytes(plain.read_bytes()[: plain.stat().st_size // 2])
+    assert 1.5 < audio.read(half).array.shape[1] / rate < 2.5
+
+    joined = tmp_path / "joined.mp3"  # the header of the first part says nothing of the second
+    joined.write_bytes(whole + plain.read_bytes())
+    assert audio.read(joined).array.shape[1] / rate > 7
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".webm"])

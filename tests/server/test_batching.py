@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -21,7 +23,7 @@ from harmonia.collection.collection import Collection
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.server.batching import Batcher
 from harmonia.server.errors import ApiError
-from harmonia.server.log_handler import Aside
+from harmonia.server.log_handler import BackgroundLogHandler
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError, Part, Record
 from tests.serving import memory_of, serve
@@ -165,7 +167,7 @@ def test_records_are_read_once() -> None:
 def test_no_request_waits_for_who_reads_the_log() -> None:
     out, into = os.pipe()
     with os.fdopen(out, encoding="utf-8") as reader, os.fdopen(into, "w", encoding="utf-8") as stream:
-        handler = Aside(stream)
+        handler = BackgroundLogHandler(stream)
         begun = time.perf_counter()
         for number in range(3000):  # more than a pipe holds
             handler.emit(logging.LogRecord("x", logging.INFO, "", 0, f"{number:04d}" * 25, None, None))
@@ -173,6 +175,29 @@ def test_no_request_waits_for_who_reads_the_log() -> None:
         lines = [next(reader) for _ in range(3000)]
         assert lines[0].startswith("0000") and lines[-1] == "2999" * 25 + "\n"
         handler.close()
+
+
+def test_what_a_full_log_cannot_hold_is_lost_and_no_one_waits() -> None:
+    code = (
+        "import logging, sys, time\n"
+        "from harmonia.server.log_handler import WAITING, BackgroundLogHandler\n"
+        "log = logging.getLogger('x')\n"
+        "log.addHandler(BackgroundLogHandler())\n"
+        "begun = time.perf_counter()\n"
+        "for number in range(2 * WAITING):\n"
+        "    log.warning('%06d' % number * 20)\n"
+        "print(time.perf_counter() - begun, flush=True)\n"
+    )
+    out, into = os.pipe()
+    with os.fdopen(out, encoding="utf-8") as unread:
+        with os.fdopen(into, "w") as stream:
+            done = subprocess.run(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stream, timeout=60, check=True
+            )
+        lines = unread.read().splitlines()
+    assert float(done.stdout) < 10
+    assert lines[:3] == ["000000" * 20, "000001" * 20, "000002" * 20]
+    assert 100 < len(lines) < 10_000
 
 
 @pytest.fixture(scope="module")

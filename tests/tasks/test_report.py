@@ -139,5 +139,5 @@ def test_without_matplotlib_one_line_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     cues = memory.cues(make_query({"text": "waves"}))
-    with pytest.raises(HarmoniaError, match="pip install matplotlib"):
+    with pytest.raises(HarmoniaError, match=r"needs the package matplotlib: pip install 'harmonia\[plots\]'"):
         draw_landscape(memory, cues, tmp_path / "out.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,10 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-import mutagen
 import numpy as np
 import soundfile
-from mutagen.mp3 import MP3, BitrateMode
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +26,7 @@ from harmonia.modalities.pyav import (
     decodable,
     tidy,
 )
+from harmonia.modalities.resampling import resample
 from harmonia.types import HarmoniaError, Signal
 
 SUFFIXES: tuple[str, ...] = (
@@ -41,6 +41,14 @@ SHORTEST = 0.5
 """Seconds: a last piece shorter than this joins the window before it."""
 
 _SOUNDFILE_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")
+_MP3_TAGS, _MP3_SEARCHED = 8, 4096  # ID3 tags that are skipped, bytes after them with the first frame in them
+# The first frame of an MP3 may hold, after 4 bytes and its side information, the number of frames instead of
+# sound. The lowest bit of the flags says that the number is there.
+_MP3_HEADER = re.compile(
+    rb"\xff(?P<version>[\xe2\xe3\xf2\xf3\xfa\xfb]).{2}"
+    rb"(?:(?:.{9}|.{17}|.{32})(?:Xing|Info)(?P<flags>.{4})|.{32}VBRI.{10})(?P<frames>.{4})",
+    re.DOTALL,
+)
 _REMEDY = "give a WAV, FLAC, OGG, MP3, M4A or AAC file"
 
 
@@ -185,7 +193,7 @@ def _check_riff(source: Source, file: BinaryIO) -> None:
 
 @contextmanager
 def _by_libav(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Stream]:
-    declared = _mp3_seconds(file)
+    declared, samples = None, _mp3_samples(file)
     with container_of(source, file, "audio", _REMEDY) as container:
         streams = decodable(source, container.streams.audio)
         if not streams:
@@ -196,22 +204,27 @@ def _by_libav(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Strea
         elif container.duration is not None and container.format.name.startswith("matroska"):
             declared = container.duration / 1e6
         check_rate(source, stream.rate)
+        if samples is not None and container.format.name == "mp3":
+            declared = samples / stream.rate
         decoder = SoundDecoder(source, stream, limits)
         blocks = (b for packet in container.demux(stream) for _, b in decoder.blocks(packet))
         yield _Stream(stream.rate, stream.channels, declared, caption_in(container), blocks)
 
 
-def _mp3_seconds(file: BinaryIO) -> float | None:
-    """The length that the Xing or VBRI header of an MP3 declares; others only permit a guess."""
-    file.seek(0)
-    if MP3.score("", file, file.read(128)) <= 0:
+def _mp3_samples(file: BinaryIO) -> int | None:
+    """The samples that the Xing, Info or VBRI header of an MP3 declares; None where only a guess is left."""
+    at = 0
+    for _ in range(_MP3_TAGS):
+        file.seek(at)
+        head = file.read(10)
+        if not head.startswith(b"ID3"):
+            break
+        at += 10 + sum((byte & 127) << 7 * (3 - i) for i, byte in enumerate(head[6:]))
+    found = _MP3_HEADER.search(head + file.read(_MP3_SEARCHED))
+    if not found or (found["flags"] is not None and not found["flags"][3] & 1):
         return None
-    file.seek(0)
-    try:
-        info = MP3(file).info
-    except mutagen.MutagenError:
-        return None  # FFmpeg says what is wrong with it
-    return None if info.bitrate_mode == BitrateMode.UNKNOWN else float(info.length)
+    samples = 1152 if found["version"][0] & 8 else 576  # of a frame
+    return int.from_bytes(found["frames"], "big") * samples or None
 
 
 def _tags(file: BinaryIO) -> str | None:
@@ -243,10 +256,7 @@ def mono(signal: Signal, rate: int) -> NDArray[np.float32]:
     wave = np.nan_to_num(samples.mean(axis=0, dtype=np.float32), posinf=0.0, neginf=0.0)
     ratio = Fraction(rate / signal.rate).limit_denominator(1000)
     if ratio != 1 and len(wave):
-        # Loaded on first use: it costs half a second, and words alone need no sound.
-        from scipy.signal import resample_poly
-
-        wave = resample_poly(wave, ratio.numerator, ratio.denominator)
+        wave = resample(wave, ratio.numerator, ratio.denominator)
     return np.ascontiguousarray(wave, dtype=np.float32)
 
 

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from harmonia.server import address, errors
-from harmonia.server.log_handler import Aside
+from harmonia.server.log_handler import BackgroundLogHandler
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
 
@@ -229,7 +229,7 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": Json}},
-    "handlers": {"json": {"()": Aside, "formatter": "json"}},
+    "handlers": {"json": {"()": BackgroundLogHandler, "formatter": "json"}},
     "loggers": {
         "uvicorn": {"handlers": ["json"], "level": "WARNING", "propagate": False},
         "harmonia.server": {"handlers": ["json"], "level": "INFO", "propagate": False},

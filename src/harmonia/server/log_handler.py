@@ -5,57 +5,50 @@ from __future__ import annotations
 import logging
 import queue
 import sys
-import threading
-import time
+from contextlib import suppress
+from logging.handlers import QueueHandler, QueueListener
 from typing import TextIO
 
-TOGETHER = 0.05
-"""Seconds for which lines gather, to be written at once."""
 WAITING = 10_000
 """Most lines that wait for a reader who does not read; what comes then is lost."""
+ENDING = 1.0
+"""Seconds in which the lines that wait are written at the end."""
+
+Lines = queue.Queue[logging.LogRecord | None]
 
 
-class Aside(logging.Handler):
+class BackgroundLogHandler(QueueHandler):
     """Writes to a stream (standard error by default), so that a slow reader of it holds up no one."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        super().__init__()
-        self.stream = stream or sys.stderr
-        self.lines: queue.Queue[str | None] = queue.Queue(WAITING)
-        self.thread = threading.Thread(target=self._write, name="log", daemon=True)
-        self.thread.start()
+        self.lines: Lines = queue.Queue(WAITING)
+        super().__init__(self.lines)
+        _Writer(self.lines, stream or sys.stderr).start()
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def enqueue(self, record: logging.LogRecord) -> None:
         """Put the line with those that wait."""
-        try:
-            self.lines.put_nowait(self.format(record))
-        except queue.Full:
-            return
-        except Exception:
-            self.handleError(record)
+        with suppress(queue.Full):
+            self.lines.put_nowait(record)
 
     def close(self) -> None:
         """Write what waits, if that can be done soon."""
-        if self.thread.is_alive():
-            try:
-                self.lines.put(None, timeout=1)
-            except queue.Full:
-                pass
-            else:
-                self.thread.join(1)
+        # QueueListener.stop would wait for ever for a reader who does not read.
+        with suppress(queue.Full):
+            self.lines.put(None, timeout=ENDING)
+            with self.lines.all_tasks_done:
+                self.lines.all_tasks_done.wait_for(lambda: not self.lines.unfinished_tasks, ENDING)
         super().close()
 
-    def _write(self) -> None:
-        more = True
-        while more:
-            several = [self.lines.get()]
-            if several[0] is not None:
-                time.sleep(TOGETHER)
-            while not self.lines.empty():
-                several.append(self.lines.get())
-            more = None not in several
-            try:
-                self.stream.write("".join(f"{line}\n" for line in several if line is not None))
-                self.stream.flush()
-            except (OSError, ValueError):
-                continue  # nobody reads: there is no one to tell
+
+class _Writer(QueueListener):
+    """Writes itself: a StreamHandler holds a lock while it writes, for which the end of Python would wait."""
+
+    def __init__(self, lines: Lines, stream: TextIO) -> None:
+        super().__init__(lines)
+        self.stream = stream
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        with suppress(OSError, ValueError):  # nobody reads: there is no one to tell
+            self.stream.write(f"{record.message}\n")
+            self.stream.flush()

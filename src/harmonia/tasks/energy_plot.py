@@ -88,7 +88,9 @@ def _draw(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise HarmoniaError("drawing needs matplotlib: pip install matplotlib") from None
+        raise HarmoniaError(
+            "a landscape needs the package matplotlib: pip install 'harmonia[plots]'"
+        ) from None
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -33,7 +32,7 @@ def mel_filterbank() -> Array:
     """Triangular filters on the HTK mel scale from 50 Hz to 8 kHz, ``(BANDS, FRAME // 2 + 1)``."""
     low, high = 2595 * np.log10(1 + np.array([50, RATE / 2]) / 700)
     edges = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    hz = scipy.fft.rfftfreq(FRAME, 1 / RATE)
+    hz = np.fft.rfftfreq(FRAME, 1 / RATE)
     peaks = np.eye(BANDS + 2)[1:-1]
     bank = np.stack([np.interp(hz, edges, peak) for peak in peaks])
     bank /= bank.sum(axis=1, keepdims=True)
@@ -81,7 +80,7 @@ def _mel_power(wave: Array) -> Array:
     wave = np.pad(wave, (0, max(0, FRAME - len(wave))))
     frames = sliding_window_view(wave, FRAME)[::HOP]
     blocks = [
-        np.abs(scipy.fft.rfft(frames[i : i + BLOCK] * WINDOW, axis=1)) ** 2 @ MEL.T
+        np.abs(np.fft.rfft(frames[i : i + BLOCK] * WINDOW, axis=1)) ** 2 @ MEL.T
         for i in range(0, len(frames), BLOCK)
     ]
     return np.concatenate(blocks).astype(np.float32)
@@ -103,7 +102,7 @@ def _modulation(level: Array) -> Array:
     bands = np.pad(bands, ((0, max(0, MODULATION_FRAMES - len(bands))), (0, 0)))
     spans = sliding_window_view(bands, MODULATION_FRAMES, axis=0)[::MODULATION_HOP]
     spans = (spans - spans.mean(axis=-1, keepdims=True)) * MODULATION_WINDOW
-    spectrum = np.abs(scipy.fft.rfft(spans, axis=-1)).mean(axis=0)
+    spectrum = np.abs(np.fft.rfft(spans, axis=-1)).mean(axis=0)
     spectrum = np.add.reduceat(spectrum[:, : MODULATION_EDGES[-1]], MODULATION_EDGES[:-1], axis=1)
     out: Array = spectrum - spectrum.mean(axis=0)
     return out
