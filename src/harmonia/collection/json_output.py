@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harmonia.collection.sentences import Answer, explanation
@@ -15,26 +16,37 @@ PARTS = 200
 """Most parts of a record that are shown; a long video has a part for every shot."""
 
 
-def record_json(
-    record: Record, *, paths: bool = True, served: bool = False, parts: Sequence[Part] | None = None
-) -> dict[str, Any]:
-    """A record, with the given parts or all of them (at most ``PARTS``).
+@dataclass(frozen=True, slots=True)
+class View:
+    """Who reads: whether metadata tell ``paths`` of this machine, and whether the answer is ``served``.
 
-    ``paths`` tells where files lie on this machine; ``served`` adds what a server's answer has: the type of
-    an object and the addresses of media.
+    What is served has the type of each object, and the addresses of media in place of their paths.
     """
-    metadata = {k: v for k, v in record.metadata.items() if paths or k not in PLACES}
+
+    paths: bool = True
+    served: bool = False
+
+
+HERE = View()
+"""The view of the memory's owner on this machine."""
+SERVED = View(paths=False, served=True)
+"""The view of a client of a server who may not see where files lie."""
+
+
+def record_json(record: Record, view: View = HERE, *, parts: Sequence[Part] | None = None) -> dict[str, Any]:
+    """A record, with the given parts or all of them (at most ``PARTS``)."""
+    metadata = {k: v for k, v in record.metadata.items() if view.paths or k not in PLACES}
     several = record.parts if parts is None else parts
     return {
         "id": record.id,
-        **({"object": "memory.record"} if served else {}),
-        "parts": [part_json(part, paths=paths, served=served) for part in several[:PARTS]],
+        **({"object": "memory.record"} if view.served else {}),
+        "parts": [part_json(part, view=view) for part in several[:PARTS]],
         "metadata": finite(metadata),
     }
 
 
-def part_json(part: Part, *, paths: bool = False, served: bool = True) -> dict[str, Any]:
-    """A part: what it is, where in its file, and the path or the addresses of the file."""
+def part_json(part: Part, view: View = HERE) -> dict[str, Any]:
+    """A part: what it is, where in its file, and its path or its addresses."""
     shown = {
         "modality": part.modality,
         "text": part.text,
@@ -42,25 +54,23 @@ def part_json(part: Part, *, paths: bool = False, served: bool = True) -> dict[s
         "end": finite(part.end),
         "digest": part.digest,
     }
-    if paths:
-        shown["path"] = part.path
-    if served:
+    if view.served:
         address = f"/v1/memory/media/{part.digest}" if part.path and part.digest else None
         shown["media"] = address
         shown["preview"] = f"{address}/preview" if address and part.modality != "text" else None
+    else:
+        shown["path"] = part.path
     return shown
 
 
-def recollection_json(
-    found: Recollection, *, paths: bool = True, served: bool = False, explain: bool = False
-) -> dict[str, Any]:
+def recollection_json(found: Recollection, view: View = HERE, *, explain: bool = False) -> dict[str, Any]:
     """What came back: the best moment of each record, its probability, and the certificate.
 
     ``explain`` adds what each cue adds to a score, the part that matched it, and the certificate in words.
     """
     answer: dict[str, Any] = {
-        **({"object": "memory.recollection"} if served else {}),
-        "records": [_recalled(one, paths, served, explain) for one in found.records],
+        **({"object": "memory.recollection"} if view.served else {}),
+        "records": [_recalled(one, view, explain) for one in found.records],
         "abstained": found.abstained,
         "certificate": certificate_json(found.certificate),
     }
@@ -69,12 +79,12 @@ def recollection_json(
     return answer
 
 
-def _recalled(one: Recalled, paths: bool, served: bool, explain: bool) -> dict[str, Any]:
+def _recalled(one: Recalled, view: View, explain: bool) -> dict[str, Any]:
     shown = {
         "rank": one.rank,
         "probability": one.probability,
         "score": finite(one.score),
-        **record_json(one.record, paths=paths, served=served, parts=one.moment or None),
+        **record_json(one.record, view=view, parts=one.moment or None),
         "shares": finite(dict(one.shares)),
     }
     if explain:
@@ -84,33 +94,31 @@ def _recalled(one: Recalled, paths: bool, served: bool, explain: bool) -> dict[s
         shown["matches"] = {
             name: {
                 "similarity": finite(match.similarity),
-                **part_json(match.part, paths=paths, served=served),
+                **part_json(match.part, view=view),
             }
             for name, match in one.matches.items()
         }
     return shown
 
 
-def answer_json(found: Answer, *, paths: bool = True, served: bool = False) -> dict[str, Any]:
+def answer_json(found: Answer, view: View = HERE) -> dict[str, Any]:
     """An answer, and the recollection that it is made from."""
     return {
         "text": found.text,
         "abstained": found.abstained,
-        "recollection": recollection_json(found.recollection, paths=paths, served=served),
+        "recollection": recollection_json(found.recollection, view=view),
     }
 
 
-def neighbours_json(
-    found: Sequence[Neighbour], *, paths: bool = True, served: bool = False
-) -> dict[str, Any]:
+def neighbours_json(found: Sequence[Neighbour], view: View = HERE) -> dict[str, Any]:
     """The records of a plain search and their similarities."""
     return {
-        **({"object": "memory.neighbours"} if served else {}),
+        **({"object": "memory.neighbours"} if view.served else {}),
         "records": [
             {
                 "rank": one.rank,
                 "similarity": finite(one.similarity),
-                **record_json(one.record, paths=paths, served=served),
+                **record_json(one.record, view=view),
             }
             for one in found
         ],

@@ -18,12 +18,14 @@ from prometheus_client import CollectorRegistry
 from harmonia.collection.collection import Collection
 from harmonia.collection.cues import Query, decode
 from harmonia.collection.encoder_set import FILE_NAME
+from harmonia.collection.json_output import HERE, View
 from harmonia.collection.options import RecallOptions
 from harmonia.collection.remember import Report
 from harmonia.generators import Saved
 from harmonia.server.batching import Batcher
 from harmonia.server.errors import missing_model
 from harmonia.server.jobs import Job, Jobs
+from harmonia.server.keys import OWNER
 from harmonia.server.openai.vector_stores import Stores
 from harmonia.server.settings import Settings
 from harmonia.server.uploaded_files import Files
@@ -258,3 +260,8 @@ async def service(request: Request) -> Service:
 def admin_of(request: Request) -> bool:
     """Whether the caller may see and say where on this machine files lie."""
     return bool(request.state.key.may("admin"))
+
+
+def view_of(request: Request) -> View:
+    """What the caller may see of a record, and in which form."""
+    return HERE if request.state.key is OWNER else View(paths=admin_of(request), served=True)

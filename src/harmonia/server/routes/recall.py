@@ -17,7 +17,7 @@ from harmonia.collection.sentences import Answer, answer_text
 from harmonia.server.forms import FormRoute, attached, documented
 from harmonia.server.queries import query_of
 from harmonia.server.schemas.memory import RecallRequest, RetrieveRequest, SettleRequest
-from harmonia.server.service import Service, admin_of, service
+from harmonia.server.service import Service, admin_of, service, view_of
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
@@ -27,7 +27,7 @@ PICTURE = {200: {"content": {"image/png": {"schema": {"type": "string", "format"
 async def recall_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
     """A recall with media as files of a form."""
     asked, files = await attached(request, RecallRequest)
-    return await _recall(at, asked, files, admin_of(request))
+    return await _recall(at, asked, files, request)
 
 
 router.add_api_route(
@@ -40,21 +40,21 @@ async def recall(
     asked: RecallRequest, request: Request, at: Annotated[Service, Depends(service)]
 ) -> dict[str, Any]:
     """The most probable records for all the cues together, with the certificate of the settling."""
-    return await _recall(at, asked, {}, admin_of(request))
+    return await _recall(at, asked, {}, request)
 
 
 async def _recall(
-    at: Service, asked: RecallRequest, files: Mapping[str, bytes], admin: bool
+    at: Service, asked: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(at, asked, files, admin=admin)
+    query, options = await query_of(at, asked, files, admin=admin_of(request))
     found = await at.recall(query, options)
-    return recollection_json(found, paths=admin, served=True, explain=asked.explain)
+    return recollection_json(found, view_of(request), explain=asked.explain)
 
 
 async def retrieve_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
     """A plain search with media as files of a form."""
     asked, files = await attached(request, RetrieveRequest)
-    return await _retrieve(at, asked, files, admin_of(request))
+    return await _retrieve(at, asked, files, request)
 
 
 router.add_api_route(
@@ -67,24 +67,24 @@ async def retrieve(
     asked: RetrieveRequest, request: Request, at: Annotated[Service, Depends(service)]
 ) -> dict[str, Any]:
     """Plain nearest-neighbour search over the same codes, to compare recall with."""
-    return await _retrieve(at, asked, {}, admin_of(request))
+    return await _retrieve(at, asked, {}, request)
 
 
 async def _retrieve(
-    at: Service, asked: RetrieveRequest, files: Mapping[str, bytes], admin: bool
+    at: Service, asked: RetrieveRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(at, asked, files, admin=admin)
+    query, options = await query_of(at, asked, files, admin=admin_of(request))
     query = await at.work(lambda: decode(query, at.settings.limits))
     found = await at.ask(
         lambda: at.collection.retrieve_by(query, where=options.where, k=asked.k, metric=asked.metric)
     )
-    return neighbours_json(found, paths=admin, served=True)
+    return neighbours_json(found, view_of(request))
 
 
 async def answer_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
     """An answer with media as files of a form."""
     asked, files = await attached(request, RecallRequest)
-    return await _answer(at, asked, files, admin_of(request))
+    return await _answer(at, asked, files, request)
 
 
 router.add_api_route(
@@ -97,21 +97,21 @@ async def answer(
     asked: RecallRequest, request: Request, at: Annotated[Service, Depends(service)]
 ) -> dict[str, Any]:
     """What the memory says, in sentences made from the records that it recalls, and the recollection."""
-    return await _answer(at, asked, {}, admin_of(request))
+    return await _answer(at, asked, {}, request)
 
 
 async def _answer(
-    at: Service, asked: RecallRequest, files: Mapping[str, bytes], admin: bool
+    at: Service, asked: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(at, asked, files, admin=admin)
+    query, options = await query_of(at, asked, files, admin=admin_of(request))
     found = await at.recall(query, options)
-    return answer_json(Answer(answer_text(found), found), paths=admin, served=True)
+    return answer_json(Answer(answer_text(found), found), view_of(request))
 
 
 async def landscape_form(request: Request, at: Annotated[Service, Depends(service)]) -> Response:
     """A landscape with media as files of a form."""
     asked, files = await attached(request, SettleRequest)
-    return await _landscape(at, asked, files, admin_of(request))
+    return await _landscape(at, asked, files, request)
 
 
 router.add_api_route(
@@ -126,11 +126,13 @@ async def landscape(
     asked: SettleRequest, request: Request, at: Annotated[Service, Depends(service)]
 ) -> Response:
     """A PNG of the energy around the first cue, its path, and the memories nearest to it."""
-    return await _landscape(at, asked, {}, admin_of(request))
+    return await _landscape(at, asked, {}, request)
 
 
-async def _landscape(at: Service, asked: SettleRequest, files: Mapping[str, bytes], admin: bool) -> Response:
-    query, _ = await query_of(at, asked, files, admin=admin)
+async def _landscape(
+    at: Service, asked: SettleRequest, files: Mapping[str, bytes], request: Request
+) -> Response:
+    query, _ = await query_of(at, asked, files, admin=admin_of(request))
     query = await at.work(lambda: decode(query, at.settings.limits))
 
     def draw(collection: Collection) -> bytes:

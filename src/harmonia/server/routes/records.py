@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter, ValidationError
 
-from harmonia.collection.json_output import record_json
+from harmonia.collection.json_output import View, record_json
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.forms import FILES, FormRoute, as_json
 from harmonia.server.schemas.filters import Filter
 from harmonia.server.schemas.memory import RecordByPath, RecordChange
-from harmonia.server.service import OWN, Service, admin_of, service
+from harmonia.server.service import OWN, Service, admin_of, service, view_of
 from harmonia.server.uploaded_records import (
     Incoming,
     Kept,
@@ -72,11 +72,11 @@ async def create_form(
     with ExitStack() as stack:
         folder = await at.work(lambda: stack.enter_context(aside(at.settings.memory / OWN)))
         if separate:
-            return await _create_each(at, files, words, said, folder, admin_of(request))
+            return await _create_each(at, files, words, said, folder, view_of(request))
         parts = [await at.work(lambda f=file: put_aside(f.file, f.filename or "", folder)) for file in files]  # type: ignore[misc]
         names = {"name": plain_name(files[0].filename or "")} if files else {}
         kept = await _keep(at, [*parts, *words], names | said)
-    return JSONResponse(_shown(kept, admin_of(request)), 201 if kept.created else 200)
+    return JSONResponse(_shown(kept, view_of(request)), 201 if kept.created else 200)
 
 
 router.add_api_route(
@@ -98,7 +98,7 @@ async def create_by_path(asked: RecordByPath, request: Request, at: At) -> JSONR
 
     found = await at.work(part)
     kept = await _keep(at, [found, *words], {"name": Path(found.path or "").stem} | said)
-    return JSONResponse(_shown(kept, admin_of(request)), 201 if kept.created else 200)
+    return JSONResponse(_shown(kept, view_of(request)), 201 if kept.created else 200)
 
 
 @router.get("")
@@ -128,7 +128,7 @@ async def list_records(
     found, more = await at.work(read)
     return {
         "object": "list",
-        "data": [record_json(record, served=True, paths=admin_of(request)) for record in found],
+        "data": [record_json(record, view_of(request)) for record in found],
         "first_id": found[0].id if found else None,
         "last_id": found[-1].id if found else None,
         "has_more": more,
@@ -138,7 +138,7 @@ async def list_records(
 @router.get("/{record_id}")
 async def read(record_id: str, request: Request, at: At) -> dict[str, Any]:
     """One record with all its parts."""
-    return record_json(await at.work(lambda: _one(at, record_id)), served=True, paths=admin_of(request))
+    return record_json(await at.work(lambda: _one(at, record_id)), view_of(request))
 
 
 @router.patch("/{record_id}")
@@ -147,7 +147,7 @@ async def describe(record_id: str, asked: RecordChange, request: Request, at: At
     said = checked_metadata(asked.metadata)
     await at.work(lambda: _one(at, record_id))
     await at.write(lambda: at.writer().store.describe({record_id: said}))
-    return record_json(await at.work(lambda: _one(at, record_id)), served=True, paths=admin_of(request))
+    return record_json(await at.work(lambda: _one(at, record_id)), view_of(request))
 
 
 @router.delete("/{record_id}")
@@ -165,8 +165,8 @@ def _one(at: Service, record_id: str) -> Record:
     return found[0]
 
 
-def _shown(kept: Kept, admin: bool) -> dict[str, Any]:
-    return {**record_json(kept.record, served=True, paths=admin), "created": kept.created}
+def _shown(kept: Kept, view: View) -> dict[str, Any]:
+    return {**record_json(kept.record, view), "created": kept.created}
 
 
 async def _keep(at: Service, parts: Sequence[Part], metadata: dict[str, Any]) -> Kept:
@@ -177,7 +177,7 @@ async def _keep(at: Service, parts: Sequence[Part], metadata: dict[str, Any]) ->
 
 async def _create_each(
     at: Service, files: Sequence[UploadFile], words: Sequence[Part], said: dict[str, Any], folder: Path,
-    admin: bool,
+    view: View,
 ) -> JSONResponse:  # fmt: skip
     """One record of each file; those that are broken are named with the reason, and the others stay."""
     data, problems = [], []
@@ -185,7 +185,7 @@ async def _create_each(
         name = plain_name(file.filename or "")
         try:
             part = await at.work(lambda f=file: put_aside(f.file, f.filename or "", folder))  # type: ignore[misc]
-            data.append(_shown(await _keep(at, [part, *words], {"name": name} | said), admin))
+            data.append(_shown(await _keep(at, [part, *words], {"name": name} | said), view))
         except (ApiError, HarmoniaError) as error:
             problems.append({"name": name, "reason": at.told(getattr(error, "message", str(error)))})
     if not data:

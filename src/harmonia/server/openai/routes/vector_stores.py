@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 
 from harmonia.collection.cues import QueryItem
-from harmonia.collection.json_output import finite, part_json
+from harmonia.collection.json_output import SERVED, finite, part_json
 from harmonia.collection.options import RecallOptions
 from harmonia.server import filters
 from harmonia.server.openai import pagination
@@ -121,7 +121,7 @@ def result_json(at: Service, one: Recalled) -> dict[str, Any]:
         "attributes": finite(attributes_of(one.record)),
         "content": [{"type": "text", "text": text} for text in dict.fromkeys(texts)],
         "record_id": one.record.id,
-        "media": list(dict.fromkeys(url for part in best if (url := part_json(part)["media"]))),
+        "media": list(dict.fromkeys(url for part in best if (url := part_json(part, SERVED)["media"]))),
     }
 
 
