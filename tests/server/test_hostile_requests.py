@@ -13,23 +13,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import httpx
-import pytest
 
-from tests.hostile import (
-    PATIENCE,
-    SECRET,
-    Json,
-    bearer,
-    client,
-    folder,
-    ids,
-    keys,
-    raw,
-    refused,
-    server,
-    state,
-    url,
-)
+from tests.hostile import PATIENCE, SECRET, Json, bearer, raw, refused, state
 
 # --- who may call -------------------------------------------------------------------------------
 
