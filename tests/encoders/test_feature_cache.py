@@ -144,10 +144,10 @@ def test_a_killed_process_goes_on(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys, time
         import numpy as np
-        from harmonia.encoders import ImageDescriptor, features
+        from harmonia.encoders import ImageDescriptor, feature_cache
         from harmonia.types import Signal
 
-        features.BLOCK = 4
+        feature_cache.BLOCK = 4
 
         class Slow(ImageDescriptor):
             def encode(self, signals):
@@ -157,7 +157,7 @@ def test_a_killed_process_goes_on(tmp_path: Path) -> None:
 
         rng = np.random.default_rng(0)
         pictures = [Signal("image", rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(32)]
-        codes = features.cached_features(Slow(), pictures, sys.argv[1], "codes")
+        codes = feature_cache.cached_features(Slow(), pictures, sys.argv[1], "codes")
         assert np.allclose(codes, ImageDescriptor().encode(pictures), atol=1e-5)
         print("done", flush=True)
     """)
