@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
 
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
@@ -126,38 +125,3 @@ def ids_of(client: httpx.Client) -> Json:
         "record_id": record["id"], "digest": media, "file_id": file["id"], "store_id": store["id"],
         "batch_id": batch["id"], "job_id": job["id"], "response_id": said["id"], "model": "mini",
     }  # fmt: skip
-
-
-# --- fixtures: a test file imports them all
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("hostile")
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    with hostile(folder) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def url(server: tuple[str, dict[str, str]]) -> str:
-    return server[0]
-
-
-@pytest.fixture(scope="module")
-def keys(server: tuple[str, dict[str, str]]) -> dict[str, str]:
-    return server[1]
-
-
-@pytest.fixture(scope="module")
-def client(url: str, keys: dict[str, str]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, headers=bearer(keys["admin"]), timeout=20) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def ids(client: httpx.Client) -> Json:
-    return ids_of(client)

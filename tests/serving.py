@@ -61,7 +61,7 @@ def serve(what: Settings | FastAPI) -> Iterator[str]:
         yield found[0]
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive(), "the server did not stop"
 
 

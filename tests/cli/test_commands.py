@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,12 @@ def run(*arguments: str | Path, at: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=at, capture_output=True, text=True, check=False)
 
 
+def seconds_of_children() -> float:
+    """What the processes that were waited for have computed, whoever else had the cores meanwhile."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("media")
@@ -32,9 +38,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
     times = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = seconds_of_children()
         assert run("--help", at=tmp_path).returncode == 0
-        times.append(time.perf_counter() - begun)
+        times.append(seconds_of_children() - begun)
     assert min(times) < 0.3
     probe = (
         "import sys; from click.testing import CliRunner; from harmonia.cli import cli;"

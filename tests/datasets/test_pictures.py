@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import json
 import random
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from harmonia.datasets.reading import (
 from harmonia.datasets.registry import DATASETS, reader
 from harmonia.datasets.vqa import easyvqa, nlvr, vqa
 from harmonia.types import HarmoniaError, Record
+from tests.allocations import peak_of
 from tests.media import make_photo
 from tests.places import DATA
 
@@ -128,17 +128,20 @@ def test_json_is_what_json_loads_says(tmp_path: Path) -> None:
             assert list(json_items(tmp_path / "a.json", "rows")) == whole["rows"]
 
 
+def refuse_nested(path: Path, key: str | None) -> None:
+    with pytest.raises(ValueError, match="nested too deep"):
+        list(json_items(path, key))
+
+
 @pytest.mark.parametrize("opening", ["[", '[{"a":', '{"rows": [{"a":'])
 def test_json_that_is_nested_too_deep_costs_little(tmp_path: Path, opening: str) -> None:
     path = write(tmp_path / "a.json", opening * 1_000_000)
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match="nested too deep"):
-            list(json_items(path, "rows" if "rows" in opening else None))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    _, peak = peak_of(refuse_nested, path, "rows" if "rows" in opening else None)
     assert peak < 64_000_000
+
+
+def rows_of(path: Path) -> int:
+    return sum(1 for _ in json_items(path, "rows"))
 
 
 def test_json_streams_in_little_memory(tmp_path: Path) -> None:
@@ -146,12 +149,7 @@ def test_json_streams_in_little_memory(tmp_path: Path) -> None:
         row = json.dumps({"caption": "x" * 200})
         file.write('{"rows": [' + ",".join([row] * 40_000) + "]}")
     assert (tmp_path / "a.json").stat().st_size > 8_000_000
-    tracemalloc.start()
-    try:
-        count = sum(1 for _ in json_items(tmp_path / "a.json", "rows"))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    count, peak = peak_of(rows_of, tmp_path / "a.json")
     assert count == 40_000
     assert peak < 1_500_000
 
@@ -384,17 +382,18 @@ def test_flickr30k_in_its_three_forms(tmp_path: Path) -> None:
     assert [said(one) for one in split_up(flickr30k(tmp_path, "test"))[0]] == [["Said"]]
 
 
+def counted(folder: Path) -> tuple[int, int, Record]:
+    """How many photos and captions there are, and the last record."""
+    count = captions = 0
+    for record in flickr8k(folder, "dev"):
+        assert isinstance(record, Record)
+        count, captions = count + 1, captions + len(said(record))
+    return count, captions, record
+
+
 @needs_shared
 def test_flickr8k_shared() -> None:
-    tracemalloc.start()
-    try:
-        count = captions = 0
-        for record in flickr8k(SHARED / "flickr8k", "dev"):
-            assert isinstance(record, Record)
-            count, captions = count + 1, captions + len(said(record))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    (count, captions, record), peak = peak_of(counted, SHARED / "flickr8k")
     assert (count, captions) == (1000, 5000)
     assert peak < 8_000_000
     with Image.open(photo_of(record)) as photo:

@@ -176,10 +176,10 @@ def test_a_short_training_draws_what_was_asked_for(tmp_path: Path) -> None:
 
     before = distance()
     train = TrainConfig(
-        steps=60, batch=8, lr=3e-3, betas=(0.0, 0.99), weight_decay=0, ema=0.95, clip=None, device="cpu"
+        steps=100, batch=8, lr=3e-3, betas=(0.0, 0.99), weight_decay=0, ema=0.95, clip=None, device="cpu"
     )
     fit(model, data, train, tmp_path)
-    assert distance() < 0.3 * before
+    assert distance() < 0.1 * before
 
 
 def test_settings_that_cannot_be_meant_are_refused() -> None:

@@ -25,72 +25,22 @@ from harmonia.pretrained.finetuning import freeze
 from harmonia.pretrained.imagebind import HUB, build, pairs, six
 from harmonia.pretrained.loading import load_encoders
 from harmonia.types import HarmoniaError, Signal
-from tests.pretrained.test_hub import (
+from tests.checkpoints import (
     SENTENCES,
-    TOWER,
     images,
+    save_ast,
+    save_bert,
     save_clap,
     save_clip,
+    save_dinov2,
+    save_resnet,
+    save_roberta,
     save_siglip,
+    save_vit,
     sounds,
     texts,
     tokenizer,
 )
-
-
-def save_bert(folder: Path) -> Path:
-    torch.manual_seed(3)
-    config = transformers.BertConfig(vocab_size=20, max_position_embeddings=16, **TOWER)
-    transformers.BertModel(config).save_pretrained(folder)
-    tokenizer(16).save_pretrained(folder)
-    return folder
-
-
-def save_roberta(folder: Path) -> Path:
-    torch.manual_seed(4)
-    config = transformers.RobertaConfig(vocab_size=20, max_position_embeddings=18, pad_token_id=1, **TOWER)
-    transformers.RobertaModel(config).save_pretrained(folder)
-    tokenizer(10**6).save_pretrained(folder)
-    return folder
-
-
-def save_resnet(folder: Path) -> Path:
-    torch.manual_seed(5)
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 2])
-    transformers.ResNetModel(config).save_pretrained(folder)
-    transformers.models.convnext.ConvNextImageProcessorPil(
-        size={"shortest_edge": 32}, crop_pct=0.875
-    ).save_pretrained(folder)
-    return folder
-
-
-def save_vit(folder: Path) -> Path:
-    torch.manual_seed(6)
-    transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=16, **TOWER)).save_pretrained(
-        folder
-    )
-    size = {"height": 32, "width": 32}
-    transformers.models.vit.ViTImageProcessorPil(size=size).save_pretrained(folder)
-    return folder
-
-
-def save_dinov2(folder: Path) -> Path:
-    torch.manual_seed(7)
-    known = {name: value for name, value in TOWER.items() if name != "intermediate_size"}
-    config = transformers.Dinov2Config(image_size=32, patch_size=16, mlp_ratio=2, **known)
-    transformers.Dinov2Model(config).save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    transformers.models.vit.ViTImageProcessorPil(size=size).save_pretrained(folder)
-    return folder
-
-
-def save_ast(folder: Path) -> Path:
-    torch.manual_seed(8)
-    config = transformers.ASTConfig(max_length=64, num_mel_bins=32, patch_size=16, **TOWER)
-    transformers.ASTModel(config).save_pretrained(folder)
-    transformers.ASTFeatureExtractor(max_length=64, num_mel_bins=32).save_pretrained(folder)
-    return folder
-
 
 SAVERS: dict[str, Callable[[Path], Path]] = {
     "clip": save_clip,

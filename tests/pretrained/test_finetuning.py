@@ -29,7 +29,7 @@ from harmonia.pretrained.finetuning import (
     unfreeze,
 )
 from harmonia.types import HarmoniaError, Signal
-from tests.pretrained.test_backbones import save_clip, save_resnet
+from tests.checkpoints import save_clip, save_resnet
 
 KINDS = ("clip", "resnet", "convnet", "resnet50", "vit")
 

@@ -41,7 +41,7 @@ class Slow:
 
     def __call__(self, several: Sequence[int]) -> list[int | Exception]:
         self.begun.set()
-        self.let.wait(5)
+        self.let.wait(60)
         self.batches.append(list(several))
         if 99 in several:
             raise ValueError("all of it")
@@ -54,8 +54,8 @@ def asked(slow: Slow, ask: Callable[[Ask], Awaitable[None]], *, size: int = 4, q
     async def run() -> None:
         batcher: Ask = Batcher(slow, executor, size=size, delay=0.001, queue=queue)
         batcher.start()
-        await asyncio.wait_for(ask(batcher), 5)
-        await asyncio.wait_for(batcher.stop(), 5)
+        await asyncio.wait_for(ask(batcher), 60)
+        await asyncio.wait_for(batcher.stop(), 60)
 
     with ThreadPoolExecutor(1) as executor:
         asyncio.run(run())
@@ -168,10 +168,15 @@ def test_no_request_waits_for_who_reads_the_log() -> None:
     out, into = os.pipe()
     with os.fdopen(out, encoding="utf-8") as reader, os.fdopen(into, "w", encoding="utf-8") as stream:
         handler = BackgroundLogHandler(stream)
-        begun = time.perf_counter()
-        for number in range(3000):  # more than a pipe holds
-            handler.emit(logging.LogRecord("x", logging.INFO, "", 0, f"{number:04d}" * 25, None, None))
-        assert time.perf_counter() - begun < 2
+
+        def write() -> None:
+            for number in range(3000):  # more than a pipe holds
+                handler.emit(logging.LogRecord("x", logging.INFO, "", 0, f"{number:04d}" * 25, None, None))
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(60)
+        assert not writer.is_alive(), "it waits for a reader, who has not begun"
         lines = [next(reader) for _ in range(3000)]
         assert lines[0].startswith("0000") and lines[-1] == "2999" * 25 + "\n"
         handler.close()
@@ -258,7 +263,7 @@ def test_a_job_that_is_completed_is_seen_by_the_next_recall(url: str) -> None:
             "/v1/files", files={"file": ("note.txt", note)}, data={"purpose": "user_data"}
         ).json()["id"]
         job = client.post("/v1/memory/jobs", json={"files": [file]}).json()
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while job["state"] not in ("completed", "failed") and time.monotonic() < until:
             job = client.get(f"/v1/memory/jobs/{job['id']}").json()
         assert job["state"] == "completed", json.dumps(job)
@@ -270,7 +275,7 @@ def test_what_another_process_remembers_is_seen_soon(url: str, folder: Path) -> 
     words = "a lighthouse keeper paints his boat"
     with httpx.Client(base_url=url, timeout=30) as client:
         Collection(folder).remember(Record("", (Part("text", text=words),)))
-        until = time.monotonic() + 8
+        until = time.monotonic() + 60
         while not any(p["text"] == words for p in recalled(client, words)[0]["parts"]):
             assert time.monotonic() < until, "it was never seen"
             time.sleep(0.1)

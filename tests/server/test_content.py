@@ -6,16 +6,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.hostile import Json, bearer, client, folder, ids, keys, refused, server, state, url
+from tests.hostile import Json, bearer, refused, state
 
 HTML = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 SQL = ("x' OR 1=1 --", "x'); DROP TABLE records; --", "\\' OR 1=1", "$$", "x` OR `", "/* ' */", "%", "\0")

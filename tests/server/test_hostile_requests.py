@@ -13,23 +13,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import httpx
-import pytest
 
-from tests.hostile import (
-    PATIENCE,
-    SECRET,
-    Json,
-    bearer,
-    client,
-    folder,
-    ids,
-    keys,
-    raw,
-    refused,
-    server,
-    state,
-    url,
-)
+from tests.hostile import PATIENCE, SECRET, Json, bearer, raw, refused, state
 
 # --- who may call -------------------------------------------------------------------------------
 
@@ -171,7 +156,7 @@ def test_files_by_path_stay_within_the_roots(client: httpx.Client, folder: Path)
 def test_a_folder_of_traps_is_remembered_without_them(client: httpx.Client, folder: Path) -> None:
     """A pipe does not hold up a job, links lead nowhere, and a manifest names nothing that lies outside."""
     job = client.post("/v1/memory/jobs", json={"paths": [str(folder / "root")]}).json()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while (job := client.get(f"/v1/memory/jobs/{job['id']}").json())["state"] in ("queued", "running"):
         assert time.monotonic() < until, job
         time.sleep(0.02)
@@ -199,10 +184,10 @@ def test_many_slow_clients_hold_up_nobody(url: str, client: httpx.Client, keys: 
 
     def dawdle(number: int) -> None:
         start = time.monotonic()
-        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20) as line:
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=60) as line:
             line.sendall(begun[number % len(begun)].encode())
             try:
-                for _ in range(100):
+                for _ in range(900):
                     time.sleep(0.1)
                     line.sendall(b"x" if number % 5 != 2 else b"1\r\nx\r\n")
             except OSError:
@@ -214,10 +199,10 @@ def test_many_slow_clients_hold_up_nobody(url: str, client: httpx.Client, keys: 
     begin = time.monotonic()
     for _ in range(3):
         assert client.post("/v1/memory/recall", json={"cues": [{"text": "milk"}]}).status_code == 200
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30, "one after the other they take 40 * PATIENCE"
     for one in several:
-        one.join(20)
-    assert len(ended) == 40 and max(ended) < PATIENCE + 6
+        one.join(120)
+    assert len(ended) == 40 and max(ended) < PATIENCE + 30
 
 
 def test_requests_are_not_smuggled(url: str, keys: dict[str, str]) -> None:

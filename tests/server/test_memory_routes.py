@@ -251,11 +251,11 @@ def test_pictures_of_settling_and_the_report(client: httpx.Client) -> None:
     answer = client.post("/v1/memory/landscape", json={"cues": [{"text": "photo number 3"}]})
     assert answer.headers["content-type"] == "image/png"
     assert min(Image.open(io.BytesIO(answer.content)).size) > 400
-    begin = time.monotonic()
+    begin = time.process_time()  # the server is a thread of this process
     report = client.get("/v1/memory/report").json()
-    took, begin = time.monotonic() - begin, time.monotonic()
+    took, begin = time.process_time() - begin, time.process_time()
     assert client.get("/v1/memory/report").json() == report
-    assert time.monotonic() - begin < took / 2
+    assert time.process_time() - begin < took / 2
     assert {one["modality"] for one in report["encoders"]} == {"text", "image", "audio", "video"}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from harmonia.cli import main
@@ -42,8 +43,8 @@ def secrets(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def url(folder: Path, secrets: dict[str, str]) -> Iterator[str]:
-    """A server with keys that takes bodies of 30 MB, and half a second to send them."""
-    settings = Settings(memory_of(folder), keys=folder / "keys.json", upload=30_000_000, patience=0.5)
+    """A server with keys that takes bodies of 30 MB, and two seconds to send them."""
+    settings = Settings(memory_of(folder), keys=folder / "keys.json", upload=30_000_000, patience=2.0)
     with serve(settings) as found:
         yield found
 
@@ -172,7 +173,7 @@ def test_large_bodies_are_refused_by_header_and_as_they_come(folder: Path) -> No
         assert client.get("/v1/memory/status").json()["records"] == 0
 
 
-def raw(url: str, *pieces: bytes, pause: float = 0.0, patience: float = 10.0) -> tuple[bytes, float]:
+def raw(url: str, *pieces: bytes, pause: float = 0.0, patience: float = 60.0) -> tuple[bytes, float]:
     """What comes back until the server closes, and after how long."""
     begin = time.monotonic()
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=patience) as line:
@@ -193,11 +194,11 @@ def test_slow_clients_are_let_go(url: str, secrets: dict[str, str]) -> None:
         f"POST /v1/memory/recall HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secrets['read']}\r\n"
     )
     for pieces in ((b"",), (b"GET / HT",), tuple(b"GET /health HTTP/1.1\r\nX"[i : i + 1] for i in range(20))):
-        answer, took = raw(url, *pieces, pause=0.05)
-        assert answer == b"" and took < 5
+        answer, took = raw(url, *pieces, pause=0.2)
+        assert answer == b"" and took < 30
     slow = (head + "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{").encode()
     answer, took = raw(url, slow)
-    assert answer.startswith(b"HTTP/1.1 408 ") and b'"code":"timeout"' in answer and took < 5
+    assert answer.startswith(b"HTTP/1.1 408 ") and b'"code":"timeout"' in answer and took < 30
     answer, _ = raw(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000)
     assert answer.startswith(b"HTTP/1.1 400 ") or answer == b""
     answer, _ = raw(url, b"nonsense\r\n\r\n")
@@ -214,13 +215,17 @@ def test_a_client_that_does_not_read_is_let_go(url: str, secrets: dict[str, str]
         assert len(client.get(media).content) == len(picture.getvalue())
     with socket.socket() as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        line.settimeout(10)
+        line.settimeout(60)
         line.connect((urlsplit(url).hostname, urlsplit(url).port))
         key = secrets["read"]
         line.sendall(
             f"GET {media} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
         )
-        time.sleep(1.5)
+        here, until = line.getsockname(), time.monotonic() + 60
+        served = psutil.Process()  # the server is a thread of this process
+        while any(one.raddr == here for one in served.net_connections("tcp")):
+            assert time.monotonic() < until, "the server still holds the connection"
+            time.sleep(0.05)
         read = 0
         try:
             while block := line.recv(1 << 20):
@@ -233,11 +238,13 @@ def test_a_client_that_does_not_read_is_let_go(url: str, secrets: dict[str, str]
 def test_rates(folder: Path) -> None:
     settings = Settings(folder / "none", rate=1.0, burst=3)
     with serve(settings) as url, httpx.Client(base_url=url) as client:
-        answers = [client.get("/v1/memory/jobs") for _ in range(5)]
-        assert [answer.status_code for answer in answers[:3]] == [200] * 3
-        assert answers[4].status_code == 429 and int(answers[4].headers["retry-after"]) >= 1
-        assert error_of(answers[4])["type"] == "rate_limit_error"
-        time.sleep(2.2)
+        begin, taken = time.monotonic(), 0
+        while (answer := client.get("/v1/memory/jobs")).status_code == 200:
+            taken += 1
+            assert taken <= 3 + (time.monotonic() - begin), "more than the burst and one a second"
+        assert taken >= 3 and answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+        assert error_of(answer)["type"] == "rate_limit_error"
+        time.sleep(int(answer.headers["retry-after"]))
         assert client.get("/v1/memory/jobs").status_code == 200
 
 

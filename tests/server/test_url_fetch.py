@@ -70,7 +70,7 @@ class Site(BaseHTTPRequestHandler):
 
     def _slow(self) -> None:
         self._give(b"", Content_Type="image/png", Content_Length="1000")
-        for _ in range(30):
+        for _ in range(600):
             self.wfile.write(b"x")
             time.sleep(0.1)
 
@@ -166,7 +166,7 @@ def test_what_a_site_may_not_send(site: str, path: str, why: str) -> None:
     start = time.monotonic()
     with pytest.raises(ApiError, match=why) as refused:
         get(f"{site}/{path}", seconds=1.0, allowed=here)
-    assert refused.value.status == 400 and time.monotonic() - start < 2.5
+    assert refused.value.status == 400 and time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(

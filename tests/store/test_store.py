@@ -458,9 +458,9 @@ def test_fifty_thousand_codes_are_read_quickly(tmp_path: Path) -> None:
             Record(f"{i:05}", (Part("image", digest="d", code=Code("image", rows[i], "s")),)) for i in block
         ]
         store.add(records)
-    start = time.perf_counter()
+    start = time.process_time()
     table = store.codes()
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     np.testing.assert_array_equal(table.encoders["e"].codes, rows)
 
 

@@ -1,6 +1,6 @@
 """Two processes (gloo, by torchrun) compute what one computes.
 
-``torchrun --nproc-per-node 2 tests/test_training_distributed.py FOLDER`` is what the test starts.
+``torchrun --nproc-per-node 2 tests/training/test_distributed.py FOLDER`` is what the test starts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A run that is killed (SIGKILL) again and again ends as one that was left alone.
 
-``python tests/test_training_resume.py FOLDER`` is the run that gets killed.
+``python tests/training/test_resume.py FOLDER`` is the run that gets killed.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import re
 import time
 from collections import OrderedDict
@@ -146,11 +147,12 @@ class GuardMiddleware:
         now = time.monotonic()
         left, since = self.buckets.pop(caller, (float(self.settings.burst), now))
         left = min(float(self.settings.burst), left + (now - since) * self.settings.rate) - 1.0
-        self.buckets[caller] = max(left, -1.0), now
+        left = max(left, -1.0)  # a refused request counts, but who waits long enough is never locked out
+        self.buckets[caller] = left, now
         if len(self.buckets) > CLIENTS:
             self.buckets.popitem(last=False)
         if left < 0:
-            wait = f"{-left / self.settings.rate:.0f}" if self.settings.rate < 1 else "1"
+            wait = str(math.ceil((1.0 - left) / self.settings.rate))
             raise ApiError(
                 429, "too many requests: slow down", code="rate_limit_exceeded", headers={"Retry-After": wait}
             )

@@ -287,18 +287,18 @@ def test_who_goes_away_leaves_nothing_running(endless: FastAPI) -> None:
         return bool(first.result(30) and second.result(30))
 
     def until(wanted: bool) -> None:
-        limit = time.monotonic() + 15
+        limit = time.monotonic() + 60
         while free() != wanted:
             assert time.monotonic() < limit, "the drawing went on" if wanted else "nothing was drawn"
 
     with serve(endless) as url:
-        client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=1.5)
+        client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
         stream = client.images.generate(prompt="a red thing", stream=True, partial_images=1)
         until(False)
         stream.close()
         until(True)
         with pytest.raises(openai.APITimeoutError):
-            client.images.generate(prompt="a red thing")
+            client.with_options(timeout=1.5).images.generate(prompt="a red thing")
         until(True)
 
 
@@ -426,7 +426,7 @@ def test_the_limits_of_realtime(folder: Path) -> None:
             socket.socket.sendall(struct.pack("!BBQ4x", 0x81, 0xFF, 17 * 2**20))
             with pytest.raises(Exception, match="1009"):
                 socket.recv()
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while app.state.sessions:
             assert time.monotonic() < until
             time.sleep(0.02)
