@@ -1,9 +1,9 @@
 """How far one datum walks: files of the package that a warm command enters, and calls that cross a file.
 
 Every command runs twice in one process; the second run is counted by a profile hook. Counted are the files of
-``harmonia`` in which a function is entered, its functions, and the calls whose caller in the package stands in
-another file. What imports execute is not counted. With ``--baseline FOLDER``, a checkout of an earlier commit, its
-code is measured by the same probe in the same run.
+``harmonia`` in which a function is entered, its functions, and the calls whose caller in the package stands
+in another file. What imports execute is not counted. With ``--baseline FOLDER``, a checkout of an earlier
+commit, its code is measured by the same probe in the same run.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def run(*arguments: str | Path, off: bool = False) -> subprocess.CompletedProces
     """A command in a process of its own, which says at its end which heavy packages it has loaded."""
     code = (
         "import atexit, sys; from harmonia.cli import main; sys.argv[0] = 'harmonia';"
-        f"atexit.register(lambda: print('loaded', *[m for m in {HEAVY} if m in sys.modules], file=sys.stderr));"
+        f"held = lambda: [m for m in {HEAVY} if m in sys.modules];"
+        "atexit.register(lambda: print('loaded', *held(), file=sys.stderr));"
         f"import os; os.environ['HARMONIA_SERVER'] = '{'off' if off else ''}'; main()"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
@@ -134,7 +135,7 @@ def test_an_address_that_was_left_behind_is_passed_by(tmp_path: Path, url: str) 
     (memory / NOTE).parent.mkdir(exist_ok=True)
     for text in (
         "", "[]", '{"url": "http://127.0.0.1:9", "token": "x"}',
-        json.dumps({"url": url, "token": "of a server that was killed"}),  # another memory's, on the same port
+        json.dumps({"url": url, "token": "of a server that was killed"}),  # now of another memory
     ):  # fmt: skip
         (memory / NOTE).write_text(text)
         assert running_server(memory) is None
