@@ -10,8 +10,7 @@ import pytest
 
 import harmonia
 from harmonia.collection.cues import Query, make_query
-from harmonia.collection.options import RecallOptions
-from harmonia.types import HarmoniaError, Recollection
+from harmonia.types import HarmoniaError, RecallOptions, Recollection
 from tests.media import make_photo, make_tone
 
 

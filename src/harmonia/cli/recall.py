@@ -60,11 +60,10 @@ def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: 
     harmonia recall beach --not people --where "year > 2019" -k 10
     """
     asked = question(**given)
-    whole = explain or not as_json
     found = None
     if not (sheet or landscape):
-        found = through_server(asked.memory, lambda server: server.recall(asked, explain=whole))
-    found = found or _recall(asked, whole, sheet, landscape)
+        found = through_server(asked.memory, lambda server: server.recall(asked, explain=explain))
+    found = found or _recall(asked, explain, sheet, landscape)
     if as_json:
         print_json(found)
     else:

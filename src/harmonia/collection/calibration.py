@@ -220,15 +220,6 @@ class Calibration:
             ) from error
 
     @staticmethod
-    def stamp(folder: Path) -> tuple[int, int] | None:
-        """Changes whenever something else has been learned; None where nothing was."""
-        try:
-            stat = (folder / FILE_NAME).stat()
-        except FileNotFoundError:
-            return None
-        return stat.st_mtime_ns, stat.st_ino
-
-    @staticmethod
     def forget(folder: Path) -> bool:
         """Delete what was learned; whether there was anything."""
         path = folder / FILE_NAME

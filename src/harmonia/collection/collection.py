@@ -16,14 +16,13 @@ from harmonia.collection import forget as forgetting
 from harmonia.collection.candidates import fits, propose, sample_centering
 from harmonia.collection.cues import Media, Query, decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import DEFAULT, EncoderSet
-from harmonia.collection.options import RecallOptions
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.collection.remember import Report, Watch, remember
 from harmonia.collection.retrieve import Metric, retrieve
 from harmonia.collection.sentences import Answer, answer_text
 from harmonia.modalities import LIMITS, Limits
 from harmonia.store import CodeTable, LanceStore, Store
-from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Record
+from harmonia.types import Code, Cue, HarmoniaError, Neighbour, RecallOptions, Recollection, Record
 
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from harmonia.memory.harmonic import HarmonicMemory
 
 T = TypeVar("T")
+
+CALIBRATION = "learned.json"
+"""The file of what ``harmonia learn`` found, beside the store."""
 
 
 class Collection:
@@ -57,7 +59,7 @@ class Collection:
         self._table: CodeTable | None = None
         self._memory: tuple[CodeTable, HarmonicMemory | None] | None = None
         self._centering: tuple[tuple[int, ...], Mapping[str, Centering]] | None = None
-        self._calibration: tuple[tuple[int, int] | None, Calibration] | None = None
+        self._calibration: tuple[tuple[int, int] | None, Calibration | None] | None = None
         self._records: CachedRecords | None = None
 
     @property
@@ -134,7 +136,7 @@ class Collection:
         A cue is words, a path, bytes or a Signal, or several of them. ``against`` are words that count
         against a record; ``weights`` maps a cue's name or modality to how far it counts; ``trust`` is the
         cues' kappa; ``leave_out_cues`` leaves the cue files' own records out. ``k``, ``where`` and any other
-        field of :class:`~harmonia.collection.options.RecallOptions` may be given by name, over ``options``.
+        field of :class:`~harmonia.types.RecallOptions` may be given by name, over ``options``.
         """
         chosen = {"k": k, "where": where}
         settings |= {name: value for name, value in chosen.items() if value is not None}
@@ -275,11 +277,9 @@ class Collection:
     @property
     def state(self) -> tuple[int, ...]:
         """What changes whenever recalls may be answered otherwise; () where nothing was remembered."""
-        from harmonia.collection.calibration import Calibration
-
         if not self.exists:
             return ()
-        return (*self.store.version()[:2], *(Calibration.stamp(self.root) or ()))
+        return (*self.store.version()[:2], *(calibration_stamp(self.root) or ()))
 
     def codes_of(self, ids: Sequence[str]) -> dict[str, tuple[Code, ...]]:
         """All codes of records, by id; ids that nothing has are left out."""
@@ -292,33 +292,39 @@ class Collection:
         return {one: tuple(codes) for one, codes in found.items()}
 
     @property
-    def calibration(self) -> Calibration:
-        """What ``harmonia learn`` found for this memory; nothing if other encoders made it."""
-        from harmonia.collection.calibration import Calibration
-
+    def calibration(self) -> Calibration | None:
+        """What ``harmonia learn`` found for this memory; None if nothing, or if other encoders made it."""
         if self._calibration is not None and self._records is not None:
             return self._calibration[1]
-        stamp = Calibration.stamp(self.root)
+        stamp = calibration_stamp(self.root)
         if self._calibration is None or stamp != self._calibration[0]:
-            found = Calibration.load(self.root)
-            names = tuple(encoder.name for encoder in self.store.encoders)
-            if stamp is not None and found.encoders != names:
-                warnings.warn(
-                    f"what was learned in {self.root} is for other encoders and is not used: "
-                    "run `harmonia learn` again, or `harmonia learn --forget`",
-                    stacklevel=2,
-                )
-                found = Calibration()
-            self._calibration = stamp, found
+            self._calibration = stamp, self._learned() if stamp else None
             if self._memory is not None:
                 self._calibrate(*self._memory)
         return self._calibration[1]
 
+    def _learned(self) -> Calibration | None:
+        from harmonia.collection.calibration import Calibration
+
+        found = Calibration.load(self.root)
+        if found.encoders == tuple(encoder.name for encoder in self.store.encoders):
+            return found
+        warnings.warn(
+            f"what was learned in {self.root} is for other encoders and is not used: "
+            "run `harmonia learn` again, or `harmonia learn --forget`",
+            stacklevel=3,
+        )
+        return None
+
     def _calibrate(self, table: CodeTable, memory: HarmonicMemory | None) -> None:
-        """Give a memory the constants that were learned for it."""
+        """Give a memory the constants that were learned for it, or those of one for which none were."""
         calibration = self.calibration
-        if memory is not None:
+        if memory is None:
+            return
+        if calibration is not None:
             calibration.apply(memory, table.record_ids)
+        elif memory.trusts or bool(memory.bias.any()):
+            memory.trusts, memory.bias = {}, memory.bias * 0
 
     def _whole(self) -> CodeTable:
         """All codes, read anew when the store has changed."""
@@ -392,6 +398,15 @@ class Collection:
         if not allowed.any():
             raise HarmoniaError("no record is left to recall: loosen the condition")
         return allowed
+
+
+def calibration_stamp(folder: Path) -> tuple[int, int] | None:
+    """Changes whenever a memory is calibrated anew; None where it never was."""
+    try:
+        stat = (folder / CALIBRATION).stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino
 
 
 def _attempt(decode: Callable[[], T]) -> T | HarmoniaError:

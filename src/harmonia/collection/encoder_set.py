@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harmonia.encoders.base import Bridge, DeferredEncoder, Encoder, loaded
+import numpy as np
+from numpy.typing import NDArray
+
+from harmonia.encoders.base import Bridge, Encoder
 from harmonia.pretrained.loading import load_by_model, load_model
 from harmonia.store.atomic import write_atomically
 from harmonia.store.protocol import EncoderInfo
@@ -109,6 +112,32 @@ class EncoderSet:
         """Whether what an encoder made is compared with a cue's code."""
         own = isinstance(encoder, Bridge) and encoder.modality == code.modality
         return encoder.space == code.space and not own
+
+
+class DeferredEncoder:
+    """An encoder that is loaded when it is first asked for a code.
+
+    What identifies it is known beforehand, as a store records it.
+    """
+
+    def __init__(self, name: str, modality: str, space: str, dim: int, load: Callable[[], Encoder]) -> None:
+        self.name, self.modality, self.space, self.dim = name, modality, space, dim
+        self._load = load
+
+    def encode(self, signals: Sequence[Signal]) -> NDArray[np.float32]:
+        """The codes of the loaded encoder."""
+        return self._load().encode(signals)
+
+    def loaded(self) -> Encoder:
+        """The encoder itself."""
+        return self._load()
+
+
+def loaded(encoder: Encoder) -> Encoder:
+    """The encoder behind its wrappers, loaded."""
+    while isinstance(encoder, Bridge | DeferredEncoder):
+        encoder = encoder.encoder if isinstance(encoder, Bridge) else encoder.loaded()
+    return encoder
 
 
 def _once(device: str) -> Callable[[str], dict[str, Encoder]]:

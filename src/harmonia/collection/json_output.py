@@ -64,13 +64,13 @@ def part_json(part: Part, view: View = HERE) -> dict[str, Any]:
 
 
 def recollection_json(found: Recollection, view: View = HERE, *, explain: bool = False) -> dict[str, Any]:
-    """What came back: the best moment of each record, its probability, and the certificate.
+    """What came back: the best moment of each record, its probability, what each cue adds, the certificate.
 
-    ``explain`` adds what each cue adds to a score, the part that matched it, and the certificate in words.
+    ``explain`` adds the certificate in words.
     """
     answer: dict[str, Any] = {
         **({"object": "memory.recollection"} if view.served else {}),
-        "records": [_recalled(one, view, explain) for one in found.records],
+        "records": [_recalled(one, view) for one in found.records],
         "abstained": found.abstained,
         "certificate": certificate_json(found.certificate),
     }
@@ -79,26 +79,21 @@ def recollection_json(found: Recollection, view: View = HERE, *, explain: bool =
     return answer
 
 
-def _recalled(one: Recalled, view: View, explain: bool) -> dict[str, Any]:
-    shown = {
+def _recalled(one: Recalled, view: View) -> dict[str, Any]:
+    whole = sum(one.shares.values()) or 1.0
+    return {
         "rank": one.rank,
         "probability": one.probability,
         "score": finite(one.score),
         **record_json(one.record, view=view, parts=one.moment or None),
         "shares": finite(dict(one.shares)),
-    }
-    if explain:
-        whole = sum(one.shares.values()) or 1.0
         # what each cue adds to the score; together they are the score
-        shown["adds"] = finite({name: share * one.score / whole for name, share in one.shares.items()})
-        shown["matches"] = {
-            name: {
-                "similarity": finite(match.similarity),
-                **part_json(match.part, view=view),
-            }
+        "adds": finite({name: share * one.score / whole for name, share in one.shares.items()}),
+        "matches": {
+            name: {"similarity": finite(match.similarity), **part_json(match.part, view)}
             for name, match in one.matches.items()
-        }
-    return shown
+        },
+    }
 
 
 def answer_json(found: Answer, view: View = HERE) -> dict[str, Any]:

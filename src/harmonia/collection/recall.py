@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harmonia.collection.calibration import Calibration
 from harmonia.collection.cues import Query, encode
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.collection.matrices import bridged
-from harmonia.collection.options import RecallOptions
+from harmonia.collection.matrices import bridged, given_by
 from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.memory.settle import Settled
 from harmonia.store.protocol import CodeTable
-from harmonia.types import Certificate, Code, HarmoniaError, Match, Part, Recalled, Recollection, Record
+from harmonia.types import (
+    Certificate,
+    Code,
+    HarmoniaError,
+    Match,
+    Part,
+    Recalled,
+    RecallOptions,
+    Recollection,
+    Record,
+)
+
+if TYPE_CHECKING:
+    from harmonia.collection.calibration import Calibration
 
 Fetch = Callable[[Sequence[str]], Sequence[Record]]
 """Reads records by id from the store."""
@@ -34,7 +45,7 @@ class Snapshot:
     table: CodeTable
     memory: HarmonicMemory
     fetch: Fetch
-    calibration: Calibration
+    calibration: Calibration | None
 
 
 def recall_many(
@@ -57,12 +68,16 @@ def recall_many(
     encoders, memory, calibration = snapshot.encoders, snapshot.memory, snapshot.calibration
     mask = None if allowed is None else torch.from_numpy(allowed)
     ask = _Batch(snapshot, options)
-    questions = [
-        [given for several in calibration.given(encoders, memory, cues) for given in several]
-        for cues in encode(encoders.own, queries)
-    ]
-    auto = options.beta is None and options.noise is None
-    betas = [calibration.beta(memory, q) if auto and q else options.beta for q in questions]
+    cues = encode(encoders.own, queries)
+    betas = [options.beta] * len(queries)
+    if calibration is None:
+        questions = [[g for cue in several for g in given_by(encoders, memory, cue)] for several in cues]
+    else:
+        questions = [
+            [g for given in calibration.given(encoders, memory, several) for g in given] for several in cues
+        ]
+        if options.beta is None and options.noise is None:
+            betas = [calibration.beta(memory, q) if q else None for q in questions]
     found: list[Recollection | None] = ask.all(questions, betas, [mask] * len(questions))
     for q, answer in _by_bridges(ask, queries, questions, found, mask).items():
         own = found[q]

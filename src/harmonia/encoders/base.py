@@ -1,8 +1,8 @@
-"""What every encoder promises, Signal -> Code, and two wrappers: loaded late, and bridges only."""
+"""What every encoder promises, Signal -> Code, and a wrapper that lets it only bridge modalities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,32 +43,6 @@ class Bridge:
     def encode(self, signals: Sequence[Signal]) -> NDArray[np.float32]:
         """The codes of the other encoder."""
         return self.encoder.encode(signals)
-
-
-class DeferredEncoder:
-    """An encoder that is loaded when it is first asked for a code.
-
-    What identifies it is known beforehand, as a store records it.
-    """
-
-    def __init__(self, name: str, modality: str, space: str, dim: int, load: Callable[[], Encoder]) -> None:
-        self.name, self.modality, self.space, self.dim = name, modality, space, dim
-        self._load = load
-
-    def encode(self, signals: Sequence[Signal]) -> NDArray[np.float32]:
-        """The codes of the loaded encoder."""
-        return self._load().encode(signals)
-
-    def loaded(self) -> Encoder:
-        """The encoder itself."""
-        return self._load()
-
-
-def loaded(encoder: Encoder) -> Encoder:
-    """The encoder behind the wrappers of this module, loaded."""
-    while isinstance(encoder, Bridge | DeferredEncoder):
-        encoder = encoder.encoder if isinstance(encoder, Bridge) else encoder.loaded()
-    return encoder
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

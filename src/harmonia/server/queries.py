@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harmonia.collection.cues import QueryItem, weighted
-from harmonia.collection.options import RecallOptions
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import checked, decoded
 from harmonia.server.schemas.memory import CueIn, Cues
 from harmonia.server.service import Service
 from harmonia.store.lance.sql import is_in
-from harmonia.types import MODALITIES, Code
+from harmonia.types import MODALITIES, Code, RecallOptions
 
 ATTACHED = "cid:"
 """How a cue names a file of the same form."""

@@ -22,17 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harmonia.collection.calibration import Calibration
 from harmonia.collection.cues import decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.matrices import build_memory
-from harmonia.collection.options import RecallOptions
 from harmonia.collection.recall import Snapshot, recall_many
 from harmonia.collection.remember import remember
 from harmonia.collection.retrieve import retrieve
 from harmonia.memory import HarmonicMemory
 from harmonia.store import CodeTable, LanceStore, Store
-from harmonia.types import MODALITIES, Cue, HarmoniaError
+from harmonia.types import MODALITIES, Cue, HarmoniaError, RecallOptions
 
 Search = Literal["recall", "retrieve"]
 Contents = dict[str, str | bytes]
@@ -163,7 +161,7 @@ class _Held:
             return {}
         found: list[tuple[str, float]]
         if search == "recall":
-            snapshot = Snapshot(model, self.table, self.memory, self.store.records, Calibration())
+            snapshot = Snapshot(model, self.table, self.memory, self.store.records, None)
             (answer,) = recall_many(snapshot, [list(map(item_of, cues))], RecallOptions(k=k), allowed)
             if isinstance(answer, HarmoniaError):
                 raise answer

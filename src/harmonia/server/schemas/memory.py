@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harmonia.collection.options import RecallOptions
 from harmonia.server.schemas.filters import Filter
+from harmonia.types import RecallOptions
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="the id of a record")]
 Words = Annotated[str, Field(min_length=1, max_length=20_000)]

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from harmonia.collection.cues import QueryItem
 from harmonia.collection.json_output import SERVED, finite, part_json
-from harmonia.collection.options import RecallOptions
 from harmonia.server import filters
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of
@@ -17,7 +16,7 @@ from harmonia.server.openai.vector_stores import VectorStore
 from harmonia.server.service import Service, admin_of, service
 from harmonia.server.uploaded_files import file_id
 from harmonia.server.uploaded_records import checked_metadata
-from harmonia.types import HarmoniaError, Recalled, Recollection, Record
+from harmonia.types import HarmoniaError, Recalled, RecallOptions, Recollection, Record
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])
 
