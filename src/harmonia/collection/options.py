@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harmonia.store.protocol import Where
 from harmonia.types import HarmoniaError
 
 
@@ -12,7 +13,7 @@ class RecallOptions:
     """Options of one recall; see :meth:`harmonia.memory.HarmonicMemory.recall`.
 
     * ``k``: how many records come back
-    * ``where``: condition on the metadata
+    * ``where``: filter on the metadata, or its text form
     * ``steps``: most retrieval steps
     * ``alpha``: distribution over the records: 1 softmax, above 1 sparse (alpha-entmax)
     * ``beta``: inverse temperature, in units of chance; None: from the number of records
@@ -20,7 +21,7 @@ class RecallOptions:
     """
 
     k: int = 10
-    where: str | None = None
+    where: Where | None = None
     steps: int = 8
     alpha: float = 1.0
     beta: float | None = None

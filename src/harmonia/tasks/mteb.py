@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from harmonia import store as stores
 from harmonia.collection.calibration import Calibration
 from harmonia.collection.cues import decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import EncoderSet
@@ -31,7 +32,7 @@ from harmonia.collection.recall import Snapshot, recall_many
 from harmonia.collection.remember import remember
 from harmonia.collection.retrieve import retrieve
 from harmonia.memory import HarmonicMemory
-from harmonia.store import CodeTable, LanceStore, Store
+from harmonia.store import CodeTable, Store
 from harmonia.types import MODALITIES, Cue, HarmoniaError
 
 Search = Literal["recall", "retrieve"]
@@ -142,7 +143,7 @@ class _Held:
         folder = tempfile.TemporaryDirectory(prefix="harmonia-mteb-")
         manifest, root = Path(folder.name, "corpus.parquet"), Path(folder.name, "memory")
         names = _write(manifest, batches)
-        store = LanceStore.create(root, model.infos())
+        store = stores.create(root, model.infos())
         report = remember(store, root, model, [manifest])
         if report.problems:
             first = report.problems[0]

@@ -17,6 +17,7 @@ from harmonia.server.openai.vector_stores import VectorStore
 from harmonia.server.service import Service, admin_of, service
 from harmonia.server.uploaded_files import file_id
 from harmonia.server.uploaded_records import checked_metadata
+from harmonia.store import Where
 from harmonia.types import HarmoniaError, Recalled, Recollection, Record
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])
@@ -106,7 +107,7 @@ async def recalled(at: Service, store: VectorStore, asked: SearchIn, *, admin: b
         raise
 
 
-def _empty(at: Service, store: VectorStore, where: str | None) -> bool:
+def _empty(at: Service, store: VectorStore, where: Where | None) -> bool:
     return not at.stores.members(store) or not at.writer().store.created(where)
 
 
