@@ -30,7 +30,8 @@ from benchmarks.common import Row, data_folder, medians, report, row
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.memory import Given, HarmonicMemory
 from harmonia.modalities import MODALITIES, modality_of
-from harmonia.store import EncoderInfo, LanceStore
+from harmonia.store import EncoderInfo
+from harmonia.store.lance.store import LanceStore
 from harmonia.types import Code, Part, Record, Signal
 
 SIZE = 512

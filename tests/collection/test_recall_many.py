@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import harmonia
-from harmonia.collection.cues import Query, make_query
-from harmonia.types import HarmoniaError, RecallOptions, Recollection
+from harmonia.collection.cues import Query, RecallOptions, make_query
+from harmonia.types import HarmoniaError, Recollection
 from tests.media import make_photo, make_tone
 
 

@@ -144,7 +144,7 @@ def test_filters_take_nothing_as_sql(client: httpx.Client) -> None:
         assert ids(eq(hostile)) == 0
         assert ids(eq([hostile], "in")) == 0
         answer = client.get("/v1/memory/records", params={"filters": json.dumps(eq(1, key=hostile))})
-        assert failed(answer)["message"].startswith("cannot filter by")
+        assert answer.json()["data"] == []  # no record has it
     deep: Json = eq("photo")
     for _ in range(9):
         deep = {"type": "and", "filters": [deep]}
@@ -161,8 +161,8 @@ def test_filters_take_nothing_as_sql(client: httpx.Client) -> None:
         failed(client.get("/v1/memory/records", params={"filters": json.dumps(wrong)}))
     found = recall(client, {"text": "photo"}, filters=eq("sound"), where="year = 2020", k=5)["records"]
     assert [words(one) for one in found] == ["a low tone"]
-    assert where_of(Compound(type="or", filters=[Comparison(type="eq", key="A b'`", value="it's")])) == (
-        "(`a_b__` = 'it''s')"
+    assert str(where_of(Compound(type="or", filters=[Comparison(type="eq", key="A b'`", value="it's")]))) == (
+        "a_b__ = 'it''s'"
     )
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harmonia.store import EncoderInfo, FileState, LanceStore, put_media
+from harmonia.store import EncoderInfo, FileState, put_media
+from harmonia.store.lance.store import LanceStore
 from harmonia.types import Code, HarmoniaError, Part, Record
 
 ENCODER = EncoderInfo("e", "image", "s", 32)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.store.protocol import CodeTable, Store
+from harmonia.store.protocol import CodeTable, Store, Where
 from harmonia.types import Cue
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def sample_centering(store: Store) -> Mapping[str, Centering]:
     }
 
 
-def propose(store: Store, encoders: EncoderSet, cues: Sequence[Cue], where: str | None) -> CodeTable:
+def propose(store: Store, encoders: EncoderSet, cues: Sequence[Cue], where: Where | None) -> CodeTable:
     """The codes of the records nearest to any of the cues, by the store's own index.
 
     What counts against a record proposes nothing. That no better record was missed is as sure as the index.

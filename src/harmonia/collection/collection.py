@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from harmonia import store as stores
 from harmonia.collection import forget as forgetting
 from harmonia.collection.candidates import fits, propose, sample_centering
-from harmonia.collection.cues import Media, Query, decode, encode, item_of, make_query
+from harmonia.collection.cues import Media, Query, RecallOptions, decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import DEFAULT, EncoderSet
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.collection.remember import Report, Watch, remember
 from harmonia.collection.retrieve import Metric, retrieve
 from harmonia.collection.sentences import Answer, answer_text
 from harmonia.modalities import LIMITS, Limits
-from harmonia.store import CodeTable, LanceStore, Store
-from harmonia.types import Code, Cue, HarmoniaError, Neighbour, RecallOptions, Recollection, Record
+from harmonia.store import CodeTable, Store, Where
+from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Record
 
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration
@@ -65,7 +66,7 @@ class Collection:
     @property
     def exists(self) -> bool:
         """Whether anything was ever remembered here."""
-        return LanceStore.exists(self.root)
+        return stores.exists(self.root)
 
     @property
     def encoders(self) -> EncoderSet:
@@ -86,7 +87,7 @@ class Collection:
         if self._store is None:
             if not self.exists:
                 raise HarmoniaError(f"no memory in {self.root}: remember something first")
-            self._store = LanceStore.open(self.root)
+            self._store = stores.open(self.root)
         return self._store
 
     def remember(
@@ -107,7 +108,7 @@ class Collection:
             # The names first: a store without them would be opened with the wrong encoders.
             self.root.mkdir(parents=True, exist_ok=True)
             encoders.save(self.root)
-            self._store = LanceStore.create(self.root, encoders.infos(), exist_ok=True)
+            self._store = stores.create(self.root, encoders.infos(), exist_ok=True)
             self._agree(encoders)
         return remember(
             self.store, self.root, encoders, several,
@@ -123,7 +124,7 @@ class Collection:
         video: Media | None = None,
         *,
         k: int | None = None,
-        where: str | None = None,
+        where: Where | None = None,
         against: Sequence[str] = (),
         weights: Mapping[str, float] | None = None,
         trust: float = float("inf"),
@@ -205,7 +206,7 @@ class Collection:
         *,
         against: Sequence[str] = (),
         weights: Mapping[str, float] | None = None,
-        where: str | None = None,
+        where: Where | None = None,
         k: int = 10,
         metric: Metric = "cosine",
         leave_out_cues: bool = False,
@@ -220,7 +221,7 @@ class Collection:
         self,
         query: Query,
         *,
-        where: str | None = None,
+        where: Where | None = None,
         k: int = 10,
         metric: Metric = "cosine",
         leave_out: Collected[str] = (),
@@ -240,7 +241,7 @@ class Collection:
         return forgetting.find(self.store, [record_id])[0]
 
     def forget(
-        self, ids: Sequence[str] = (), *, where: str | None = None, gone: bool = False
+        self, ids: Sequence[str] = (), *, where: Where | None = None, gone: bool = False
     ) -> tuple[Record, ...]:
         """Forget records by id, by condition, or those whose every file is gone; returns them."""
         return forgetting.forget(self.store, self.root, ids, where=where, gone=gone)
@@ -341,14 +342,14 @@ class Collection:
             return True
         return fits(self.store, self._ram)
 
-    def _codes(self, cues: Sequence[Cue], where: str | None) -> CodeTable:
+    def _codes(self, cues: Sequence[Cue], where: Where | None) -> CodeTable:
         """All codes if they fit into RAM, else those of the candidates for these cues."""
         if self._in_ram():
             return self._whole()
         return propose(self.store, self.encoders, cues, where)
 
     def _held(
-        self, queries: Sequence[Query], where: str | None
+        self, queries: Sequence[Query], where: Where | None
     ) -> tuple[CodeTable, HarmonicMemory | None, Sequence[Query]]:
         """What to recall from: all of the memory if it fits into RAM, else the candidates for these queries.
 
@@ -386,7 +387,7 @@ class Collection:
         return forgetting.records_of(self.store, [item.value for item in query])
 
     def _allowed(
-        self, table: CodeTable, where: str | None, leave_out: Collected[str]
+        self, table: CodeTable, where: Where | None, leave_out: Collected[str]
     ) -> NDArray[np.bool_] | None:
         if where is None and not leave_out:
             return None

@@ -1,4 +1,4 @@
-"""Queries and cues: what a user hands over (words, files, signals, codes), decoded, then encoded once."""
+"""Queries: what a user hands over (words, files, signals, codes), decoded, then encoded once as cues."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders.base import unit
 from harmonia.modalities import LIMITS, MODALITIES, Limits
+from harmonia.store.protocol import Where
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 
 # A cue longer than this many windows is as good as its beginning.
@@ -40,6 +41,30 @@ class QueryItem:
 
 Query = Sequence[QueryItem]
 """What one recall is asked by."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecallOptions:
+    """Options of one recall; see :meth:`harmonia.memory.HarmonicMemory.recall`.
+
+    * ``k``: how many records come back
+    * ``where``: condition on the metadata
+    * ``steps``: most retrieval steps
+    * ``alpha``: distribution over the records: 1 softmax, above 1 sparse (alpha-entmax)
+    * ``beta``: inverse temperature, in units of chance; None: from the number of records
+    * ``noise``: expected noise of the cues' codes, variance per number; gives beta where that is None
+    """
+
+    k: int = 10
+    where: Where | None = None
+    steps: int = 8
+    alpha: float = 1.0
+    beta: float | None = None
+    noise: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise HarmoniaError(f"the number of records must be at least 1 (got {self.k})")
 
 
 def make_query(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from harmonia.store import Store, digest_file, garbage
+from harmonia.store import Store, Where, digest_file, garbage
 from harmonia.types import HarmoniaError, Record
 
 PREVIEWS = ".cache/previews"
@@ -28,9 +28,9 @@ def find(store: Store, ids: Sequence[str]) -> list[Record]:
 
 
 def forget(
-    store: Store, root: Path, ids: Sequence[str], *, where: str | None = None, gone: bool = False
+    store: Store, root: Path, ids: Sequence[str], *, where: Where | None = None, gone: bool = False
 ) -> tuple[Record, ...]:
-    """Remove records by id, by SQL condition on the metadata, or whose every file is gone."""
+    """Remove records by id, by a filter on the metadata, or whose every file is gone."""
     if not ids and where is None and not gone:
         raise HarmoniaError("nothing to forget: give ids, --where or --gone")
     wanted = {record.id: record for record in find(store, ids)}

@@ -10,23 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harmonia.collection.cues import Query, encode
+from harmonia.collection.cues import Query, RecallOptions, encode
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.matrices import bridged, given_by
 from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.memory.settle import Settled
 from harmonia.store.protocol import CodeTable
-from harmonia.types import (
-    Certificate,
-    Code,
-    HarmoniaError,
-    Match,
-    Part,
-    Recalled,
-    RecallOptions,
-    Recollection,
-    Record,
-)
+from harmonia.types import Certificate, Code, HarmoniaError, Match, Part, Recalled, Recollection, Record
 
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from harmonia.collection.cues import Media, Query
+from harmonia.collection.cues import Media, Query, RecallOptions
 from harmonia.generators import Saved
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
@@ -20,7 +20,7 @@ from harmonia.server.service import Service
 from harmonia.tasks.image_io import signal_of
 from harmonia.tasks.imagine import GenerationRequest, Imagination
 from harmonia.tasks.sampling import Sampling, Start, draw
-from harmonia.types import HarmoniaError, RecallOptions, Recollection, Signal
+from harmonia.types import HarmoniaError, Recollection, Signal
 
 EVIDENCE = 5
 """Records that an answer is drawn from are told, at most this many."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harmonia.collection.cues import QueryItem, weighted
+from harmonia.collection.cues import QueryItem, RecallOptions, weighted
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import checked, decoded
 from harmonia.server.schemas.memory import CueIn, Cues
 from harmonia.server.service import Service
-from harmonia.store.lance.sql import is_in
-from harmonia.types import MODALITIES, Code, RecallOptions
+from harmonia.store.filters import In, Not
+from harmonia.types import MODALITIES, Code
 
 ATTACHED = "cid:"
 """How a cue names a file of the same form."""
@@ -49,7 +49,7 @@ async def query_of(
     ]
     if asked.leave_out_cues:
         ids += sorted(await service.work(lambda: service.writer().records_of(query)))
-    left_out = f"NOT ({is_in('id', ids)})" if ids and leave_out else None
+    left_out = Not(In("id", tuple(ids))) if ids and leave_out else None
     where = filters.condition_of(asked.where, asked.filters, left_out, admin=admin)
     return weighted(query, asked.weights), asked.options(where)
 

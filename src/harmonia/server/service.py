@@ -16,7 +16,7 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry
 
 from harmonia.collection.collection import Collection
-from harmonia.collection.cues import Query, decode
+from harmonia.collection.cues import Query, RecallOptions, decode
 from harmonia.collection.encoder_set import FILE_NAME
 from harmonia.collection.json_output import HERE, View
 from harmonia.collection.remember import Report
@@ -30,7 +30,7 @@ from harmonia.server.settings import Settings
 from harmonia.server.uploaded_files import Files
 from harmonia.server.uploaded_records import Incoming, Kept, clear_incoming, create
 from harmonia.tasks.imagine import SHIPPED, load
-from harmonia.types import Code, HarmoniaError, RecallOptions, Recollection, Signal
+from harmonia.types import Code, HarmoniaError, Recollection, Signal
 
 log = logging.getLogger("harmonia.server")
 

@@ -1,18 +1,26 @@
-"""Records and their parts (LanceDB, one row per part and encoder) and content-addressed media."""
+"""Records, their parts and codes, filters on their metadata, and content-addressed media."""
 
-from harmonia.store.lance.store import LanceStore
+from harmonia.store.engine import create, exists, open
+from harmonia.store.filter_parser import as_filter, parse
+from harmonia.store.filters import Filter
 from harmonia.store.media import digest_file, garbage, media_path, put_media
-from harmonia.store.protocol import Codes, CodeTable, EncoderInfo, FileState, Store
+from harmonia.store.protocol import Codes, CodeTable, EncoderInfo, FileState, Store, Where
 
 __all__ = [
     "CodeTable",
     "Codes",
     "EncoderInfo",
     "FileState",
-    "LanceStore",
+    "Filter",
     "Store",
+    "Where",
+    "as_filter",
+    "create",
     "digest_file",
+    "exists",
     "garbage",
     "media_path",
+    "open",
+    "parse",
     "put_media",
 ]

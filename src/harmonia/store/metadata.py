@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,16 +13,22 @@ from harmonia.store.protocol import EncoderInfo
 from harmonia.types import HarmoniaError
 
 FORMAT = "harmonia-store"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: a metadata key had one column, which lacks the values that are not of its type."""
 FILE_NAME = "metadata.json"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a Path makes one / of two
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a store was made with. ``width``: numbers per stored code, of the widest encoder."""
+    """What a store was made with. ``width``: numbers per stored code, of the widest encoder.
+
+    ``schema`` is the version of the format that it is in.
+    """
 
     encoders: tuple[EncoderInfo, ...]
     width: int
+    schema: int = SCHEMA_VERSION
 
     @classmethod
     def of(cls, encoders: Sequence[EncoderInfo]) -> Layout:
@@ -41,11 +48,18 @@ class Layout:
         return ", ".join(f"{e.name} ({e.modality}, {e.dim} numbers)" for e in self.encoders)
 
 
+def local_folder(url: str | Path) -> Path:
+    """The folder that a store's address names; HarmoniaError for an address that no engine here serves."""
+    if scheme := _SCHEME.match(str(url)):
+        raise HarmoniaError(f"no store engine for {scheme[1]}://: give a folder")
+    return Path(url).absolute()
+
+
 def write_layout(root: Path, layout: Layout) -> None:
     """Write the description; it is there completely or not at all."""
     content = {
         "format": FORMAT,
-        "schema": SCHEMA_VERSION,
+        "schema": layout.schema,
         "width": layout.width,
         "encoders": [asdict(encoder) for encoder in layout.encoders],
     }
@@ -62,7 +76,7 @@ def read_layout(root: Path) -> Layout:
         version = int(content["schema"])
         if version <= SCHEMA_VERSION:
             encoders = tuple(EncoderInfo(**encoder) for encoder in content["encoders"])
-            return Layout(encoders, int(content["width"]))
+            return Layout(encoders, int(content["width"]), version)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise HarmoniaError(f"no Harmonia store in {root}: create one first") from error
     except OSError as error:

@@ -1,7 +1,7 @@
 """What a store is: the calls the rest of the package makes, and the values it speaks.
 
 `harmonia.store.lance.store.LanceStore` is the embedded implementation; a server engine could stand in its
-place by keeping these promises.
+place by keeping these promises. `harmonia.store.engine` chooses one by a store's address.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harmonia.store.filters import Filter
 from harmonia.types import Record
+
+Where: TypeAlias = Filter | str
+"""A condition on records: a filter, or its text form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class Store(Protocol):
         """Store records with coded parts, then the files they came from; returns how many are new.
 
         Adding a record again stores no second one: parts and codes it lacks are added, and its
-        metadata is updated key by key.
+        metadata is updated key by key. After a failure every record is there with all its parts or
+        not at all, and adding again completes it.
         """
         ...
 
@@ -98,7 +103,10 @@ class Store(Protocol):
         ...
 
     def remove(self, ids: Collection[str]) -> int:
-        """Forget records, their parts and their files; returns how many there were."""
+        """Forget records, their parts and their files; returns how many there were.
+
+        The bytes stay on disk until compaction: ``compact(keep=timedelta(0))`` clears them now.
+        """
         ...
 
     def touch(self, files: Sequence[FileState]) -> int:
@@ -112,18 +120,26 @@ class Store(Protocol):
     def records(
         self,
         ids: Sequence[str] | None = None,
-        where: str | None = None,
+        where: Where | None = None,
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Record]:
-        """Records without codes, in the order of ``ids`` or else oldest first."""
+        """Records without codes, in the order of ``ids`` or else oldest first.
+
+        Ids that the store does not have are left out. ``limit`` and ``offset`` count records.
+        """
         ...
 
-    def select(self, where: str) -> list[str]:
-        """Ids of the records whose metadata fulfils an SQL condition, oldest first."""
+    def select(self, where: Where | None = None) -> list[str]:
+        """Ids of the records that fulfil a filter, oldest first.
+
+        ``where`` is a `harmonia.store.filters.Filter`, or its text form: ``tag = 'beach'``, ``year > 2019``,
+        ``array_has(people, 'Ada')``. HarmoniaError, with the columns there are, for a text that cannot be
+        understood or names a column that no record has; a Filter is unknown there.
+        """
         ...
 
-    def created(self, where: str | None = None) -> dict[str, float]:
+    def created(self, where: Where | None = None) -> dict[str, float]:
         """When records were added (Unix seconds), by id, oldest first; ``where`` is that of ``select``."""
         ...
 
@@ -156,14 +172,21 @@ class Store(Protocol):
         encoder: str,
         vector: NDArray[np.float32],
         k: int,
-        where: str | None = None,
+        where: Where | None = None,
         ids: Collection[str] | None = None,
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """The ``k`` records with the most similar part, and the cosines, best first."""
+        """The ``k`` records with the most similar part, and the cosines, best first.
+
+        Exact without an index; with one, records may be missed but the cosines are exact.
+        """
         ...
 
     def build_index(self) -> None:
-        """Make `nearest` sublinear in the number of parts, and approximate."""
+        """Make `nearest` sublinear in the number of parts, and approximate.
+
+        For memories that outgrow RAM. Later parts are found too: by a scan until the next compaction adds
+        them to the index. Building again makes one index out of its pieces.
+        """
         ...
 
     def compact(self, keep: timedelta = ...) -> None:
@@ -173,5 +196,5 @@ class Store(Protocol):
         ...
 
     def status(self) -> dict[str, Any]:
-        """Counts, sizes in bytes, encoders and versions."""
+        """Counts, sizes in bytes, encoders, columns for filters, and versions."""
         ...

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from harmonia.data.manifest import column_holds
-from harmonia.store import Store
+from harmonia.store import Store, Where
 from harmonia.types import HarmoniaError, Record
 
 
-def export(store: Store, root: Path, target: Path, *, where: str | None = None) -> int:
+def export(store: Store, root: Path, target: Path, *, where: Where | None = None) -> int:
     """Write records to ``target`` (``.jsonl``: the manifest alone; else a new folder with the media).
 
     Returns how many. The target appears complete or not at all. HarmoniaError where it exists, or

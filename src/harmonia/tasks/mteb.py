@@ -22,15 +22,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harmonia.collection.cues import decode, encode, item_of, make_query
+from harmonia import store as stores
+from harmonia.collection.cues import RecallOptions, decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.matrices import build_memory
 from harmonia.collection.recall import Snapshot, recall_many
 from harmonia.collection.remember import remember
 from harmonia.collection.retrieve import retrieve
 from harmonia.memory import HarmonicMemory
-from harmonia.store import CodeTable, LanceStore, Store
-from harmonia.types import MODALITIES, Cue, HarmoniaError, RecallOptions
+from harmonia.store import CodeTable, Store
+from harmonia.types import MODALITIES, Cue, HarmoniaError
 
 Search = Literal["recall", "retrieve"]
 Contents = dict[str, str | bytes]
@@ -140,7 +141,7 @@ class _Held:
         folder = tempfile.TemporaryDirectory(prefix="harmonia-mteb-")
         manifest, root = Path(folder.name, "corpus.parquet"), Path(folder.name, "memory")
         names = _write(manifest, batches)
-        store = LanceStore.create(root, model.infos())
+        store = stores.create(root, model.infos())
         report = remember(store, root, model, [manifest])
         if report.problems:
             first = report.problems[0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harmonia.collection.cues import Media, make_query
+from harmonia.collection.cues import Media, RecallOptions, make_query
 from harmonia.collection.sentences import answer_text, described
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, missing_model
@@ -22,7 +22,7 @@ from harmonia.server.sse import count
 from harmonia.server.uploaded_files import PREFIX
 from harmonia.server.url_fetch import fetch
 from harmonia.tasks.sampling import Sampling
-from harmonia.types import RecallOptions, Recollection
+from harmonia.types import Recollection
 
 RECALLS, IMAGINES = "harmonia", "harmonia-imagine"
 """The models that answer: by what is remembered, and with a picture drawn from it."""

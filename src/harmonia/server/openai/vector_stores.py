@@ -20,8 +20,8 @@ from harmonia.server.jobs import Job, Jobs
 from harmonia.server.openai.attributes import FACTS, KEY, attributes_of, size_of, stores_of
 from harmonia.server.uploaded_files import File, Files, file_id, record_id
 from harmonia.store.atomic import write_atomically
-from harmonia.store.lance.sql import is_in, quoted
-from harmonia.types import HarmoniaError, Record
+from harmonia.store.filters import Filter, Has, In
+from harmonia.types import Record
 
 log = logging.getLogger("harmonia.server")
 
@@ -110,21 +110,14 @@ class Stores:
 
     # What is in them
 
-    def condition(self, store: VectorStore) -> str | None:
-        """The SQL condition that a record is in a store; None for the memory."""
-        return None if store.id == MEMORY else f"array_has({KEY}, {quoted(store.id)})"
+    def condition(self, store: VectorStore) -> Filter | None:
+        """The condition that a record is in a store; None for the memory."""
+        return None if store.id == MEMORY else Has(KEY, store.id)
 
     def members(self, store: VectorStore) -> dict[str, float]:
         """When the records of a store were remembered (Unix seconds), by id, oldest first."""
         memory = self.open()
-        if not memory.exists:
-            return {}
-        try:
-            return memory.store.created(self.condition(store))
-        except HarmoniaError:
-            if store.id == MEMORY:
-                raise
-            return {}  # no record was ever in any store: there is no such column
+        return memory.store.created(self.condition(store)) if memory.exists else {}
 
     def attach(self, store: VectorStore, given: Mapping[str, Mapping[str, Any]]) -> Job:
         """Begin to remember files in a store, each with its attributes, by id; ApiError 404 for no file."""
@@ -145,7 +138,7 @@ class Stores:
         wanted = [record_id(one) for one in ids if _ID.fullmatch(one)]
         records = memory.store.records(wanted) if memory.exists else []
         held = {file_id(one.id): one for one in records if store.id == MEMORY or store.id in stores_of(one)}
-        since = memory.store.created(is_in("id", [record_id(one) for one in held])) if held else {}
+        since = memory.store.created(In("id", tuple(record_id(one) for one in held))) if held else {}
         found = {one: entry for one, entry in self._others(store).items() if one in set(ids)}
         _complete(found, since)
         return found, held

@@ -118,7 +118,7 @@ async def list_records(
         if not at.collection.exists:
             return [], False
         store = at.collection.store
-        ids = store.select(condition or "true")
+        ids = store.select(condition)
         ids = ids if order == "asc" else ids[::-1]
         if after is not None and after not in ids:
             raise ApiError(400, "no record of this list has the id that is given as after", param="after")

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harmonia.collection.cues import RecallOptions
 from harmonia.server.schemas.filters import Filter
-from harmonia.types import RecallOptions
+from harmonia.store.protocol import Where
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="the id of a record")]
 Words = Annotated[str, Field(min_length=1, max_length=20_000)]
@@ -62,13 +63,13 @@ class Cues(Strict):
     not_like: list[Id] = Field(default=[], max_length=16, description="records of which no more is wanted")
     weights: dict[str, float] = Field(default={}, max_length=64)
     leave_out_cues: bool = Field(False, description="leave out the records of the files that are cues")
-    where: str | None = Field(None, max_length=4000, description="SQL condition on the metadata")
+    where: str | None = Field(None, max_length=4000, description="Filter on the metadata")
     filters: Filter | None = None
     alpha: float = Field(1.0, ge=1, le=4)
     beta: float | None = Field(None, gt=0, le=1e6)
     noise: float | None = Field(None, ge=0, le=1e3)
 
-    def options(self, where: str | None) -> RecallOptions:
+    def options(self, where: Where | None) -> RecallOptions:
         """How to recall, with the whole condition on the metadata."""
         return RecallOptions(where=where, alpha=self.alpha, beta=self.beta, noise=self.noise)
 
@@ -78,7 +79,7 @@ class SettleRequest(Cues):
 
     steps: int = Field(8, ge=0, le=64)
 
-    def options(self, where: str | None) -> RecallOptions:
+    def options(self, where: Where | None) -> RecallOptions:
         """How to recall, with the number of steps."""
         return replace(super().options(where), steps=self.steps)
 
@@ -89,7 +90,7 @@ class RecallRequest(SettleRequest):
     k: int = Field(10, ge=1, le=1000)
     explain: bool = False
 
-    def options(self, where: str | None) -> RecallOptions:
+    def options(self, where: Where | None) -> RecallOptions:
         """How to recall, with the number of records."""
         return replace(super().options(where), k=self.k)
 

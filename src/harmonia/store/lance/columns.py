@@ -1,41 +1,38 @@
-"""Record metadata: JSON as the truth, and typed columns beside it for SQL filters.
+"""Record metadata: JSON as the truth, and typed columns beside it for filters.
 
-A key's column is typed by the first value seen: bool, int, float, str or list of str. A value that
-does not fit the column is null there and complete in the JSON. Columns are named by
-`column_name`: ``Camera Model`` is filtered as ``camera_model``.
+A key's first column has its name (`harmonia.store.filters.column_name`) and the type of the first value seen:
+bool, int, float, text or list. A value of another type makes one more column, ``year@text`` or
+``rating@float``; a record fills at most one of them, so what a filter finds does not depend on which value
+came first.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from harmonia.store.values import FIXED, Value, row_of
 from harmonia.types import HarmoniaError
 
 MAX_COLUMNS = 256
-"""Metadata keys beyond this many are kept in the JSON but cannot be filtered on."""
+"""Columns beyond this many are not made: filters then read the JSON, which is slower."""
 
-FIXED = ("id", "metadata", "created")
-"""Columns of the table of records that are not metadata keys."""
+KINDS = {
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "text": pa.string(),
+    "list": pa.list_(pa.string()),
+}
+"""The types that columns have."""
 
-_TEXTS = pa.list_(pa.string())
-
-
-def column_name(key: str) -> str:
-    """The SQL name of a metadata key: lower case, ``_`` for what SQL could misread.
-
-    Keys that differ only in such characters share a column; a record's first value fills it.
-    """
-    name = re.sub(r"\W", "_", key.lower())
-    if name in FIXED or name.startswith("_row"):
-        return name + "_"
-    return name if name and not name[0].isdigit() else "_" + name
+EXACT = 2**53
+"""Whole numbers below this are floating numbers too."""
 
 
 def _plain(value: Any) -> Any:
@@ -60,57 +57,43 @@ def to_json(record_id: str, metadata: Mapping[str, Any]) -> str:
         ) from error
 
 
+def is_full(schema: pa.Schema) -> bool:
+    """Whether there may be values that no column holds."""
+    return len(schema) >= MAX_COLUMNS + len(FIXED)
+
+
 def new_columns(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> list[pa.Field]:
     """Columns that ``schema`` lacks for the metadata of ``rows``."""
-    found: dict[str, pa.Field] = {}
-    room = MAX_COLUMNS + len(FIXED) - len(schema)
+    types = {field.name: field.type for field in schema}
     for row in rows:
-        for key, value in row.items():
-            name, kind = column_name(key), _kind(value)
-            if kind is not None and name not in schema.names and len(found) < room:
-                found.setdefault(name, pa.field(name, kind))
-    return list(found.values())
+        for name, value in row_of(row).items():
+            if _column(name, value, types) is None and len(types) < MAX_COLUMNS + len(FIXED):
+                kind = _kind(value)
+                types[f"{name}@{kind}" if name in types else name] = KINDS[kind]
+    return [pa.field(name, found) for name, found in list(types.items())[len(schema) :]]
 
 
 def column_values(metadata: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """The part of one record's metadata that fits the columns of ``schema``."""
+    """One record's metadata by the columns of ``schema`` that hold it."""
+    types = {field.name: field.type for field in schema}
     row: dict[str, Any] = {}
-    for key, value in metadata.items():
-        name = column_name(key)
-        if name in schema.names and row.get(name) is None:
-            row[name] = _fit(value, schema.field(name).type)
+    for name, value in row_of(metadata).items():
+        column = _column(name, value, types)
+        if column is not None:
+            row[column] = float(value) if types[column] == KINDS["float"] else value  # type: ignore[arg-type]
     return row
 
 
-def _kind(value: Any) -> pa.DataType | None:
-    """The column type for a value of parsed JSON; None if it has none."""
-    match value:
-        case bool():
-            return pa.bool_()
-        case int() if -(2**63) <= value < 2**63:
-            return pa.int64()
-        case float():
-            return pa.float64()
-        case str() if _is_utf8(value):
-            return pa.string()
-        case [_, *_] if all(isinstance(item, str) and _is_utf8(item) for item in value):
-            return _TEXTS
+def _column(name: str, value: Value, types: Mapping[str, pa.DataType]) -> str | None:
+    """The column for a value of a key; None if there is none yet."""
+    kind = _kind(value)
+    kinds = [kind, "float"] if kind == "int" and abs(int(value)) < EXACT else [kind]  # type: ignore[arg-type]
+    for one in kinds:
+        for column in (name, f"{name}@{one}"):
+            if types.get(column) == KINDS[one]:
+                return column
     return None
 
 
-def _fit(value: Any, kind: pa.DataType) -> Any:
-    """The value as the column holds it; None if it does not fit."""
-    if _kind(value) == kind or (value == [] and kind == _TEXTS):
-        return value
-    if kind == pa.float64() and _kind(value) == pa.int64():
-        return float(value)
-    return None
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether text can be written as UTF-8 (names of odd files may hold lone surrogates)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _kind(value: Value) -> str:
+    return {bool: "bool", int: "int", float: "float", str: "text", list: "list"}[type(value)]

@@ -1,6 +1,9 @@
-"""Finding records in the tables: by an SQL condition, and by the similarity of their codes."""
+"""Finding records in the tables: by a filter, and by the similarity of their codes."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +11,13 @@ import pyarrow.compute as pc
 from lancedb.table import Table
 from numpy.typing import NDArray
 
-from harmonia.store.lance.columns import FIXED
-from harmonia.store.lance.sql import IN_LIMIT, LANCE_ERRORS, brief, is_in, quoted, rows_in, scan
+from harmonia.store.filter_parser import as_filter
+from harmonia.store.filters import Filter
+from harmonia.store.lance.columns import is_full
+from harmonia.store.lance.compile import Held, compiled, held_columns
+from harmonia.store.lance.sql import IN_LIMIT, is_in, quoted, rows_in, scan
+from harmonia.store.terms import FilterError
+from harmonia.store.values import FIXED, kind, row_of
 from harmonia.types import HarmoniaError
 
 
@@ -19,25 +27,54 @@ def of_encoder(name: str) -> str:
 
 
 def filter_columns(records: Table) -> list[str]:
-    """Metadata columns that a condition can name."""
-    return [name for name in records.schema.names if name not in FIXED]
+    """Metadata columns that a filter can name."""
+    return [name for name in records.schema.names if name not in FIXED and "@" not in name]
 
 
-def matching(records: Table, where: str | None) -> dict[str, float]:
-    """Ids of the records that fulfil ``where``, oldest first, and when each was added (Unix seconds)."""
-    try:
-        found = scan(records, ["id", "created"], where)
-    except LANCE_ERRORS as error:
-        if where is None:
-            raise
-        scan(records, ["id"])  # raises what has nothing to do with the condition
-        reason = brief(error).split(" Valid fields")[0].rstrip(". ")
-        names = ", ".join(filter_columns(records)) or "none yet"
-        raise HarmoniaError(
-            f"cannot filter by {where!r} ({reason}): metadata columns are {names}; text goes in single quotes"
-        ) from error
+def matching(records: Table, where: Filter | str | None, complete: bool) -> dict[str, float]:
+    """Ids of the records that fulfil ``where``, oldest first, and when each was added (Unix seconds).
+
+    Where the columns are not ``complete``, their JSON is read. HarmoniaError for a filter that cannot be
+    understood.
+    """
+    if where is None:
+        found = scan(records, ["id", "created"])
+    elif complete and not is_full(records.schema):
+        sql = _asked(where, held_columns(records.schema))[1]
+        found = scan(records, ["id", "created"], sql)
+    else:
+        found = _read(records, where)
     ordered = found.sort_by([("created", "ascending"), ("id", "ascending")])
     return dict(zip(*(ordered[name].to_pylist() for name in ("id", "created")), strict=True))
+
+
+def _asked(where: Filter | str, columns: Mapping[str, Sequence[Held]]) -> tuple[Filter, str]:
+    """The filter, and its SQL over these columns; HarmoniaError, with the columns, if it has none."""
+    try:
+        asked = as_filter(where)
+        assert asked is not None
+        return asked, compiled(asked, columns)
+    except FilterError as error:
+        names = ", ".join(name for name in columns if name not in FIXED) or "none yet"
+        said = str(error)
+        if not said.startswith("cannot filter"):
+            said = f"cannot filter by {str(where)[:200]!r}: {said}"
+        raise HarmoniaError(f"{said}; metadata columns are {names}") from error
+
+
+def _read(records: Table, where: Filter | str) -> pa.Table:
+    """The records that fulfil a filter, by their JSON."""
+    found = scan(records, ["id", "created", "metadata"])
+    columns = held_columns(records.schema)
+    rows = [row_of(json.loads(text)) for text in found["metadata"].to_pylist()]
+    for row in rows:
+        for name, value in row.items():
+            held = columns.setdefault(name, [])
+            if kind(value) not in {one.kind for one in held}:
+                held.append(Held(name, kind(value)))
+    asked, _ = _asked(where, columns)
+    facts = zip(rows, found.to_pylist(), strict=True)
+    return found.filter(pa.array([asked.test({**row, **fixed}) is True for row, fixed in facts], pa.bool_()))
 
 
 def sorted_ids(records: Table) -> pa.Array:

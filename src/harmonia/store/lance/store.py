@@ -7,8 +7,8 @@ before calling: nothing here waits for an encoder while it holds the lock.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.table import Table
 from numpy.typing import NDArray
+from typing_extensions import override
 
+from harmonia.store.filters import In
 from harmonia.store.lance import columns, rows, search
-from harmonia.store.lance.sql import delete_in, is_in, rows_in, scan
+from harmonia.store.lance.metadata_rows import add_records, complete_columns
+from harmonia.store.lance.sql import delete_in, rows_in, scan
 from harmonia.store.lance.tables import KEEP, NAMES, Snapshot, Tables, folder_bytes, upsert
-from harmonia.store.metadata import FILE_NAME, Layout, read_layout, write_layout
-from harmonia.store.protocol import Codes, CodeTable, EncoderInfo, FileState
+from harmonia.store.metadata import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    Layout,
+    local_folder,
+    read_layout,
+    write_layout,
+)
+from harmonia.store.protocol import Codes, CodeTable, EncoderInfo, FileState, Store, Where
 from harmonia.types import HarmoniaError, Record
 
 
-class LanceStore:
+class LanceStore(Store):
     """A `harmonia.store.protocol.Store` in a local folder. Make one with `create` or `open`."""
 
     def __init__(self, root: Path, layout: Layout) -> None:
@@ -43,7 +52,7 @@ class LanceStore:
 
         With ``exist_ok`` a store that is already there is opened, if its encoders are the same.
         """
-        root, layout = Path(root).absolute(), Layout.of(encoders)
+        root, layout = local_folder(root), Layout.of(encoders)
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -67,7 +76,7 @@ class LanceStore:
     @classmethod
     def open(cls, root: str | Path) -> LanceStore:
         """Open a store; HarmoniaError if there is none or one of a newer schema version."""
-        root = Path(root).absolute()
+        root = local_folder(root)
         store = cls(root, read_layout(root))
         store.version()
         return store
@@ -75,33 +84,29 @@ class LanceStore:
     @staticmethod
     def exists(root: str | Path) -> bool:
         """Whether a store, of whatever version, was made in this folder."""
-        return (Path(root) / FILE_NAME).is_file()
+        return (local_folder(root) / FILE_NAME).is_file()
 
     @property
+    @override
     def encoders(self) -> tuple[EncoderInfo, ...]:
-        """The encoders the store was made with; it takes codes of no other."""
         return self.layout.encoders
 
     # Writing
 
+    @override
     def add(self, records: Sequence[Record], files: Sequence[FileState] = ()) -> int:
-        """Store records with coded parts, then the files they came from; returns how many are new.
-
-        Adding a record again stores no second one: parts and codes it lacks are added, and its
-        metadata is updated key by key. After a failure every record is there with all its parts or
-        not at all, and adding again completes it.
-        """
         given = _merged(records)
         for record in given.values():
             rows.check(record, self.layout)
         metadata = {r.id: columns.to_json(r.id, r.metadata) for r in given.values()}
         rows.file_rows(files)  # refuses what could not be written, before anything is
         with self._tables.writing():
+            self._complete_columns()
             table = self._tables.open("records")
             found = rows_in(table, "id", given, ["id", "metadata", "created"])
             old = {r["id"]: (r["metadata"], r["created"]) for r in found.to_pylist()}
             self._add_parts(given, old)
-            _add_records(table, metadata, old)
+            add_records(table, metadata, old)
             self._put_files(files, set(given))
             self._tables.tidy()
         return len(given) - len(old)
@@ -117,22 +122,20 @@ class LanceStore:
         if missing.num_rows:
             table.add(missing)
 
+    @override
     def describe(self, metadata: Mapping[str, Mapping[str, Any]]) -> int:
-        """Update the metadata of records key by key, by id; returns how many of them there are."""
         given = {i: columns.to_json(i, found) for i, found in metadata.items()}
         with self._tables.writing():
+            self._complete_columns()
             table = self._tables.open("records")
             found = rows_in(table, "id", given, ["id", "metadata", "created"])
             old = {r["id"]: (r["metadata"], r["created"]) for r in found.to_pylist()}
-            _add_records(table, {i: given[i] for i in old}, old)
+            add_records(table, {i: given[i] for i in old}, old)
             self._tables.tidy()
         return len(old)
 
+    @override
     def remove(self, ids: Collection[str]) -> int:
-        """Forget records, their parts and their files; returns how many there were.
-
-        The bytes stay on disk until compaction: ``compact(keep=timedelta(0))`` clears them now.
-        """
         with self._tables.writing():
             count = len(rows_in(self._tables.open("records"), "id", ids, ["id"]))
             for name, key in (("files", "record_id"), ("records", "id"), ("parts", "record_id")):
@@ -140,8 +143,8 @@ class LanceStore:
             self._tables.tidy()
         return count
 
+    @override
     def touch(self, files: Sequence[FileState]) -> int:
-        """Insert or update file states; those of unknown records are left out. Returns the rest."""
         rows.file_rows(files)
         with self._tables.writing():
             wanted = {file.record_id for file in files}
@@ -160,8 +163,8 @@ class LanceStore:
             upsert(table, "path", rows.file_rows(changed), bool(old))
         return len(given)
 
+    @override
     def forget_files(self, paths: Collection[str]) -> int:
-        """Forget file states, keeping their records; returns how many there were."""
         with self._tables.writing():
             table = self._tables.open("files")
             count = len(rows_in(table, "path", paths, ["path"]))
@@ -171,20 +174,18 @@ class LanceStore:
 
     # Reading
 
+    @override
     def records(
         self,
         ids: Sequence[str] | None = None,
-        where: str | None = None,
+        where: Where | None = None,
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Record]:
-        """Records without codes, in the order of ``ids`` or else oldest first.
-
-        Ids that the store does not have are left out. ``limit`` and ``offset`` count records.
-        """
+        complete = self._complete()
 
         def read(snapshot: Snapshot) -> list[Record]:
-            chosen = _chosen(snapshot, ids, where)[offset:][:limit]
+            chosen = _chosen(snapshot, ids, where, complete)[offset:][:limit]
             found = rows_in(snapshot.records, "id", chosen, ["id", "metadata"])
             metadata = dict(zip(*(found[c].to_pylist() for c in ("id", "metadata")), strict=True))
             parts = rows.stored_parts(rows_in(snapshot.parts, "record_id", chosen, rows.PIECE))
@@ -195,36 +196,31 @@ class LanceStore:
 
         return self._tables.read(read)
 
-    def select(self, where: str) -> list[str]:
-        """Ids of the records whose metadata fulfils an SQL condition, oldest first.
+    @override
+    def select(self, where: Where | None = None) -> list[str]:
+        return list(self.created(where))
 
-        ``tag = 'beach'``, ``year > 2019``, ``array_has(people, 'Ada')``. HarmoniaError, with the
-        columns there are, for a condition that cannot be understood.
-        """
-        return self._tables.read(lambda snapshot: _chosen(snapshot, None, where))
+    @override
+    def created(self, where: Where | None = None) -> dict[str, float]:
+        complete = self._complete()
+        return self._tables.read(lambda snapshot: search.matching(snapshot.records, where, complete))
 
-    def created(self, where: str | None = None) -> dict[str, float]:
-        """When records were added (Unix seconds), by id, oldest first; ``where`` is that of ``select``."""
-        return self._tables.read(lambda snapshot: search.matching(snapshot.records, where))
-
+    @override
     def holding(self, digest: str) -> list[Record]:
-        """Records with a part of this content (SHA-256 in hexadecimal), without codes, oldest first."""
-
         def read(snapshot: Snapshot) -> list[str]:
             rows_of = rows_in(snapshot.parts, "digest", [digest], ["record_id"])
             owners: list[str] = pc.unique(rows_of["record_id"]).to_pylist()
             return owners
 
         found = self._tables.read(read)
-        return self.records(found, where=is_in("id", found)) if found else []
+        return self.records(found, where=In("id", tuple(found))) if found else []
 
+    @override
     def ids(self) -> list[str]:
-        """The id of every record, sorted."""
         return self._tables.read(lambda snapshot: search.sorted_ids(snapshot.records).to_pylist())
 
+    @override
     def metadata(self) -> dict[str, dict[str, Any]]:
-        """The metadata of every record, by id."""
-
         def read(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
             found = scan(snapshot.records, ["id", "metadata"])
             pairs = zip(*(found[c].to_pylist() for c in ("id", "metadata")), strict=True)
@@ -232,16 +228,12 @@ class LanceStore:
 
         return self._tables.read(read)
 
+    @override
     def files(self) -> dict[str, FileState]:
-        """Every known file, by path."""
         return self._tables.read(lambda _: rows.file_states(scan(self._tables.open("files"))))
 
+    @override
     def codes(self, only: Collection[str] | None = None) -> CodeTable:
-        """Every code, or those of some records, grouped by encoder.
-
-        About 0.2 s (1 s before compaction) per 100,000 of 512.
-        """
-
         def read(snapshot: Snapshot) -> CodeTable:
             ids = search.sorted_ids(snapshot.records)
             if only is not None:
@@ -252,44 +244,40 @@ class LanceStore:
 
         return self._tables.read(read)
 
+    @override
     def version(self) -> tuple[int, int, int]:
-        """Counters of records, parts and files; a change by any process moves one of them."""
-
         def read(snapshot: Snapshot) -> tuple[int, int, int]:
             files = self._tables.open("files")
             return snapshot.records.version, snapshot.parts.version, files.version
 
         return self._tables.read(read)
 
+    @override
     def nearest(
         self,
         encoder: str,
         vector: NDArray[np.float32],
         k: int,
-        where: str | None = None,
+        where: Where | None = None,
         ids: Collection[str] | None = None,
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """The ``k`` records with the most similar part, and the cosines, best first.
-
-        Exact without an index; with one, records may be missed but the cosines are exact.
-        """
         info = next((e for e in self.encoders if e.name == encoder), None)
         if info is None:
             raise HarmoniaError(f"no encoder {encoder!r}: this store has {self.layout.describe()}")
         if vector.shape != (info.dim,) or not np.isfinite(vector).all():
             raise HarmoniaError(f"a code of {encoder} is {info.dim} finite numbers")
         query = np.pad(vector.astype(np.float32), (0, self.layout.width - info.dim))
+        complete = self._complete()
 
         def read(snapshot: Snapshot) -> tuple[list[str], NDArray[np.float32]]:
             every = where is None and ids is None
-            only = None if every else set(_chosen(snapshot, ids, where))
+            only = None if every else set(_chosen(snapshot, ids, where, complete))
             return search.nearest(snapshot.records, snapshot.parts, encoder, query, k, only)
 
         return self._tables.read(read)
 
+    @override
     def status(self) -> dict[str, Any]:
-        """Counts, sizes in bytes, encoders, columns for filters, and versions."""
-
         def read(snapshot: Snapshot) -> dict[str, Any]:
             ids = search.sorted_ids(snapshot.records)
             pieces = scan(snapshot.parts, ["record_id", "part", "modality"])
@@ -313,23 +301,39 @@ class LanceStore:
             "media_bytes": folder_bytes(self.root / "media"),
         }
 
+    def _complete(self) -> bool:
+        """Whether the columns of a snapshot that is taken from now on hold all that filters can see."""
+        if self.layout.schema < SCHEMA_VERSION:
+            self.layout = read_layout(self.root)  # another process may have completed them
+        return self.layout.schema >= SCHEMA_VERSION
+
     # Upkeep
 
-    def build_index(self) -> None:
-        """Make `nearest` sublinear in the number of parts, and approximate (IVF_HNSW_SQ).
+    def _complete_columns(self) -> None:
+        """Give a store of schema 1 the columns and values that it lacks. The lock is held.
 
-        For memories that outgrow RAM. Later parts are found too: by a scan until the next
-        compaction adds them to the index. Building again makes one index out of its pieces.
+        The description says so at the end, and until then filters read the JSON: a process that dies on the
+        way leaves a store that answers as before.
         """
+        self.layout = read_layout(self.root)
+        if self.layout.schema >= SCHEMA_VERSION:
+            return
+        complete_columns(self._tables.open("records"))
+        self.layout = replace(self.layout, schema=SCHEMA_VERSION)
+        write_layout(self.root, self.layout)
+
+    @override
+    def build_index(self) -> None:
         self.compact()
         if self._tables.open("parts").count_rows() == 0:
             raise HarmoniaError("there is nothing to index yet: remember something first")
         with self._tables.writing():
             self._tables.build_index()
 
+    @override
     def compact(self, keep: timedelta = KEEP) -> None:
-        """Merge fragments, and clear parts without a record and versions older than ``keep``."""
         with self._tables.writing():
+            self._complete_columns()
             for name in NAMES:
                 self._tables.compact(name, keep)
 
@@ -345,33 +349,15 @@ def _merged(records: Sequence[Record]) -> dict[str, Record]:
     return merged
 
 
-def _add_records(table: Table, given: dict[str, str], old: dict[str, tuple[str, float]]) -> None:
-    """Commit new records, and old ones whose metadata changes, with columns for new keys."""
-    now = time.time()
-    changed: dict[str, tuple[str, float]] = {}
-    for record_id, metadata in given.items():
-        before, created = old.get(record_id, ("", now))
-        if before:
-            metadata = json.dumps(json.loads(before) | json.loads(metadata))
-        if metadata != before:
-            changed[record_id] = (metadata, created)
-    if not changed:
-        return
-    values = [json.loads(metadata) for metadata, _ in changed.values()]
-    if fresh := columns.new_columns(values, table.schema):
-        table.add_columns(fresh)
-    upsert(table, "id", rows.record_rows(changed, table.schema), bool(old))
-
-
-def _chosen(snapshot: Snapshot, ids: Iterable[str] | None, where: str | None) -> list[str]:
+def _chosen(snapshot: Snapshot, ids: Iterable[str] | None, where: Where | None, complete: bool) -> list[str]:
     """Ids that are among ``ids``, if given, and fulfil ``where``, if given; each once."""
     if ids is None:
-        return list(search.matching(snapshot.records, where))
+        return list(search.matching(snapshot.records, where, complete))
     wanted = list(dict.fromkeys(ids))
     if where is None:
         fits = set(rows_in(snapshot.records, "id", wanted, ["id"])["id"].to_pylist())
     else:
-        fits = set(search.matching(snapshot.records, where))
+        fits = set(search.matching(snapshot.records, where, complete))
     return [i for i in wanted if i in fits]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from harmonia.collection.cues import QueryItem
+from harmonia.collection.cues import QueryItem, RecallOptions
 from harmonia.collection.json_output import SERVED, finite, part_json
 from harmonia.server import filters
 from harmonia.server.openai import pagination
@@ -16,7 +16,8 @@ from harmonia.server.openai.vector_stores import VectorStore
 from harmonia.server.service import Service, admin_of, service
 from harmonia.server.uploaded_files import file_id
 from harmonia.server.uploaded_records import checked_metadata
-from harmonia.types import HarmoniaError, Recalled, RecallOptions, Recollection, Record
+from harmonia.store import Where
+from harmonia.types import HarmoniaError, Recalled, Recollection, Record
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])
 
@@ -105,7 +106,7 @@ async def recalled(at: Service, store: VectorStore, asked: SearchIn, *, admin: b
         raise
 
 
-def _empty(at: Service, store: VectorStore, where: str | None) -> bool:
+def _empty(at: Service, store: VectorStore, where: Where | None) -> bool:
     return not at.stores.members(store) or not at.writer().store.created(where)
 
 
