@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harmonia.memory import Centering, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy, slot_energy
+from harmonia.memory import Centering, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy
 from harmonia.memory import scan as scan_module
-from harmonia.memory.energy import cue_term
+from harmonia.memory.energy import cue_term, slot_energy
 from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.readout import read_top
 from harmonia.memory.scan import scan_top

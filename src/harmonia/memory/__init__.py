@@ -1,65 +1,113 @@
-"""The heart: an energy over the codes of all modalities whose minima are the memories.
+"""The associative memory: an energy over the codes of all modalities whose minima are the stored records.
 
-It needs only PyTorch, NumPy and SimSIMD and can be imported on its own.
+It needs only PyTorch, NumPy and SimSIMD and can be imported on its own. The names below, and those in the
+``__all__`` of the modules below, are the public interface: docs/reference/memory.md has an example of each.
+All other modules and names are internal and may change. A name is imported when it is first used.
 """
 
-from harmonia.memory.association import associate, replay
-from harmonia.memory.blocked_attention import Attended, attend
-from harmonia.memory.centering import Centering
-from harmonia.memory.certificates import error_bound
-from harmonia.memory.classical import ClassicalHopfield, DenseHopfield, SphericalHopfield
-from harmonia.memory.consolidation import consolidate, forget
-from harmonia.memory.descent import Descent, descend
-from harmonia.memory.energy import Couplings, Cue, Energy, Slots, slot_energy
-from harmonia.memory.entropies import Entropy, Norm, Shannon, Subsets, Tsallis, entropy, fenchel_young
-from harmonia.memory.harmonic import Given, HarmonicMemory
-from harmonia.memory.hopfield import retrieve
-from harmonia.memory.learning import learn_bias, learn_couplings, learn_trusts
-from harmonia.memory.matrix import Matrix
-from harmonia.memory.random_features import KernelMemory, draw_frequencies
-from harmonia.memory.record_layout import Layout
-from harmonia.memory.scan import Scan, scan_top
-from harmonia.memory.settle import Channel, Settled, settle
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Attended",
-    "Centering",
-    "Channel",
-    "ClassicalHopfield",
-    "Couplings",
-    "Cue",
-    "DenseHopfield",
-    "Descent",
-    "Energy",
-    "Entropy",
-    "Given",
-    "HarmonicMemory",
-    "KernelMemory",
-    "Layout",
-    "Matrix",
-    "Norm",
-    "Scan",
-    "Settled",
-    "Shannon",
-    "Slots",
-    "SphericalHopfield",
-    "Subsets",
-    "Tsallis",
-    "associate",
-    "attend",
-    "consolidate",
-    "descend",
-    "draw_frequencies",
-    "entropy",
-    "error_bound",
-    "fenchel_young",
-    "forget",
-    "learn_bias",
-    "learn_couplings",
-    "learn_trusts",
-    "replay",
-    "retrieve",
-    "scan_top",
-    "settle",
-    "slot_energy",
-]
+if TYPE_CHECKING:
+    from harmonia.memory import capacity as capacity
+    from harmonia.memory import certificates as certificates
+    from harmonia.memory import diagnostics as diagnostics
+    from harmonia.memory import hopfield as hopfield
+    from harmonia.memory import lagrangians as lagrangians
+    from harmonia.memory.association import associate as associate
+    from harmonia.memory.association import replay as replay
+    from harmonia.memory.blocked_attention import Attended as Attended
+    from harmonia.memory.blocked_attention import attend as attend
+    from harmonia.memory.centering import Centering as Centering
+    from harmonia.memory.classical import ClassicalHopfield as ClassicalHopfield
+    from harmonia.memory.classical import DenseHopfield as DenseHopfield
+    from harmonia.memory.classical import SphericalHopfield as SphericalHopfield
+    from harmonia.memory.consolidation import Consolidated as Consolidated
+    from harmonia.memory.consolidation import consolidate as consolidate
+    from harmonia.memory.consolidation import forget as forget
+    from harmonia.memory.descent import Descent as Descent
+    from harmonia.memory.descent import descend as descend
+    from harmonia.memory.energy import Couplings as Couplings
+    from harmonia.memory.energy import Cue as Cue
+    from harmonia.memory.energy import Energy as Energy
+    from harmonia.memory.energy import Slots as Slots
+    from harmonia.memory.entropies import Entropy as Entropy
+    from harmonia.memory.entropies import Norm as Norm
+    from harmonia.memory.entropies import Shannon as Shannon
+    from harmonia.memory.entropies import Subsets as Subsets
+    from harmonia.memory.entropies import Tsallis as Tsallis
+    from harmonia.memory.entropies import entropy as entropy
+    from harmonia.memory.entropies import fenchel_young as fenchel_young
+    from harmonia.memory.harmonic import Given as Given
+    from harmonia.memory.harmonic import HarmonicMemory as HarmonicMemory
+    from harmonia.memory.hopfield import retrieve as retrieve
+    from harmonia.memory.learning import learn_bias as learn_bias
+    from harmonia.memory.learning import learn_couplings as learn_couplings
+    from harmonia.memory.learning import learn_trusts as learn_trusts
+    from harmonia.memory.matrix import Matrix as Matrix
+    from harmonia.memory.random_features import KernelMemory as KernelMemory
+    from harmonia.memory.random_features import draw_frequencies as draw_frequencies
+    from harmonia.memory.record_layout import Layout as Layout
+    from harmonia.memory.settle import Settled as Settled
+    from harmonia.memory.updates import compact as compact
+    from harmonia.memory.updates import refit as refit
+
+# Public name -> the module of this package that defines it.
+NAMES = {
+    "Attended": "blocked_attention",
+    "Centering": "centering",
+    "ClassicalHopfield": "classical",
+    "Consolidated": "consolidation",
+    "Couplings": "energy",
+    "Cue": "energy",
+    "DenseHopfield": "classical",
+    "Descent": "descent",
+    "Energy": "energy",
+    "Entropy": "entropies",
+    "Given": "harmonic",
+    "HarmonicMemory": "harmonic",
+    "KernelMemory": "random_features",
+    "Layout": "record_layout",
+    "Matrix": "matrix",
+    "Norm": "entropies",
+    "Settled": "settle",
+    "Shannon": "entropies",
+    "Slots": "energy",
+    "SphericalHopfield": "classical",
+    "Subsets": "entropies",
+    "Tsallis": "entropies",
+    "associate": "association",
+    "attend": "blocked_attention",
+    "compact": "updates",
+    "consolidate": "consolidation",
+    "descend": "descent",
+    "draw_frequencies": "random_features",
+    "entropy": "entropies",
+    "fenchel_young": "entropies",
+    "forget": "consolidation",
+    "learn_bias": "learning",
+    "learn_couplings": "learning",
+    "learn_trusts": "learning",
+    "refit": "updates",
+    "replay": "association",
+    "retrieve": "hopfield",
+}
+# Public modules: their own ``__all__`` is public as well.
+MODULES = ("capacity", "certificates", "diagnostics", "hopfield", "lagrangians")
+
+__all__ = [*MODULES, *NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name or module at its first use (PEP 562)."""
+    if name in MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

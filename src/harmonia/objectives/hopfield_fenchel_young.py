@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory import Entropy, Norm, Shannon, Subsets, Tsallis, fenchel_young
+from harmonia.memory.entropies import Entropy, Norm, Shannon, Subsets, Tsallis, fenchel_young
 from harmonia.objectives.checks import check_number, full_precision
 from harmonia.objectives.global_batch import gather
 from harmonia.objectives.pair_scores import Positives, by_chunk, pair, row_weights, transpose

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory import retrieve
+from harmonia.memory.hopfield import retrieve
 from harmonia.objectives.checks import check_number, check_rows, check_width, full_precision
 from harmonia.objectives.contrastive import contrast
 from harmonia.objectives.global_batch import gather
