@@ -126,15 +126,15 @@ def test_leaving_the_frame_undoes_entering(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     codes = torch.nn.functional.normalize(unit(generator, 20, 6) + 0.8, dim=-1)
     frame = Centering.fit(codes)
-    assert torch.allclose(frame.leave(frame.enter(codes)), codes, atol=1e-9)
+    assert torch.allclose(frame.inverse_transform(frame.transform(codes)), codes, atol=1e-9)
 
 
 def test_spread_is_what_chance_gives() -> None:
     generator = torch.Generator().manual_seed(1)
     codes = torch.nn.functional.normalize(unit(generator, 500, 16) + 0.5, dim=-1)
     frame = Centering.fit(codes)
-    cue = frame.enter(unit(generator, 3, 16))
-    cosines = cue @ frame.enter(codes).T
+    cue = frame.transform(unit(generator, 3, 16))
+    cosines = cue @ frame.transform(codes).T
     assert torch.allclose(frame.spread(cue), (cosines**2).mean(-1).sqrt())
 
 

@@ -50,7 +50,7 @@ class Coupling:
     def predict(self, codes: Tensor) -> Tensor:
         """The codes ``(Q, d_to)``, centred, that raw ``codes`` (Q, d_of) predict."""
         nothing = torch.zeros_like(self.mean)
-        cue = Centering(self.mean, nothing, nothing).enter_cue(codes.to(self.mean))
+        cue = Centering(self.mean, nothing, nothing).transform_cue(codes.to(self.mean))
         return torch.nn.functional.normalize(cue @ self.weights.T, dim=-1)
 
 

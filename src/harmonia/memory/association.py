@@ -74,7 +74,7 @@ def _mean(memory: HarmonicMemory, keys: Sequence[str], slots: Tensor, p: Tensor)
         part = torch.where(held, memory.layout.parts[key][first], -1)
         codes = memory.matrices[key][part.clamp(min=0).reshape(-1)].reshape(*part.shape, -1)
         total = (codes * (p * (part >= 0))[..., None]).sum(dim=1)
-        out[key] = memory.frames[key].leave(torch.nn.functional.normalize(total, dim=-1))
+        out[key] = memory.frames[key].inverse_transform(torch.nn.functional.normalize(total, dim=-1))
     return out
 
 

@@ -24,6 +24,20 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+__all__ = [
+    "best_beta",
+    "beta_for",
+    "capacity",
+    "cosine_of_noise",
+    "curves",
+    "log_capacity",
+    "log_half_capacity",
+    "log_mean_weight",
+    "mean_cosine",
+    "probability",
+    "weakest_cue",
+]
+
 # Halvings of an interval: down to the last bits of a double.
 HALVINGS = 60
 # Terms of the series kept on each side of the greatest, in standard deviations of their distribution.

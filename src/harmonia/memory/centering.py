@@ -53,11 +53,11 @@ class Centering:
         """The same frame on a device."""
         return Centering(self.mean.to(device), self.moment.to(device), self.rest.to(device))
 
-    def enter(self, codes: Tensor) -> Tensor:
+    def transform(self, codes: Tensor) -> Tensor:
         """Raw codes ``(..., d)`` to centred unit codes."""
         return torch.nn.functional.normalize(codes - self.mean, dim=-1)
 
-    def enter_cue(self, cues: Tensor) -> Tensor:
+    def transform_cue(self, cues: Tensor) -> Tensor:
         """Raw cues ``(..., d)`` to centred unit cues.
 
         A damaged cue holds less of the common mean than a stored code does; taking all of it away would
@@ -67,8 +67,8 @@ class Centering:
         cleared = cues - shown.clamp(0.0, 1.0)[..., None] * self.mean
         return torch.nn.functional.normalize(cleared, dim=-1)
 
-    def leave(self, codes: Tensor) -> Tensor:
-        """Centred unit codes ``(..., d)`` back to raw unit codes: the inverse of ``enter``."""
+    def inverse_transform(self, codes: Tensor) -> Tensor:
+        """Centred unit codes ``(..., d)`` back to raw unit codes: the inverse of ``transform``."""
         along = codes @ self.mean
         scale = (along**2 + 1.0 - self.mean @ self.mean).clamp(min=0.0).sqrt() - along
         return torch.nn.functional.normalize(codes * scale[..., None] + self.mean, dim=-1)

@@ -15,6 +15,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+__all__ = [
+    "Basins",
+    "basins",
+    "contraction_bound",
+    "error_bound",
+    "has_single_fixed_point",
+    "local_contraction",
+    "retrieval_bound",
+    "tail_bound",
+]
+
 SPHERE_DIAMETER = 2.0
 # Distances between unit codes are counted in so many bins, rounded outwards.
 BINS = 2048

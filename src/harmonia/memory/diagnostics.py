@@ -21,6 +21,20 @@ from harmonia.memory.certificates import Basins, Rows, basins
 from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.memory.record_layout import Layout
 
+__all__ = [
+    "Attractors",
+    "Diagnosis",
+    "Hubness",
+    "Room",
+    "attractors",
+    "diagnose",
+    "effective_dimension",
+    "hubness",
+    "records_that_fit",
+    "room",
+    "slots_of",
+]
+
 # Parts looked at, at most.
 SLOTS = 131_072
 # Slots whose scores are in memory at once.

@@ -1,4 +1,4 @@
-"""The harmonic memory: several modalities, shared slots, cues of any subset.
+"""The harmonic memory: records of several modalities, retrieved from cues of any subset of them.
 
 Scores are in units of chance. A cue c meets the stored codes with cosines whose root mean square is
 sigma_c (read off the second moment of what is held), and its weight is
@@ -20,7 +20,7 @@ probability that nothing matches.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from types import MappingProxyType
@@ -38,19 +38,21 @@ from harmonia.memory.record_layout import Layout
 from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
 from harmonia.memory.shards import Shards
 
-# How often an unrelated cue may be answered all the same.
+# The rate at which an unrelated cue is answered all the same (false alarms).
 FALSE_RECALL = 0.2
-# A cue's own modality is the matrix it looks in.
+# The cue is a code of the modality that it is compared with.
 SAME = "same"
-# A cue without noise would want an infinite beta.
+# The greatest cosine assumed between a cue and its record: at 1 the best beta is infinite.
 MOST_CERTAIN = 0.995
-# The rank, in a large memory, at which a cue's scores tell what chance gives.
+# The rank, in a large memory, at which a cue's scores are compared with those of chance.
 DEEP = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """Q raw codes ``(Q, d)`` given as cues for the matrix ``key``, with the user's weight and trust.
+    """Q raw codes ``(Q, d)`` as cues for the matrix ``key``, with a relative weight and a trust (kappa).
+
+    An infinite ``trust`` clamps the cue; with a finite one retrieval may move away from it.
 
     ``name`` is what explanations call the cue.
     ``origin`` is the matrix that holds codes of the cue's own modality: a text code that looks for images
@@ -66,23 +68,24 @@ class Given:
 
 
 class HarmonicMemory:
-    """Slots shared by all modalities, over raw unit codes.
+    """An associative memory of records whose modalities are retrieved jointly, over raw unit codes.
 
     ``codes[key]`` is ``(P, d)``; a key is one modality in one encoder's space. ``layout`` says which rows
     make up which record; without it row n of every matrix belongs to record n.
 
-    ``frames`` and ``population`` serve a memory that holds only candidates out of many more records: the
-    frames of a fair sample, and how many records there are in all. ``centre`` takes the common mean out of
-    the codes, of all or of the keys it contains; leave it out where a zero in a cue means that nothing was
-    seen (see :class:`Centering`). ``precision`` and ``device`` say how and
-    where codes are held (see :class:`Matrix`); codes may be memory-mapped. With a process ``group`` each
-    rank gives its own records, and every recall is a collective call (see :class:`Shards`).
+    ``centre`` says which codes have their mean subtracted: all (True), none (False), or those of the keys
+    given. Do not centre codes in which a zero means that nothing was seen (see :class:`Centering`).
+    ``precision`` and ``device`` say how and where codes are held (see :class:`Matrix`); codes may be
+    memory-mapped. ``frames`` (the centring of a fair sample) and ``population`` (the number of all records)
+    serve a memory that holds only the candidates of a search. With a process ``group`` each rank gives its
+    own records, and every recall is a collective call (see :class:`Shards`).
 
-    What may be learned (see ``learning``) and is used by every recall:
-    ``trusts[key]`` how far a cue for this matrix counts; ``couplings[(to, of)]`` (d_to, d_of) linear maps
-    between channels; ``bias`` (slots,) in units of chance. ``count`` (slots,) is how many memories a slot
-    stands for, ``used`` (slots,) how often it came first, ``born`` (slots,) when it came (see
-    ``consolidation``).
+    Learned parameters (see ``learning``) that every recall uses: ``trusts[key]``, the weight of a cue for
+    this matrix; ``couplings[(to, of)]`` (d_to, d_of), linear maps between modalities; ``bias`` (slots,), in
+    units of chance. Statistics (see ``consolidation``): ``count`` (slots,), how many records a slot stands
+    for; ``used`` (slots,), how often it came first; ``born`` (slots,), when it was inserted.
+
+    Raises ValueError without any codes, or for int8 codes on a device other than the CPU.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class HarmonicMemory:
         codes: Mapping[str, Tensor],
         layout: Layout | None = None,
         *,
-        centre: bool | Container[str] = True,
+        centre: bool | Collection[str] = True,
         frames: Mapping[str, Centering] | None = None,
         population: int | None = None,
         precision: Precision = "float32",
@@ -110,10 +113,9 @@ class HarmonicMemory:
         if precision == "int8" and self.device.type != "cpu":
             raise ValueError(f"int8 codes are scanned on the CPU (got device {self.device}): use float16")
         self.precision, self.fixed = precision, frames is not None
-        self.centre = centre if not isinstance(centre, bool) else _All(centre)
-        self.population = population
+        self.centre, self.population = centre, population
         given = frames or {}
-        # By name: fitting is a collective call where slots are spread over ranks.
+        # In the order of names: with shards, fitting is a collective call.
         self.frames = {k: (given.get(k) or self._fit(k, codes[k])).to(self.device) for k in sorted(codes)}
         self.matrices = {k: Matrix(c, self.frames[k], precision) for k, c in codes.items()}
         self.trusts: dict[str, float] = {}
@@ -138,6 +140,10 @@ class HarmonicMemory:
         alive = int(self.alive.sum())
         return alive if self.shards is None else int(self.shards.sum(torch.tensor([alive])))
 
+    def is_centred(self, key: str) -> bool:
+        """Whether the mean is subtracted from the codes of the matrix ``key``."""
+        return self.centre if isinstance(self.centre, bool) else key in self.centre
+
     def beta(self, slots: int) -> float:
         """The critical inverse temperature for this many slots, in units of chance."""
         return math.sqrt(2.0 * math.log(max(slots, 2)))
@@ -155,13 +161,16 @@ class HarmonicMemory:
         allowed: Tensor | None = None,
         tail_tolerance: float = 1e-6,
     ) -> Settled:
-        """Settle Q cues, bound together; ``allowed`` (slots,) bool restricts the records.
+        """Retrieve with Q cues, all modalities jointly; at least the ``k`` best slots are returned.
 
-        ``alpha`` chooses the slot distribution: 1 softmax, greater alpha-entmax. ``beta`` is in units of
-        chance. Without it, beta is that of the capacity formula for cues with additive noise of variance
-        ``noise`` per number (on codes scaled by sqrt d); without that, the critical beta. ``free`` names
-        modalities with no cue that take part all the same, from zero, with a weight.
-        The settled codes come back raw, as the encoders would have made them.
+        ``steps`` bounds the number of updates; clamped cues (infinite trust) take none. ``alpha`` chooses the
+        distribution over slots: 1 is softmax, greater is alpha-entmax. ``beta`` is the inverse temperature in
+        units of chance; by default the critical one, or the best one for cues with additive noise of
+        variance ``noise`` per number (on codes scaled by sqrt d). ``free`` gives weights to modalities that
+        have no cue but are updated as well, starting at zero. ``allowed`` (slots,) bool restricts the
+        records. Slots are left out of the readout only if their probability is below ``tail_tolerance``.
+
+        The recalled codes are raw, in the encoders' own spaces. Raises ValueError without a cue.
         """
         if not cues:
             raise ValueError("recall needs at least one cue")
@@ -188,7 +197,7 @@ class HarmonicMemory:
         settled = settle(field, channels, steps=steps, found=found)
         for key, code in settled.codes.items():
             present = code.abs().sum(dim=-1, keepdim=True) > 0
-            settled.codes[key] = torch.where(present, self.frames[key].leave(code), 0.0)
+            settled.codes[key] = torch.where(present, self.frames[key].inverse_transform(code), 0.0)
         self._count_use(settled)
         return settled
 
@@ -197,15 +206,15 @@ class HarmonicMemory:
         return updates.insert(self, codes, present)
 
     def delete(self, slots: Tensor) -> None:
-        """Never recall these slots again."""
+        """Delete these slots: no recall returns them."""
         updates.delete(self, slots)
 
     def update(self, slot: int, codes: Mapping[str, Tensor]) -> None:
-        """Give a record new codes of some modalities."""
+        """Replace a record's codes of some modalities."""
         updates.update(self, slot, codes)
 
-    def forget_views(self) -> None:
-        """To be called when the layout has changed."""
+    def clear_views(self) -> None:
+        """Drop the cached views of the layout; call it after the layout has changed."""
         self._views.clear()
 
     def chance(self, key: str, codes: Tensor | None = None) -> Tensor:
@@ -214,13 +223,13 @@ class HarmonicMemory:
         return frame.spread(codes) if codes is not None else frame.chance()[None]
 
     def _able(self, allowed: Tensor | None) -> Tensor | None:
-        """Which slots may answer; None for all."""
+        """Which slots may be recalled (slots,) bool; None for all."""
         if allowed is not None:
             return self.alive & allowed.to(self.device)
         return None if bool(self.alive.all()) else self.alive
 
     def _mask(self, able: Tensor | None, beta: float) -> Tensor | None:
-        """What is added to the scores; None for nothing."""
+        """The addend of the scores (slots,): bias, log count, -inf for excluded slots; None if it is zero."""
         if able is None and not bool(self.bias.any()) and bool((self.count == 1).all()):
             return None
         mask = self.bias + self.count.log() / beta
@@ -229,8 +238,8 @@ class HarmonicMemory:
     def _fit(self, key: str, codes: Tensor) -> Centering:
         codes = codes.to(self.device) if self.precision != "int8" else codes
         if self.shards is not None:
-            return self.shards.frame(codes, centre=key in self.centre)
-        return Centering.fit(codes, centre=key in self.centre)
+            return self.shards.frame(codes, centre=self.is_centred(key))
+        return Centering.fit(codes, centre=self.is_centred(key))
 
     def beta_of_noise(self, cues: Sequence[Given], noise: float) -> float:
         """The best beta of each cue by the capacity formula, taken along the weights of the cues."""
@@ -256,7 +265,7 @@ class HarmonicMemory:
             if cue.origin is None:
                 code = torch.nn.functional.normalize(codes, dim=-1)
             else:
-                code = self.frames[cue.key if cue.origin == SAME else cue.origin].enter_cue(codes)
+                code = self.frames[cue.key if cue.origin == SAME else cue.origin].transform_cue(codes)
             share = own / total
             weight = share / frame.spread(code)
             # A record without the modality scores what a record drawn at random would on log-average.
@@ -296,16 +305,6 @@ class HarmonicMemory:
             return torch.full_like(scores[:, 0], normal)
         level = scores[:, rank - 1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
         return level.clamp(min=1.0) * normal
-
-
-@dataclass(frozen=True, slots=True)
-class _All:
-    """Contains everything, or nothing."""
-
-    everything: bool
-
-    def __contains__(self, key: object) -> bool:
-        return self.everything
 
 
 def _normal_quantile(level: float) -> float:

@@ -27,6 +27,13 @@ from torch import Tensor
 from harmonia.memory.entropies import Entropy, Shannon, Subsets
 from harmonia.memory.lagrangians import Identity, Lagrangian, LayerNorm, Sphere
 
+__all__ = [
+    "Association",
+    "associate",
+    "energy",
+    "retrieve",
+]
+
 SOFTMAX = Shannon()
 NAMED: dict[str, Lagrangian] = {"identity": Identity(), "l2": Sphere(), "layer_norm": LayerNorm()}
 

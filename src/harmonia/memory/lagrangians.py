@@ -17,6 +17,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+__all__ = [
+    "Ball",
+    "Identity",
+    "Lagrangian",
+    "LayerNorm",
+    "Power",
+    "Softmax",
+    "Sphere",
+    "Tanh",
+]
+
 # How far outside its domain a code may lie by rounding.
 TOLERANCE = 1e-5
 

@@ -99,7 +99,9 @@ class Matrix:
             kind = torch.float16 if precision == "float16" else frame.mean.dtype
             self._held = torch.empty(source.shape, dtype=kind, device=frame.mean.device)
             for first in range(0, len(source), CHUNK):
-                self._held[first : first + CHUNK] = frame.enter(source[first : first + CHUNK].to(frame.mean))
+                self._held[first : first + CHUNK] = frame.transform(
+                    source[first : first + CHUNK].to(frame.mean)
+                )
             self._rough = None
 
     @property
@@ -119,7 +121,7 @@ class Matrix:
         # index_select copies whole rows, in parallel.
         held = held.index_select(0, rows) if isinstance(rows, Tensor) and rows.ndim == 1 else held[rows]
         if self.precision == "int8":
-            return self.frame.enter(held.to(self.frame.mean))
+            return self.frame.transform(held.to(self.frame.mean))
         return held.to(self.frame.mean.dtype)
 
     def glance(self, rows: Tensor) -> Tensor:
@@ -143,7 +145,7 @@ class Matrix:
 
     def append(self, raw: Tensor) -> None:
         """Add raw codes ``(n, d)``; room doubles, so that many single insertions stay cheap."""
-        new = raw if self.precision == "int8" else self.frame.enter(raw.to(self.frame.mean))
+        new = raw if self.precision == "int8" else self.frame.transform(raw.to(self.frame.mean))
         if self._length + len(new) > len(self._held):
             room = torch.empty(
                 max(2 * self._length, self._length + len(new)),
@@ -159,14 +161,16 @@ class Matrix:
 
     def replace(self, rows: Tensor, raw: Tensor) -> None:
         """Overwrite some codes by raw ones."""
-        new = raw if self.precision == "int8" else self.frame.enter(raw.to(self.frame.mean))
+        new = raw if self.precision == "int8" else self.frame.transform(raw.to(self.frame.mean))
         self._held[rows] = new.to(self._held.dtype)
         self._changed()
 
     def raw(self) -> Tensor:
         """The codes as the encoder made them, up to rounding."""
         held = self._held[: self._length]
-        return held if self.precision == "int8" else self.frame.leave(held.to(self.frame.mean.dtype))
+        return (
+            held if self.precision == "int8" else self.frame.inverse_transform(held.to(self.frame.mean.dtype))
+        )
 
     def _changed(self) -> None:
         self._rough = _int8(self._held[: self._length], self.frame) if self.precision == "int8" else None
@@ -189,7 +193,7 @@ def _int8(source: Tensor, frame: Centering) -> Rough:
     scale = torch.empty(len(source))
     error = length = 0.0
     for first in range(0, len(source), CHUNK):
-        rows = frame.enter(source[first : first + CHUNK].to(frame.mean)).float().cpu()
+        rows = frame.transform(source[first : first + CHUNK].to(frame.mean)).float().cpu()
         step = rows.abs().amax(dim=-1).clamp(min=1e-30) / 127.0
         whole = (rows / step[:, None]).round()
         values[first : first + CHUNK], scale[first : first + CHUNK] = whole.to(torch.int8), step

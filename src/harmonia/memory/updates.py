@@ -1,8 +1,8 @@
 """Insert, delete and update records of a running memory.
 
-The frames (mean, chance) follow what is held: once as many records have come or gone as a tenth of the
-memory, all codes are entered anew, so that a stream of small edits costs O(d) numbers each on average and
-the memory stays within a few percent of one built from scratch. ``refit`` makes them equal.
+The centring (mean and second moment) follows the stored codes: once a tenth of the records have been inserted
+or deleted it is fitted again, so that a stream of small edits costs O(d) numbers each on average and the
+memory stays within a few percent of one built from scratch. ``refit`` makes them equal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harmonia.memory.record_layout import Layout
 if TYPE_CHECKING:
     from harmonia.memory.harmonic import HarmonicMemory
 
-# Share of the memory that may change before its frames are fitted again.
+# Share of the records that may change before the centring is fitted again.
 DRIFT = 0.1
 
 
@@ -61,7 +61,7 @@ def insert(
 
 
 def delete(memory: HarmonicMemory, slots: Tensor) -> None:
-    """Never recall these slots again. Their room is given back by :func:`compact`."""
+    """Delete these slots: no recall returns them. :func:`compact` frees their room."""
     _one_process(memory)
     slots = slots.to(memory.device)
     gone = int(memory.alive[slots].sum())
@@ -70,16 +70,19 @@ def delete(memory: HarmonicMemory, slots: Tensor) -> None:
 
 
 def update(memory: HarmonicMemory, slot: int, codes: Mapping[str, Tensor]) -> None:
-    """Give a record new raw codes ``(d,)`` of some modalities, those that it lacked included."""
+    """Replace a record's raw codes ``(d,)`` of some modalities, or add those it lacked.
+
+    Raises ValueError for a record of several moments, or a modality that no record has.
+    """
     _one_process(memory)
     moments = (memory.layout.slot == slot).nonzero()[:, 0]
     if len(moments) != 1:
         raise ValueError(
-            f"slot {slot} has {len(moments)} moments: only a record of one can be updated; insert it anew"
+            f"slot {slot} has {len(moments)} moments: only a record of one can be updated; insert it again"
         )
     for key, code in codes.items():
         if key not in memory.matrices:
-            raise ValueError(f"no modality {key!r} is held: insert a record that has it first")
+            raise ValueError(f"no record has the modality {key!r}: insert one that has it first")
         parts = memory.layout.parts[key]
         row = parts[moments]
         if int(row) >= 0 and int((parts == row).sum()) == 1:
@@ -91,11 +94,11 @@ def update(memory: HarmonicMemory, slot: int, codes: Mapping[str, Tensor]) -> No
 
 
 def compact(memory: HarmonicMemory) -> Tensor:
-    """Give back the room of deleted records; returns the old slot of each new one."""
+    """Free the room of deleted records; returns the old slot (slots,) of each new one."""
     _one_process(memory)
     kept = memory.alive.nonzero()[:, 0]
     if not len(kept):
-        raise ValueError("every record is deleted: make a new memory")
+        raise ValueError("every record is deleted: build a new memory")
     new_slot = torch.full((memory.slots,), -1, dtype=torch.long, device=memory.device)
     new_slot[kept] = torch.arange(len(kept), device=memory.device)
     moments = memory.alive[memory.layout.slot]
@@ -115,32 +118,32 @@ def compact(memory: HarmonicMemory) -> Tensor:
 
 
 def refit(memory: HarmonicMemory) -> None:
-    """Fit the frames to the records held now, and enter all codes anew."""
+    """Fit the centring to the records stored now, and transform all codes again."""
     memory.drift = 0
     for key, matrix in memory.matrices.items():
         parts = memory.layout.parts[key][memory.alive[memory.layout.slot]]
         rows = torch.unique(parts[parts >= 0])
         if len(rows):
             raw = matrix.raw()
-            memory.frames[key] = Centering.fit(raw[rows], centre=key in memory.centre)
+            memory.frames[key] = Centering.fit(raw[rows], centre=memory.is_centred(key))
             memory.matrices[key] = Matrix(raw, memory.frames[key], memory.precision)
 
 
 def _append(memory: HarmonicMemory, key: str, raw: Tensor) -> Tensor:
     """Rows of the matrix ``key`` that now hold the raw codes."""
     if key not in memory.matrices:
-        memory.frames[key] = Centering.fit(raw, centre=key in memory.centre)
+        memory.frames[key] = Centering.fit(raw, centre=memory.is_centred(key))
         memory.matrices[key] = Matrix(raw[:0], memory.frames[key], memory.precision)
     matrix = memory.matrices[key]
     if raw.shape[-1] != matrix.shape[1]:
-        raise ValueError(f"{key} codes have {matrix.shape[1]} numbers here (got {raw.shape[-1]})")
+        raise ValueError(f"codes of {key} must have {matrix.shape[1]} dimensions (got {raw.shape[-1]})")
     first = matrix.shape[0]
     matrix.append(raw)
     return torch.arange(first, first + len(raw), device=memory.device)
 
 
 def _changed(memory: HarmonicMemory, records: int) -> None:
-    memory.forget_views()
+    memory.clear_views()
     memory.drift += records
     if not memory.fixed and memory.drift > max(1.0, DRIFT * int(memory.alive.sum())):
         refit(memory)
@@ -148,4 +151,4 @@ def _changed(memory: HarmonicMemory, records: int) -> None:
 
 def _one_process(memory: HarmonicMemory) -> None:
     if memory.shards is not None:
-        raise ValueError("a memory spread over ranks cannot be edited: edit the codes and make it anew")
+        raise ValueError("a memory spread over ranks cannot be edited: build it again from the edited codes")
