@@ -381,7 +381,7 @@ def test_accuracy_match_and_signal_to_noise_by_hand() -> None:
 def test_bytes_of_pictures_are_those_of_a_file() -> None:
     x = torch.tensor([-2.0, -1.0, 0.0, 1.0]).view(1, 1, 2, 2)
     assert bytes_of(x).flatten().tolist() == [0, 0, 128, 255]
-    with pytest.raises(HarmoniaError, match="pictures are"):
+    with pytest.raises(HarmoniaError, match="images are"):
         bytes_of(torch.zeros(2, 3))
 
 

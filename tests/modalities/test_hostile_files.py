@@ -74,7 +74,7 @@ def test_a_wrong_suffix_is_named(content: str, looks: str, tmp_path: Path) -> No
         wrong = tmp_path / f"wrong{SUFFIX[name]}"
         wrong.write_bytes(original.read_bytes())
         if (content, name) == ("audio", "video"):
-            refused(lambda m=module, w=wrong: m.read(w), "has no moving picture")
+            refused(lambda m=module, w=wrong: m.read(w), "has no video stream")
         else:
             refused(lambda m=module, w=wrong: m.read(w), wrong.name, f"(it looks like {looks})")
 
@@ -89,9 +89,9 @@ def test_noise_is_nothing() -> None:
 
 def test_a_video_without_sound_and_a_sound_without_picture(tmp_path: Path) -> None:
     mute = make_video(tmp_path / "mute.mp4", sound=False)
-    refused(lambda: audio.read(mute), "mute.mp4 has no sound in it")
+    refused(lambda: audio.read(mute), "mute.mp4 has no audio stream")
     song = make_tone(tmp_path / "song.m4a").rename(tmp_path / "song.mp4")
-    refused(lambda: video.read(song), "song.mp4 has no moving picture")
+    refused(lambda: video.read(song), "song.mp4 has no video stream")
 
 
 def with_cover(path: Path, tone: Path, cover: Path) -> Path:
@@ -112,7 +112,7 @@ def with_cover(path: Path, tone: Path, cover: Path) -> Path:
 
 def test_cover_art_is_no_video(tmp_path: Path) -> None:
     song = with_cover(tmp_path / "song.m4a", make_tone(tmp_path / "tone.m4a"), make_photo(tmp_path / "a.png"))
-    refused(lambda: video.read(song), "song.m4a has no moving picture")
+    refused(lambda: video.read(song), "song.m4a has no video stream")
     assert audio.read(song).array.size
 
 

@@ -1,8 +1,8 @@
-"""Encoders of pictures into grids or vectors of features, and the decoders that go back.
+"""Encoders of images into grids or vectors of features, and the decoders that go back.
 
 Convolutional and residual (He et al. 2016, with the normalisation before each convolution) or a transformer
 over patches (Dosovitskiy et al. 2021). A grid is (n, channels, h / stride, w / stride). No batch statistics:
-a picture's features do not depend on its batch.
+an image's features do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class ConvEncoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(before, out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (n, c, h, w) to (n, out, h / stride, w / stride)."""
+        """Images (n, c, h, w) to (n, out, h / stride, w / stride)."""
         features: Tensor = self.layers(x)
         return features
 
 
 class ConvDecoder(nn.Module):
-    """The way back of `ConvEncoder`: blocks, then a doubling, until the picture is whole."""
+    """The decoder of `ConvEncoder`: residual blocks, then upsampling by two, up to the full size."""
 
     def __init__(self, shape: tuple[int, int, int], inside: int, *, channels: int, stride: int = 4,
                  blocks: int = 1) -> None:  # fmt: skip
@@ -73,7 +73,7 @@ class ConvDecoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, inside, h / stride, w / stride) to pictures (n, c, h, w), of no bounded range."""
+        """(n, inside, h / stride, w / stride) to images (n, c, h, w), of no bounded range."""
         x: Tensor = self.layers(z)
         return x
 
@@ -91,14 +91,14 @@ class PatchEncoder(nn.Module):
         self.out = nn.Linear(width, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (n, c, h, w) to (n, out, h / stride, w / stride)."""
+        """Images (n, c, h, w) to (n, out, h / stride, w / stride)."""
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.place
         features: Tensor = self.out(self.read(tokens))
         return features.transpose(1, 2).reshape(len(x), -1, *self.grid)
 
 
 class PatchDecoder(nn.Module):
-    """The way back of `PatchEncoder`: every token becomes the pixels of its patch."""
+    """The decoder of `PatchEncoder`: every token becomes the pixels of its patch."""
 
     def __init__(self, shape: tuple[int, int, int], inside: int, *, width: int, blocks: int, heads: int,
                  stride: int = 4) -> None:  # fmt: skip
@@ -111,7 +111,7 @@ class PatchDecoder(nn.Module):
         self.shuffle = nn.PixelShuffle(stride)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, inside, h / stride, w / stride) to pictures (n, c, h, w), of no bounded range."""
+        """(n, inside, h / stride, w / stride) to images (n, c, h, w), of no bounded range."""
         tokens = self.enter(z.flatten(2).transpose(1, 2)) + self.place
         patches = self.pixels(self.read(tokens)).transpose(1, 2).reshape(len(z), -1, *self.grid)
         x: Tensor = self.shuffle(patches)
@@ -119,16 +119,18 @@ class PatchDecoder(nn.Module):
 
 
 def grid(shape: tuple[int, int, int], stride: int) -> tuple[int, int]:
-    """Height and width of the grid; HarmoniaError unless the picture is whole strides."""
+    """Height and width of the grid; HarmoniaError unless the image is whole strides."""
     _, h, w = shape
     if stride not in STRIDES:
         raise HarmoniaError(f"stride is one of {', '.join(map(str, STRIDES))}, not {stride}")
     if h % stride or w % stride:
-        raise HarmoniaError(f"pictures of {h}x{w} are no whole strides of {stride}: choose another stride")
+        raise HarmoniaError(
+            f"images of {h}x{w} cannot be divided by a stride of {stride}: choose another stride"
+        )
     return h // stride, w // stride
 
 
 def widths(channels: int, stride: int) -> list[int]:
-    """Channels at each halving, from the picture inwards: doubled once."""
+    """Channels at each halving, from the image inwards: doubled once."""
     halvings = stride.bit_length() - 1
     return [channels * min(2**i, 2) for i in range(halvings)]

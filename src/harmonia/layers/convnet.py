@@ -2,7 +2,7 @@
 
 Reference: ConvNeXt, Liu et al. 2022. The filter is 3x3 where the paper has 7x7, since the gradient of a
 7x7 depthwise filter takes seven times as long on a CPU; a stem of two 3x3 convolutions makes up for part
-of the reach. No batch statistics: a picture's features do not depend on its batch.
+of the reach. No batch statistics: an image's features do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ConvNet(nn.Module):
         self.stride = 2 ** (1 + len(widths))
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the features of such a picture."""
+        """Height and width of the features of such an image."""
         return -(-height // self.stride), -(-width // self.stride)
 
     def forward(self, x: Tensor) -> Tensor:

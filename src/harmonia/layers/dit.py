@@ -52,9 +52,9 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """From noisy pictures (n, before, h, w) and what is known of them to (n, after, h, w).
+    """From noisy images (n, before, h, w) and what is known of them to (n, after, h, w).
 
-    ``patch`` divides both sides of the picture; ``size`` is its height and width.
+    ``patch`` divides both sides of the image; ``size`` is its height and width.
     """
 
     def __init__(

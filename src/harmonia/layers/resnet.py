@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """ResNet-50 without its classifier: 23.5 million parameters, 2,048 channels out, stride 32.
 
-    It has batch norm: while training, a picture's features depend on its batch, and two processes do
+    It has batch norm: while training, an image's features depend on its batch, and two processes do
     not compute what one does (``nn.SyncBatchNorm.convert_sync_batchnorm`` makes them).
     """
 

@@ -111,7 +111,7 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """From noisy pictures and what is known of them to pictures of the same height and width.
+    """From noisy images and what is known of them to images of the same height and width.
 
     ``before``, ``after``  channels in and out
     ``channels``           those of each resolution, fine to coarse; each is half the one before it
@@ -175,7 +175,7 @@ class UNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The way down of the U-Net and a mean: a vector of scores for noisy pictures (ADM's classifier)."""
+    """The encoder half of the U-Net and a mean: a vector of scores for noisy images (ADM's classifier)."""
 
     def __init__(self, before: int, after: int, channels: Sequence[int], width: int, patch: int = 1) -> None:
         super().__init__()

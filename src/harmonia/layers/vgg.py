@@ -20,9 +20,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGG16(nn.Module):
-    """Pictures in [-1, 1] to the features after the last ReLU of each of the five stages, as for LPIPS.
+    """Images in [-1, 1] to the features after the last ReLU of each of the five stages, as for LPIPS.
 
-    Calling it is the ``features`` of ``harmonia.objectives.perceptual``. Grey pictures are repeated.
+    Calling it is the ``features`` of ``harmonia.objectives.perceptual``. Grey images are repeated.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""A picture of the energy near one cue: the slice of the sphere that a plane through the codes picks out.
+"""A two-dimensional slice of the energy near one cue, on the sphere, for plots.
 
 The plane holds the two directions in which the cue, the path of its settling and the memories near it
 differ most. A point (a, b) of it is the vector  origin + a e_1 + b e_2  in code space, scaled onto the unit

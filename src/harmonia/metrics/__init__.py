@@ -1,7 +1,8 @@
-"""What a model is worth: retrieval, robustness, geometry, zero-shot classification, probes, significance,
-and how good what it generates is.
+"""Metrics: retrieval, robustness, geometry of codes, zero-shot classification, probes, significance, and
+generated samples.
 
-Codes are rows (n, d), float, of one space; records and labels (n,) integers. Every figure counts ties fairly.
+Codes are rows (n, d), float, of one space; records and labels (n,) integers. Every metric is its expected
+value under random order of ties. docs/reference/metrics.md has an example of each public name.
 """
 
 from harmonia.metrics.frechet import (

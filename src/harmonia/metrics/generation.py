@@ -1,6 +1,6 @@
-"""How good and how varied generated pictures are, and whether they show what was asked for.
+"""Metrics of generated images: fidelity, diversity, and agreement with the condition.
 
-All take features (n, d) or probabilities (n, c), not pictures: which network they come from is the caller's
+All take features (n, d) or probabilities (n, c), not images: which network they come from is the caller's
 choice (``harmonia.metrics.image_features``) and belongs beside the figure.
 """
 
@@ -97,7 +97,7 @@ def kernel_interval(x: Tensor, y: Tensor, *, degree: int = 3, level: float = 0.9
 def inception_score(probabilities: Tensor, *, splits: int = 10, seed: int = 0) -> Estimate:
     """Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)), of ``splits`` random parts.
 
-    From 1 (every picture looks the same to the classifier) to the number of classes (certain, and all classes
+    From 1 (every image looks the same to the classifier) to the number of classes (certain, and all classes
     equally often); ``probabilities`` (n, c) may be exactly 0 or 1. It does not see how a class varies.
     """
     parts = _parts(probabilities, splits, seed)
@@ -115,7 +115,7 @@ def inception_interval(
 ) -> Interval:
     """The Inception Score of ``probabilities`` (n, c), and its interval by the bootstrap of rows.
 
-    For other pictures, as many: parts of n / ``splits`` rows score too low, by the same for them, and this
+    For other images, as many: parts of n / ``splits`` rows score too low, by the same for them, and this
     bias stays in value and interval. Its ends are kept within 1 and c.
     """
     parts = _parts(probabilities, splits, seed)
@@ -173,21 +173,21 @@ def class_accuracy(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def text_match(images: Tensor, texts: Tensor) -> Tensor:
-    """How well each picture shows its text, float64 (n,), 0 to 100: 100 max(0, cos) of their codes (n, d).
+    """How well each image shows its text, float64 (n,), 0 to 100: 100 max(0, cos) of their codes (n, d).
 
     This is CLIPScore (Hessel et al. 2021, who scale by 2.5 where 100 is usual now) for any two encoders of
     one space. The measuring encoder must not be the one that guided or conditioned the generator.
     """
     check_pair(images, texts)
     if len(images) != len(texts):
-        raise HarmoniaError(f"every picture needs its text, got {len(images)} and {len(texts)}")
+        raise HarmoniaError(f"every image needs its text, got {len(images)} and {len(texts)}")
     return 100 * (unit(images) * unit(texts)).sum(1).clamp_min(0)
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each pair of pictures (n, c, h, w) in [-1, 1]; inf where equal."""
+    """Peak signal-to-noise ratio in dB of each pair of images (n, c, h, w) in [-1, 1]; inf where equal."""
     if x.shape != y.shape:
-        raise HarmoniaError(f"pictures of shape {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
+        raise HarmoniaError(f"images of shape {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
     return -10 * ((x - y).double() / 2).square().flatten(1).mean(1).log10()
 
 

@@ -1,4 +1,4 @@
-"""How codes lie in their space: the gap between modalities, hubs, spread, dimensions in use."""
+"""Geometry of codes: modality gap, hubness, alignment, uniformity, effective rank."""
 
 from __future__ import annotations
 

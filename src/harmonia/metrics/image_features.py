@@ -1,6 +1,6 @@
-"""What pictures are compared in: features of a network, and the name that stands beside every figure.
+"""Feature extractors for the comparison of images, each with a name to quote beside every figure.
 
-A distance between generated and real pictures means nothing without the network whose features it was
+A distance between generated and real images means nothing without the network whose features it was
 measured in. ``distance_name`` says "FID" for real Inception-v3 features only.
 """
 
@@ -25,7 +25,7 @@ WIDTH, CLASSES = 2048, 1008
 
 
 class Features(Protocol):
-    """A network to compare pictures in."""
+    """A network to compare images in."""
 
     @property
     def name(self) -> str:
@@ -33,30 +33,30 @@ class Features(Protocol):
         ...
 
     def features(self, x: Tensor) -> Tensor:
-        """Float (n, d) of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
+        """Float (n, d) of images (n, c, h, w), uint8 or float in [-1, 1]."""
         ...
 
 
 @runtime_checkable
 class Classifies(Protocol):
-    """Features that also say what a picture is of."""
+    """Features with class probabilities."""
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """Float (n, classes), rows that sum to 1, of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
+        """Float (n, classes), rows that sum to 1, of images (n, c, h, w), uint8 or float in [-1, 1]."""
         ...
 
 
 def bytes_of(x: Tensor) -> Tensor:
-    """Pictures as uint8: those in [-1, 1] are rounded, as a file would; HarmoniaError for another form."""
+    """Images as uint8: those in [-1, 1] are rounded, as a file would; HarmoniaError for another form."""
     if x.dim() != 4 or not (x.dtype == torch.uint8 or x.is_floating_point()):
         raise HarmoniaError(
-            f"pictures are (n, c, h, w), uint8 or float in [-1, 1], not {x.dtype} of shape {tuple(x.shape)}"
+            f"images are (n, c, h, w), uint8 or float in [-1, 1], not {x.dtype} of shape {tuple(x.shape)}"
         )
     return x if x.dtype == torch.uint8 else ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, batch: int = BATCH) -> Tensor:
-    """``function`` of pictures x (n, c, h, w), ``batch`` at a time, without gradients."""
+    """``function`` of images x (n, c, h, w), ``batch`` at a time, without gradients."""
     with torch.no_grad():
         return torch.cat([function(x[rows]) for rows in row_blocks(len(x), batch)])
 
@@ -74,7 +74,7 @@ class Function:
     function: Callable[[Tensor], Tensor]
 
     def features(self, x: Tensor) -> Tensor:
-        """What the function says of pictures, flattened to (n, d)."""
+        """What the function says of images, flattened to (n, d)."""
         return in_batches(self.function, x).flatten(1)
 
 
@@ -92,7 +92,7 @@ class Reader(Protocol):
 class Codes:
     """An image encoder's codes as features: CLIP (Kynkaanniemi et al. 2023), or one of the project's own.
 
-    ``reader`` is the text encoder of the same space, if there is one: words then have codes to match pictures
+    ``reader`` is the text encoder of the same space, if there is one: words then have codes to match images
     with. Example: ``Codes(harmonia.load_encoders(("FOLDER",))[1])``.
     """
 
@@ -113,7 +113,7 @@ class Codes:
         return torch.from_numpy(np.concatenate(parts))
 
     def features(self, x: Tensor) -> Tensor:
-        """The code of each picture; grey ones are shown as RGB."""
+        """The code of each image; grey ones are shown as RGB."""
         pixels = bytes_of(x).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
         codes = [
             self.encoder.encode([Signal("image", one) for one in pixels[i : i + BATCH]])
@@ -125,7 +125,7 @@ class Codes:
 class Inception:
     """Inception-v3 from the TorchScript file that public FID code uses (inception-2015-12-05.pt).
 
-    The file holds the TensorFlow weights, enlarges pictures to 299x299 itself, and takes uint8. A network of
+    The file holds the TensorFlow weights, enlarges images to 299x299 itself, and takes uint8. A network of
     another training gives figures that cannot be compared with published ones, so it is refused by its form:
     features of width 2048, probabilities of 1008 classes. TorchScript is code: use a file that you trust.
 

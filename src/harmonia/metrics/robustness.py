@@ -1,4 +1,4 @@
-"""What is left of a figure when the query is noisy or parts of it are missing."""
+"""Robustness: a metric under noise on the query, or with modalities of it missing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def noisy_codes(
 def noisy_signals(signals: Sequence[Signal], variance: float, generator: torch.Generator) -> list[Signal]:
     """Signals with Gaussian noise of this variance on every number, clipped to the range of the medium.
 
-    Pixels of images and videos are on the scale [0, 1], samples of sound in [-1, 1]; a video's sound gets the
+    Pixels of images and videos are on the scale [0, 1], samples of audio in [-1, 1]; a video's audio gets the
     noise too. Text has no numbers: a HarmoniaError.
     """
     _check_variance(variance)
@@ -122,9 +122,7 @@ def _noisy_signal(signal: Signal, sigma: float, generator: torch.Generator) -> S
     if signal.modality == "audio":
         return replace(signal, data=_noisy(signal.array, 1.0, -1.0, sigma, generator))
     if signal.modality not in ("image", "video"):
-        raise HarmoniaError(
-            f"there is no Gaussian noise for {signal.modality}: give images, sounds or videos"
-        )
+        raise HarmoniaError(f"there is no Gaussian noise for {signal.modality}: give images, audio or videos")
     pixels = np.rint(_noisy(signal.array, 255.0, 0.0, sigma, generator) * np.float32(255.0)).astype(np.uint8)
     sound = None if signal.sound is None else _noisy_signal(signal.sound, sigma, generator)
     return replace(signal, data=pixels, sound=sound)

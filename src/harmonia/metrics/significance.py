@@ -1,4 +1,4 @@
-"""How far a figure may be trusted: a bootstrap interval, and whether two systems differ."""
+"""Confidence intervals (bootstrap, jackknife) and a paired permutation test of two systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: the names of the classes, in sentences, are the classifier.
+"""Zero-shot classification by text codes of the class names.
 
 Radford et al. 2021 (CLIP), section 3.1.
 """

@@ -1,7 +1,7 @@
 """File <-> Signal, one module for every modality.
 
 Each module has ``SUFFIXES``, ``read`` (the whole piece), ``windows`` (pieces fit for an encoder,
-decoded as they are taken), ``write`` (atomic) and ``preview`` (a picture of the signal).
+decoded as they are taken), ``write`` (atomic) and ``preview`` (an image of the signal).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Modality(Protocol):
         """Write a file in the format that the suffix names; all of it or nothing."""
 
     def preview(self, signal: Signal, size: int = 256) -> Image:
-        """A small picture that shows a person what the signal holds."""
+        """A small image that shows a person what the signal holds."""
 
 
 MODALITIES: dict[str, Modality] = {"text": text, "image": image, "audio": audio, "video": video}

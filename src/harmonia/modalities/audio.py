@@ -1,4 +1,4 @@
-"""Sound files: soundfile for WAV, FLAC and Ogg, PyAV for MP3, M4A, AAC and the sound of videos."""
+"""Audio files: soundfile for WAV, FLAC and Ogg, PyAV for MP3, M4A, AAC and the audio of videos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from harmonia.modalities.limits import LIMITS, Limits, Source, fail, opened, replacing
 from harmonia.modalities.plots import spectrogram, waveform
 from harmonia.modalities.pyav import (
-    SoundDecoder,
+    AudioDecoder,
     caption_in,
     check_complete,
     check_rate,
@@ -54,7 +54,7 @@ _REMEDY = "give a WAV, FLAC, OGG, MP3, M4A or AAC file"
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """An open sound: blocks of float32 ``(channels, samples)`` that are decoded as they are taken.
+    """An open audio file: blocks of float32 ``(channels, samples)`` that are decoded as they are taken.
 
     ``seconds`` is the length that the header declares, None where it declares none.
     """
@@ -67,11 +67,11 @@ class _Stream:
 
 
 def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
-    """Decode a whole sound: float32 ``(channels, samples)`` at the file's own rate.
+    """Decode a whole audio file: float32 ``(channels, samples)`` at the file's own rate.
 
-    Raises HarmoniaError when the file is no sound, damaged, truncated, or too long to hold.
+    Raises HarmoniaError when the file is not audio, damaged, truncated, or too long to hold.
     """
-    with _opened_sound(source, limits) as stream:
+    with _opened_audio(source, limits) as stream:
         limits.check_decoded(source, (stream.seconds or 0) * stream.rate * stream.channels * 4)
         blocks, size = [], 0
         for block in stream.blocks:
@@ -86,21 +86,21 @@ def windows(source: Source, *, seconds: float = 5.0, limits: Limits = LIMITS) ->
     """Consecutive windows of ``seconds``, decoded as they are taken, with ``start`` and ``end``.
 
     A last piece shorter than ``SHORTEST`` joins the window before it. Silent windows are left out;
-    of a wholly silent sound the first one is kept, so that the file is still remembered.
+    of a wholly silent file the first one is kept, so that the file is still remembered.
     """
     if seconds < SHORTEST:
         raise ValueError(f"seconds must be at least {SHORTEST}")
     first_silent: Signal | None = None
-    heard = False
-    with _opened_sound(source, limits) as stream:
+    audible = False
+    with _opened_audio(source, limits) as stream:
         limits.check_decoded(source, (seconds + SHORTEST) * stream.rate * stream.channels * 4)
         for window in _cut(stream, seconds):
             if not silent(window):
-                heard = True
+                audible = True
                 yield window
             elif first_silent is None:
                 first_silent = window
-    if not heard and first_silent is not None:
+    if not audible and first_silent is not None:
         yield first_silent
 
 
@@ -133,13 +133,13 @@ def _cut(stream: _Stream, seconds: float) -> Iterator[Signal]:
 
 
 @contextmanager
-def _opened_sound(source: Source, limits: Limits) -> Iterator[_Stream]:
+def _opened_audio(source: Source, limits: Limits) -> Iterator[_Stream]:
     """Open with soundfile what it reads well, the rest with PyAV; check the header and the end."""
     with opened(source, limits) as file:
         head = file.read(12)
-        reader = _by_soundfile if head.startswith(_SOUNDFILE_MAGIC) else _by_libav
+        reader = _by_soundfile if head.startswith(_SOUNDFILE_MAGIC) else _by_pyav
         if head[8:] == b"AVI ":
-            reader = _by_libav
+            reader = _by_pyav
         with reader(source, file, limits) as stream:
             check_rate(source, stream.rate)
             if stream.seconds is not None:
@@ -175,7 +175,7 @@ def _by_soundfile(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_S
 
             yield _Stream(sound.samplerate, sound.channels, seconds, caption, blocks())
     except soundfile.LibsndfileError as error:
-        problem = f"is a damaged or truncated sound ({error.error_string})"
+        problem = f"is a damaged or truncated audio file ({error.error_string})"
         raise fail(source, problem, "get an intact copy") from error
 
 
@@ -192,12 +192,12 @@ def _check_riff(source: Source, file: BinaryIO) -> None:
 
 
 @contextmanager
-def _by_libav(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Stream]:
+def _by_pyav(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Stream]:
     declared, samples = None, _mp3_samples(file)
     with container_of(source, file, "audio", _REMEDY) as container:
         streams = decodable(source, container.streams.audio)
         if not streams:
-            raise fail(source, "has no sound in it", _REMEDY)
+            raise fail(source, "has no audio stream", _REMEDY)
         stream = streams[0]
         if stream.duration is not None and container.format.name.startswith("mov"):
             declared = float(stream.duration * stream.time_base)
@@ -206,7 +206,7 @@ def _by_libav(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Strea
         check_rate(source, stream.rate)
         if samples is not None and container.format.name == "mp3":
             declared = samples / stream.rate
-        decoder = SoundDecoder(source, stream, limits)
+        decoder = AudioDecoder(source, stream, limits)
         blocks = (b for packet in container.demux(stream) for _, b in decoder.blocks(packet))
         yield _Stream(stream.rate, stream.channels, declared, caption_in(container), blocks)
 
@@ -269,7 +269,7 @@ def write(signal: Signal, path: str | Path) -> None:
         try:
             soundfile.write(temporary, signal.array.T, round(signal.rate or 0))
         except (soundfile.LibsndfileError, ValueError) as error:
-            problem = f"cannot hold this sound ({error})"
+            problem = f"cannot hold this audio ({error})"
             raise fail(path, problem, "name it .wav, which holds any") from error
 
 

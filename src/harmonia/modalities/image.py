@@ -1,4 +1,4 @@
-"""Picture files, by Pillow: upright, 8-bit RGB, alpha on white, with the caption found inside."""
+"""Image files, by Pillow: upright, 8-bit RGB, alpha on white, with the caption found inside."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _DAMAGE = (
 
 
 def read(source: Source, *, max_side: int | None = None, limits: Limits = LIMITS) -> Signal:
-    """Decode a picture to RGB uint8 ``(height, width, 3)``, turned upright by its EXIF tag.
+    """Decode an image to RGB uint8 ``(height, width, 3)``, turned upright by its EXIF tag.
 
     ``max_side`` scales the longer side down to that many pixels; a large JPEG is then decoded at
     reduced size, several times faster. Transparency shows white; of an animation the first frame
     is read; 16-bit tones keep their full scale, tones without a scale (32-bit, float) are stretched.
-    Raises HarmoniaError when the file is no picture, damaged, truncated, or over ``limits``.
+    Raises HarmoniaError when the file is not an image, damaged, truncated, or over ``limits``.
     """
     with opened(source, limits) as file:
         image = _open(source, file)
@@ -90,7 +90,7 @@ def opacity(source: Source, *, limits: Limits = LIMITS) -> NDArray[np.uint8] | N
 
 
 def windows(source: Source, *, max_side: int | None = 1024, limits: Limits = LIMITS) -> Iterator[Signal]:
-    """The whole picture, scaled down to what an encoder may want to see: a still has one window."""
+    """The whole image, scaled down to what an encoder may want to see: a still has one window."""
     yield read(source, max_side=max_side, limits=limits)
 
 
@@ -111,7 +111,7 @@ def _open(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
             try:
                 return factory(file, name_of(source))
             except _DAMAGE as error:
-                problem = f"is a damaged {name} picture ({error})"
+                problem = f"is a damaged {name} image ({error})"
                 raise fail(source, problem, "get an intact copy") from error
     raise wrong_kind(source, head, "image", _REMEDY)
 
@@ -121,12 +121,12 @@ def _open_heic(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
         from pillow_heif import HeifImageFile
     except ImportError:
         remedy = "pip install 'harmonia[heic]', or save it as JPEG"
-        raise fail(source, "is a HEIC picture, for which a package is missing", remedy) from None
+        raise fail(source, "is a HEIC image, for which a package is missing", remedy) from None
     file.seek(0)
     try:
         return HeifImageFile(file, name_of(source))  # type: ignore[no-any-return]
     except _DAMAGE as error:
-        raise fail(source, f"is a damaged HEIC picture ({error})", "get an intact copy") from error
+        raise fail(source, f"is a damaged HEIC image ({error})", "get an intact copy") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -156,7 +156,7 @@ def _stretch(tones: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _extras(image: ImageFile.ImageFile) -> str | None:
-    """Turn the picture upright in place and return its caption; broken EXIF costs only these."""
+    """Turn the image upright in place and return its caption; broken EXIF costs only these."""
     try:
         caption = _caption(image)
         ImageOps.exif_transpose(image, in_place=True)
@@ -244,7 +244,7 @@ def write(signal: Signal, path: str | Path, mark: Mark | None = None) -> None:
 
 
 def mark_of(source: Source, *, limits: Limits = LIMITS) -> Mark | None:
-    """How a picture was generated, if its file says that it was; only the head of the file is read."""
+    """How an image was generated, if its file says that it was; only the head of the file is read."""
     with opened(source, limits) as file:
         return from_xmp(_open(source, file).info.get("xmp"))
 
@@ -267,7 +267,7 @@ def _marked(name: str, mark: Mark | None) -> dict[str, Any]:
 
 
 def preview(signal: Signal, size: int = 256) -> Image.Image:
-    """The picture scaled down to at most ``size`` pixels on its longer side."""
+    """The image scaled down to at most ``size`` pixels on its longer side."""
     image = Image.fromarray(signal.array)
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     return image

@@ -22,7 +22,7 @@ Source = str | Path | bytes | BinaryIO
 class Limits:
     """How much one file may make us decode; headers are checked before anything is decoded.
 
-    ``pixels`` of one picture or frame, ``seconds`` of sound or video, ``decoded_bytes`` that one
+    ``pixels`` of one image or frame, ``seconds`` of audio or video, ``decoded_bytes`` that one
     signal may take in memory, ``text_bytes`` of a text file.
     """
 
@@ -32,7 +32,7 @@ class Limits:
     text_bytes: int = 16 * 2**20
 
     def check_pixels(self, source: Source, width: int, height: int) -> None:
-        """Raise HarmoniaError when a picture of this size is too large."""
+        """Raise HarmoniaError when an image of this size is too large."""
         if width * height > self.pixels:
             raise fail(
                 source,

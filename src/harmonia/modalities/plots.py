@@ -1,4 +1,4 @@
-"""Sound as pictures, for the previews of sounds and videos."""
+"""Plots of audio, for the previews of audio and video."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-"""Where the IPTC's words for the source of a picture are."""
+"""Where the IPTC's words for the source of an image are."""
 WHOLE, COMPOSITE = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
 LONGEST = 2000
 """Characters that are kept of a value: the head of a JPEG file holds 64 KiB."""

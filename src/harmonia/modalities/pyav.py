@@ -1,4 +1,4 @@
-"""FFmpeg through PyAV, as sound and video share it: open safely, decode sound, name errors."""
+"""FFmpeg through PyAV, as audio and video share it: open safely, decode audio, name errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def caption_in(container: Any) -> str | None:
 
 
 def decodable(source: Source, streams: Any) -> list[Any]:
-    """The streams that FFmpeg can decode, cover pictures aside; HarmoniaError if all are unknown."""
+    """The streams that FFmpeg can decode, cover art aside; HarmoniaError if all are unknown."""
     found = [s for s in streams if not s.disposition & Disposition.attached_pic]
     known = [s for s in found if s.codec_context is not None]
     if found and not known:
@@ -83,7 +83,7 @@ class Decoder:
             return []
 
 
-class SoundDecoder(Decoder):
+class AudioDecoder(Decoder):
     """Decodes audio packets to ``(second, float32 (channels, samples))``.
 
     Rate and channels stay those of the stream, whatever a later frame claims.
@@ -93,7 +93,7 @@ class SoundDecoder(Decoder):
         super().__init__(source, stream, limits)
         self.rate, self.channels, self.layout = stream.rate, stream.channels, stream.layout
         self._check_channels(stream.channels)
-        self.heard: tuple[str, str, int] | None = None
+        self.form: tuple[str, str, int] | None = None
         self.clock = 0.0
 
     def blocks(self, packet: Any) -> Iterator[tuple[float, NDArray[np.float32]]]:
@@ -103,10 +103,10 @@ class SoundDecoder(Decoder):
             # a real gap moves the clock; time stamps rounded to milliseconds do not
             if frame.time is not None and abs(frame.time - self.clock) > 0.05:
                 self.clock = frame.time
-            heard = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if heard != self.heard:
+            form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if form != self.form:
                 self.resampler = av.AudioResampler("fltp", self.layout, self.rate)
-                self.heard = heard
+                self.form = form
             for piece in self.resampler.resample(frame):
                 block = tidy(piece.to_ndarray())
                 yield self.clock, block

@@ -1,4 +1,4 @@
-"""Video files, by PyAV: sampled frames with their times, and the sound of the same span."""
+"""Video files, by PyAV: sampled frames with their times, and the audio of the same span."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from harmonia.modalities.limits import LIMITS, Limits, Source, fail, replacing
 from harmonia.modalities.plots import waveform
-from harmonia.modalities.video_frames import Film, Frame, opened_film
+from harmonia.modalities.video_frames import Frame, VideoStream, opened_video
 from harmonia.types import Signal
 
 SUFFIXES: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mpg", ".mpeg")
@@ -41,32 +41,32 @@ class _Shot:
 
 
 def read(source: Source, *, max_frames: int = 32, max_side: int = 320, limits: Limits = LIMITS) -> Signal:
-    """At most ``max_frames`` frames spread over the whole video, and all of its sound.
+    """At most ``max_frames`` frames spread over the whole video, and all of its audio.
 
     Frames are RGB uint8 ``(frames, height, width, 3)``, upright, the longer side at most
     ``max_side`` pixels; ``times`` holds the second of each. ``sound`` is None when there is none
     or when it is silent. Raises HarmoniaError when the file is no video, damaged, truncated, or
     over ``limits``.
     """
-    with opened_film(source, limits, max_side) as film:
-        if film.sound and film.duration:
-            film.sound.check_fits(film.duration)
-        film.sample(film.duration, max_frames)
+    with opened_video(source, limits, max_side) as video:
+        if video.sound and video.duration:
+            video.sound.check_fits(video.duration)
+        video.sample(video.duration, max_frames)
         frames: list[Frame] = []
-        for frame in film.frames():
+        for frame in video.frames():
             frames.append(frame)
             if len(frames) > 2 * max_frames:
                 # more key frames than expected, or a length that was not declared
                 frames = frames[::2]
-                film.spacing *= 2
+                video.spacing *= 2
         kept = _spread(frames, max_frames)
         return Signal(
             "video",
             np.stack([frame.rgb for frame in kept]),
-            rate=film.rate,
+            rate=video.rate,
             times=np.array([frame.time for frame in kept]),
-            sound=film.sound.cut(0.0, film.end) if film.sound else None,
-            caption=film.caption,
+            sound=video.sound.cut(0.0, video.end) if video.sound else None,
+            caption=video.caption,
         )
 
 
@@ -86,34 +86,34 @@ def windows(
     """
     if seconds < 2 * SHORTEST:
         raise ValueError(f"seconds must be at least {2 * SHORTEST}")
-    with opened_film(source, limits, max_side) as film:
-        film.sample(min(seconds, film.duration or seconds), 20)
-        shots = _Shots(seconds, film.duration)
+    with opened_video(source, limits, max_side) as video:
+        video.sample(min(seconds, video.duration or seconds), 20)
+        shots = _Shots(seconds, video.duration)
         waiting: deque[_Shot] = deque()
-        for frame in film.frames():
+        for frame in video.frames():
             waiting.extend(shots.add(frame))
-            # files interleave sound and picture; one that does not may not fill the memory
-            while waiting and (film.heard(waiting[0].end) or len(waiting) > 8):
-                yield from _window(film, waiting.popleft(), max_frames)
-        waiting.extend(shots.finish(film.end))
+            # files interleave audio and video; one that does not may not fill the memory
+            while waiting and (video.audio_decoded_to(waiting[0].end) or len(waiting) > 8):
+                yield from _window(video, waiting.popleft(), max_frames)
+        waiting.extend(shots.finish(video.end))
         for shot in waiting:
-            yield from _window(film, shot, max_frames)
+            yield from _window(video, shot, max_frames)
 
 
-def _window(film: Film, shot: _Shot, max_frames: int) -> Iterator[Signal]:
-    """The shot as a signal; nothing for a span in which nothing is new to see or to hear."""
-    sound = film.sound.cut(shot.start, shot.end) if film.sound else None
+def _window(video: VideoStream, shot: _Shot, max_frames: int) -> Iterator[Signal]:
+    """The shot as a signal; nothing for a span without a new frame or audible audio."""
+    sound = video.sound.cut(shot.start, shot.end) if video.sound else None
     if shot.fresh or sound is not None:
         kept = _spread(shot.frames, max_frames)
         yield Signal(
             "video",
             np.stack([frame.rgb for frame in kept]),
-            rate=film.rate,
+            rate=video.rate,
             start=shot.start,
             end=shot.end,
             times=np.array([frame.time for frame in kept]),
             sound=sound,
-            caption=film.caption,
+            caption=video.caption,
         )
 
 
@@ -189,16 +189,16 @@ def write(signal: Signal, path: str | Path) -> None:
     with replacing(path) as temporary:
         try:
             with av.open(str(temporary), "w") as container:
-                picture = _add_picture(container, signal)
-                sound = None if signal.sound is None else _add_sound(container, signal.sound)
-                _encode_picture(container, picture, signal)
+                frames = _add_video(container, signal)
+                sound = None if signal.sound is None else _add_audio(container, signal.sound)
+                _encode_video(container, frames, signal)
                 if signal.sound is not None:
-                    _encode_sound(container, sound, signal.sound)
+                    _encode_audio(container, sound, signal.sound)
         except av.FFmpegError as error:
             raise fail(path, f"cannot be written ({error.strerror})", "name it .mp4") from error
 
 
-def _add_picture(container: Any, signal: Signal) -> Any:
+def _add_video(container: Any, signal: Signal) -> Any:
     height, width = signal.array.shape[1:3]
     rate = Fraction(signal.rate or 25.0).limit_denominator(1001)
     if "libx264" in av.codecs_available:
@@ -211,7 +211,7 @@ def _add_picture(container: Any, signal: Signal) -> Any:
     return stream
 
 
-def _encode_picture(container: Any, stream: Any, signal: Signal) -> None:
+def _encode_video(container: Any, stream: Any, signal: Signal) -> None:
     frames = signal.array
     times = np.arange(len(frames)) / (signal.rate or 25.0)
     if signal.times is not None:
@@ -226,14 +226,14 @@ def _encode_picture(container: Any, stream: Any, signal: Signal) -> None:
     container.mux(stream.encode())
 
 
-def _add_sound(container: Any, sound: Signal) -> Any:
+def _add_audio(container: Any, sound: Signal) -> Any:
     rate = round(sound.rate or 0)
     stream = container.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
     stream.layout = "stereo" if sound.array.shape[0] == 2 else "mono"
     return stream
 
 
-def _encode_sound(container: Any, stream: Any, sound: Signal) -> None:
+def _encode_audio(container: Any, stream: Any, sound: Signal) -> None:
     """More than two channels are mixed to one."""
     samples = sound.array if sound.array.shape[0] <= 2 else sound.array.mean(0, keepdims=True)
     packed = np.ascontiguousarray(samples, dtype=np.float32)
@@ -246,7 +246,7 @@ def _encode_sound(container: Any, stream: Any, sound: Signal) -> None:
 
 
 def preview(signal: Signal, size: int = 256) -> Image.Image:
-    """Four frames side by side, ``size // 2`` pixels high, above the waveform of the sound."""
+    """Four frames side by side, ``size // 2`` pixels high, above the waveform of the audio."""
     picks = np.linspace(0, len(signal.array) - 1, min(4, len(signal.array))).round().astype(int)
     height = max(1, size // 2)
     width = max(1, round(height * signal.array.shape[2] / signal.array.shape[1]))

@@ -1,4 +1,4 @@
-"""One pass over an open video: sampled frames, and all of the sound, in file order."""
+"""One pass over an open video: sampled frames, and all of the audio, in file order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from harmonia.modalities import audio
 from harmonia.modalities.limits import Limits, Source, fail, opened
 from harmonia.modalities.pyav import (
+    AudioDecoder,
     Decoder,
-    SoundDecoder,
     caption_in,
     check_complete,
     check_rate,
@@ -37,42 +37,42 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A stretch of sound, float32 ``(channels, samples)``, and the second at which it begins."""
+    """A block of audio, float32 ``(channels, samples)``, and the second at which it begins."""
 
     time: float
     samples: NDArray[np.float32]
 
 
-class Sound:
-    """The decoded sound that no window has taken yet."""
+class AudioTrack:
+    """The decoded audio that no window has taken yet."""
 
     def __init__(self, source: Source, stream: Any, origin: float, limits: Limits) -> None:
         check_rate(source, stream.rate)
         self.source, self.stream, self.limits = source, stream, limits
         self.origin = origin
-        self.decoder = SoundDecoder(source, stream, limits)
+        self.decoder = AudioDecoder(source, stream, limits)
         self.blocks: deque[_Block] = deque()
         self.held = 0
 
     def add(self, packet: Any) -> None:
-        """Decode a packet and keep its sound."""
+        """Decode a packet and keep its audio."""
         for time, samples in self.decoder.blocks(packet):
             self.held += samples.nbytes
             self.limits.check_decoded(self.source, self.held)
             self.blocks.append(_Block(time - self.origin, samples))
 
     @property
-    def heard(self) -> float:
-        """The second up to which the sound has been decoded."""
+    def decoded_to(self) -> float:
+        """The second up to which the audio has been decoded."""
         return self.decoder.clock - self.origin
 
     def check_fits(self, seconds: float) -> None:
-        """Raise HarmoniaError when this much sound is too much to hold."""
+        """Raise HarmoniaError when this much audio is too much to hold."""
         size = 4 * seconds * self.decoder.rate * self.decoder.channels
         self.limits.check_decoded(self.source, size)
 
     def cut(self, start: float, end: float) -> Signal | None:
-        """Take the sound of a span, zeros where it has gaps; None when it is silent."""
+        """Take the audio of a span, zeros where it has gaps; None when it is silent."""
         rate = self.decoder.rate
         self.check_fits(end - start)
         length = round((end - start) * rate)
@@ -94,8 +94,8 @@ class Sound:
         return None if audio.silent(signal) else signal
 
 
-class Film:
-    """One pass over an open file: sampled frames, and all of the sound.
+class VideoStream:
+    """One pass over an open file: sampled frames, and all of the audio.
 
     Key frames come first, since they decode alone and cost a quarter of a full decode: only where
     they lie further apart than a quarter of the span is everything between them decoded too.
@@ -104,16 +104,16 @@ class Film:
     def __init__(self, source: Source, container: Any, limits: Limits, max_side: int) -> None:
         self.source, self.container = source, container
         self.limits, self.max_side = limits, max_side
-        pictures = decodable(source, container.streams.video)
-        if not pictures:
-            raise fail(source, "has no moving picture", "read it as audio, or " + _REMEDY)
-        self.stream = pictures[0]
+        streams = decodable(source, container.streams.video)
+        if not streams:
+            raise fail(source, "has no video stream", "read it as audio, or " + _REMEDY)
+        self.stream = streams[0]
         limits.check_pixels(source, self.stream.width, self.stream.height)
         self.duration = container.duration / 1e6 if container.duration else None
         limits.check_seconds(source, self.duration or 0.0)
         self.origin = (container.start_time or 0) / 1e6
-        sounds = [s for s in container.streams.audio if s.codec_context is not None and s.rate]
-        self.sound = Sound(source, sounds[0], self.origin, limits) if sounds else None
+        tracks = [s for s in container.streams.audio if s.codec_context is not None and s.rate]
+        self.sound = AudioTrack(source, tracks[0], self.origin, limits) if tracks else None
         self.rate = float(self.stream.average_rate) if self.stream.average_rate else None
         self.caption = caption_in(container)
         self.end = 0.0
@@ -129,9 +129,9 @@ class Film:
         self.spacing = (span or 8.0) / max(count, 1)
         self.gap = (span or 8.0) / 4
 
-    def heard(self, second: float) -> bool:
-        """Whether the sound has been decoded up to this second."""
-        return self.sound is None or self.sound.heard >= second
+    def audio_decoded_to(self, second: float) -> bool:
+        """Whether the audio has been decoded up to this second."""
+        return self.sound is None or self.sound.decoded_to >= second
 
     def frames(self) -> Iterator[Frame]:
         """The frames, while ``sound`` fills too; HarmoniaError at the end if it came early."""
@@ -144,7 +144,7 @@ class Film:
                     yield frame
             elif self.sound is not None:
                 self.sound.add(packet)
-                self.end = max(self.end, self.sound.heard)
+                self.end = max(self.end, self.sound.decoded_to)
             self.limits.check_seconds(self.source, self.end)
         if not seen:
             raise fail(self.source, "has no frame that can be decoded", "get an intact copy")
@@ -208,10 +208,10 @@ class Film:
 
 
 @contextmanager
-def opened_film(source: Source, limits: Limits, max_side: int) -> Iterator[Film]:
+def opened_video(source: Source, limits: Limits, max_side: int) -> Iterator[VideoStream]:
     """Open a video for one pass; HarmoniaError when it is none, damaged, or over ``limits``."""
     with (
         opened(source, limits) as file,
         container_of(source, file, "video", _REMEDY) as container,
     ):
-        yield Film(source, container, limits, max_side)
+        yield VideoStream(source, container, limits, max_side)

@@ -1,9 +1,9 @@
-"""Two networks against each other: losses of the critic and of the generator, and penalties on gradients.
+"""GAN losses of the critic and the generator, and gradient penalties.
 
-``real`` and ``fake`` are what the critic says of pictures from the data and of generated ones: scores without
-bounds, of any shape, high for "real". Every loss gives both players' terms, so that one pass of the critic
-serves both: each is to be differentiated by its own player's parameters alone, the critic's never by the
-generator's (``torch.autograd.backward(loss, inputs=...)``, which is what ``harmonia.training.fit`` does).
+``real`` and ``fake`` are the critic's scores of images from the data and of generated ones: unbounded, of any
+shape, high for "real". Every loss returns both terms, so that one pass of the critic serves both.
+Differentiate each by the parameters of its own network only (``torch.autograd.backward(loss, inputs=...)``,
+as ``harmonia.training.fit`` does).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from harmonia.types import HarmoniaError
 
 
 class Adversarial(NamedTuple):
-    """What the critic and what the generator have to lower, two scalars."""
+    """The losses of the critic and of the generator, two scalars."""
 
     critic: Tensor
     generator: Tensor
 
 
 def minimax(real: Tensor, fake: Tensor) -> Adversarial:
-    """The game as it was first written: min_G max_D  V = E log D(real) + E log(1 - D(fake)).
+    """The original minimax loss: min_G max_D  V = E log D(real) + E log(1 - D(fake)).
 
     D = sigmoid(score); the critic's loss is -V, the generator's is E log(1 - D(fake)).
 
@@ -39,7 +39,7 @@ def minimax(real: Tensor, fake: Tensor) -> Adversarial:
 
     Reference: Goodfellow et al. 2014, "Generative Adversarial Nets".
 
-        loss = minimax(critic(pictures), critic(generator(z)))
+        loss = minimax(critic(images), critic(generator(z)))
     """
     real, fake = _scores(real, fake)
     return Adversarial(F.softplus(-real).mean() + F.softplus(fake).mean(), -F.softplus(fake).mean())
@@ -51,9 +51,9 @@ def non_saturating(real: Tensor, fake: Tensor) -> Adversarial:
     Relations: the generator's gradient with respect to a score is that of `minimax` times (1 - D) / D, hence
     of the same sign everywhere, and 1 instead of 0 where the critic has no doubt.
 
-    Reference: Goodfellow et al. 2014, section 3; StyleGAN's loss, with `gradient_penalty` on real pictures.
+    Reference: Goodfellow et al. 2014, section 3; StyleGAN's loss, with `gradient_penalty` on real images.
 
-        loss = non_saturating(critic(pictures), critic(generator(z)))
+        loss = non_saturating(critic(images), critic(generator(z)))
     """
     real, fake = _scores(real, fake)
     return Adversarial(F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fake).mean())
@@ -62,12 +62,12 @@ def non_saturating(real: Tensor, fake: Tensor) -> Adversarial:
 def hinge(real: Tensor, fake: Tensor) -> Adversarial:
     """Critic E max(0, 1 - real) + E max(0, 1 + fake); generator -E fake.
 
-    Relations: pictures beyond the margin teach the critic nothing. The generator's gradient never fades, so
+    Relations: images beyond the margin teach the critic nothing. The generator's gradient never fades, so
     the critic has to be smooth: spectral norm or a `gradient_penalty`.
 
     Reference: Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018 (spectral normalisation).
 
-        loss = hinge(critic(pictures), critic(generator(z)))
+        loss = hinge(critic(images), critic(generator(z)))
     """
     real, fake = _scores(real, fake)
     return Adversarial(F.relu(1 - real).mean() + F.relu(1 + fake).mean(), -fake.mean())
@@ -80,7 +80,7 @@ def least_squares(real: Tensor, fake: Tensor) -> Adversarial:
 
     Reference: Mao et al. 2017, "Least Squares Generative Adversarial Networks".
 
-        loss = least_squares(critic(pictures), critic(generator(z)))
+        loss = least_squares(critic(images), critic(generator(z)))
     """
     real, fake = _scores(real, fake)
     critic = 0.5 * ((real - 1).square().mean() + fake.square().mean())
@@ -88,21 +88,21 @@ def least_squares(real: Tensor, fake: Tensor) -> Adversarial:
 
 
 def relativistic(real: Tensor, fake: Tensor) -> Adversarial:
-    """Is this real picture more real than that fake one? With log(1 + e^x) = softplus(x), pair by pair,
+    """The relativistic pairing loss, for each pair of a real and a fake image, softplus(x) = log(1 + e^x):
 
     critic E softplus(fake - real), generator E softplus(real - fake).
 
-    Requirements: as many fakes as real pictures; in a conditional model a pair shares its condition. Add
-    `gradient_penalty` on both kinds of pictures, with which the game converges locally.
+    Requirements: as many fakes as real images; in a conditional model a pair shares its condition. Add
+    `gradient_penalty` on both kinds of images, with which the game converges locally.
 
     Relations: only differences count, so a constant added to the scores changes nothing; exchanging real and
-    fake exchanges the two losses. Every fake is told against a real picture of its own, which a generator
+    fake exchanges the two losses. Every fake is told against a real image of its own, which a generator
     that has dropped modes cannot satisfy.
 
     Reference: Jolicoeur-Martineau 2019 (relativistic pairing GAN); Huang et al. 2024, "The GAN is dead; long
     live the GAN!" (R3GAN).
 
-        loss = relativistic(critic(pictures), critic(generator(z)))
+        loss = relativistic(critic(images), critic(generator(z)))
     """
     check_same(real=real, fake=fake)
     real, fake = _scores(real, fake)
@@ -116,22 +116,22 @@ ADVERSARIAL: dict[str, Callable[[Tensor, Tensor], Adversarial]] = {
     "least_squares": least_squares,
     "relativistic": relativistic,
 }
-"""The games by name, as settings choose them."""
+"""The losses by name, as settings choose them."""
 
 
 def gradient_penalty(scores: Tensor, x: Tensor) -> Tensor:
-    """The critic is flat where its inputs are: 1/2 E |grad_x D(x)|^2. R1 for x from the data, R2 for fakes.
+    """Zero-centred gradient penalty: 1/2 E |grad_x D(x)|^2. R1 for x from the data, R2 for fakes.
 
     Inputs: ``scores`` (n,), computed from ``x`` (n, ...), each from its own row; ``x`` requires a gradient.
     The weight gamma goes before it. Requirements: the critic is differentiable twice.
 
     Relations: with gamma > 0 the game converges locally where without it it circles (Mescheder et al.).
-    The penalty is on the norm itself, unlike WGAN-GP's (|grad| - 1)^2 between pictures. Lazily, every k-th
+    The penalty is on the norm itself, unlike WGAN-GP's (|grad| - 1)^2 between images. Lazily, every k-th
     step with k times the weight, it costs little (Karras et al. 2020).
 
     Reference: Mescheder, Geiger and Nowozin 2018, "Which Training Methods for GANs do actually Converge?"
 
-        x = pictures.requires_grad_()
+        x = images.requires_grad_()
         loss = hinge(critic(x), critic(fake)).critic + gamma * gradient_penalty(critic(x), x)
     """
     if not x.requires_grad:
@@ -141,11 +141,11 @@ def gradient_penalty(scores: Tensor, x: Tensor) -> Tensor:
 
 
 def path_length(x: Tensor, w: Tensor, mean: Tensor, decay: float = 0.99) -> tuple[Tensor, Tensor]:
-    """A step in the latent space is a step of one size in the picture: E (|J^T y| - a)^2, J = dx / dw.
+    """Path length regularisation of the generator: E (|J^T y| - a)^2, J = dx / dw.
 
     y is normal noise, from torch's global numbers, divided by the square root of the number of pixels.
 
-    Inputs: pictures ``x`` (n, c, h, w) made from latents ``w`` (n, d) that require a gradient; ``mean``, the
+    Inputs: images ``x`` (n, c, h, w) made from latents ``w`` (n, d) that require a gradient; ``mean``, the
     moving average of |J^T y| so far, a scalar tensor (0 at first). Gives the penalty and the new average
     a = decay * mean + (1 - decay) * E |J^T y|, which has no gradient.
 
@@ -157,9 +157,7 @@ def path_length(x: Tensor, w: Tensor, mean: Tensor, decay: float = 0.99) -> tupl
     """
     check_number(mean, "mean")
     if not w.requires_grad:
-        raise HarmoniaError(
-            "w must require a gradient before pictures are made of it: call w.requires_grad_()"
-        )
+        raise HarmoniaError("w must require a gradient before images are made of it: call w.requires_grad_()")
     y = torch.randn_like(x) / math.sqrt(x.shape[-2] * x.shape[-1])
     (gradient,) = torch.autograd.grad((x * y).sum(), w, create_graph=True)
     lengths = gradient.float().norm(dim=1)

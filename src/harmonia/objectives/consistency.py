@@ -1,4 +1,4 @@
-"""Sound and picture of one moment belong together, and those of other moments do not."""
+"""Audio-visual synchronisation: only the audio and the frames of one moment match."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def audio_visual(
     gap: int = 0,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Find the picture of a moment from its sound, and the sound from its picture, among all moments.
+    """InfoNCE over the moments of videos: from the audio of a moment to its frames, and back.
 
     With s = scale <audio_bt, video_cu>, L = 1/2 mean_bt [ log sum_cu w exp s - s_(bt, bt) ] + the same from
     video to audio; the weight w is 1 for the moment itself (c = b, u = t), ``same_clip`` for other times of
     the same clip (not in step: hard), ``other_clips`` for all times of other clips (another event: easy), and
-    0 for other times of the clip at most ``gap`` steps away, whose windows overlap and may sound alike.
+    0 for other times of the clip at most ``gap`` steps away, whose windows overlap and may be alike.
 
     Inputs: audio, video (B, T, d), rows of unit length; ``mask`` (B, T) bool, False where there is no moment
-    (clips of different length, no sound). Requirements: two moments at least; memory is O((B T)^2). Start
-    with ``same_clip=0`` and raise it: the paper learns easy negatives first. A sound that goes on unchanged
-    (rain) has no moment to be told by: weigh ``same_clip`` down for such clips.
+    (clips of different length, no audio). Requirements: two moments at least; memory is O((B T)^2). Start
+    with ``same_clip=0`` and raise it: the paper learns easy negatives first. Unchanging audio
+    (rain) does not identify a moment: lower ``same_clip`` for such clips.
 
     Relations: with both weights 1 and no gap it is `info_nce` over all moments; the paper decides pairs by a
     margin instead (`siamese`). It knows no ranks: under DDP give it ``gather(audio)``, ``gather(video)``.

@@ -1,4 +1,4 @@
-"""Which words a picture shows, and where: the deep attentional multimodal similarity (DAMSM) of AttnGAN."""
+"""Words of a text against regions of an image: deep attentional multimodal similarity (DAMSM) of AttnGAN."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from harmonia.types import HarmoniaError
 def word_similarity(
     words: Tensor, mask: Tensor, regions: Tensor, gamma1: float = 5.0, gamma2: float = 5.0
 ) -> Tensor:
-    """R(Q, D) of every picture Q with every text D, (n, m): how well regions explain the text's words.
+    """R(Q, D) of every image Q with every text D, (n, m): how well regions explain the text's words.
 
-    For word i and region j, s_ij = <e_i, v_j>, softmax over the words to s'_ij; the picture as word i sees it
+    For word i and region j, s_ij = <e_i, v_j>, softmax over the words to s'_ij; the image as word i sees it
     is c_i = sum_j a_j v_j, a = softmax_j(gamma1 s'_ij); and
 
     R = 1/gamma2 log sum_i exp(gamma2 cos(c_i, e_i)).
@@ -51,40 +51,40 @@ def damsm(
     mask: Tensor,
     regions: Tensor,
     sentence: Tensor,
-    picture: Tensor,
+    image: Tensor,
     *,
     same: Tensor | None = None,
     gamma1: float = 5.0,
     gamma2: float = 5.0,
     gamma3: float = 10.0,
 ) -> Tensor:
-    """Find the text of a picture and the picture of a text in the batch, by words and by the whole.
+    """The DAMSM loss: match images and texts of the batch, by words and regions and by sentence and image.
 
     L = - sum over both R of mean_i [ log softmax_j(gamma3 R_ij)_i + log softmax_j(gamma3 R_ji)_i ], with R
-    once `word_similarity` and once the cosine of ``picture`` and ``sentence``: L1^w + L2^w + L1^s + L2^s.
+    once `word_similarity` and once the cosine of ``image`` and ``sentence``: L1^w + L2^w + L1^s + L2^s.
 
-    Inputs: ``words`` (n, t, d) with ``mask`` (n, t), ``regions`` (n, r, d), ``sentence`` (n, d), ``picture``
+    Inputs: ``words`` (n, t, d) with ``mask`` (n, t), ``regions`` (n, r, d), ``sentence`` (n, d), ``image``
     (n, d); row i of all belongs together. ``same`` (n, n) bool: rows that say the same, which are then no
-    negatives for each other (two pictures of "three" in one batch). Requirements: two rows that differ at
+    negatives for each other (two images of "three" in one batch). Requirements: two rows that differ at
     least; chance is 4 log n. Trained on real pairs first, then frozen, it judges what a generator draws:
-    the gradient goes through the regions to the picture.
+    the gradient goes through the regions to the image.
 
     Relations: each half is `info_nce` with gamma3 as scale and R as scores. AttnGAN's generator has this and
-    the adversarial terms; it has no L1 or other distance to a given picture.
+    the adversarial terms; it has no L1 or other distance to a given image.
 
     Reference: Xu et al. 2018, "AttnGAN: Fine-Grained Text to Image Generation with Attentional Generative
     Adversarial Networks", equations 11 to 13; gammas 5, 5, 10 are the paper's.
 
-        loss = damsm(words, mask, regions, sentence, picture, same=(text[:, None] == text).all(-1))
+        loss = damsm(words, mask, regions, sentence, image, same=(text[:, None] == text).all(-1))
     """
-    check_same(sentence=sentence, picture=picture)
+    check_same(sentence=sentence, image=image)
     check_number(gamma3, "gamma3")
     by_words = word_similarity(words, mask, regions, gamma1, gamma2)
-    whole = F.normalize(picture, dim=-1) @ F.normalize(sentence, dim=-1).T
+    whole = F.normalize(image, dim=-1) @ F.normalize(sentence, dim=-1).T
     n = len(sentence)
     if n < 2 or by_words.shape != (n, n):
         raise HarmoniaError(
-            f"matching tells pairs apart: give two or more texts, and as many pictures (got {n})"
+            f"matching tells pairs apart: give two or more texts, and as many images (got {n})"
         )
     own = torch.arange(n, device=words.device)
     others = torch.zeros(n, n, dtype=torch.bool, device=words.device) if same is None else same.clone()

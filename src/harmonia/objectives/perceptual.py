@@ -1,4 +1,4 @@
-"""How far apart two pictures are for a trained network: the distance of its features, layer by layer."""
+"""Perceptual distance of two images: that of a trained network's features, layer by layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harmonia.objectives.checks import check_same, full_precision
 from harmonia.types import HarmoniaError
 
 Features = Callable[[Tensor], Sequence[Tensor]]
-"""Pictures (n, c, h, w) to the features of some layers, each (n, C_l, H_l, W_l)."""
+"""Images (n, c, h, w) to the features of some layers, each (n, C_l, H_l, W_l)."""
 
 Normalise = Literal["size", "channels"]
 """Divide by C_l H_l W_l; unit length over the channels, then the mean over H_l W_l."""
@@ -48,7 +48,7 @@ def perceptual(
     References: Gatys et al. 2015; Johnson, Alahi and Fei-Fei 2016 (size); Zhang et al. 2018, "The
     Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (LPIPS; channels).
 
-        loss = perceptual(taps(judge, "stages.0", "stages.1"), decoder(z), pictures)
+        loss = perceptual(taps(judge, "stages.0", "stages.1"), decoder(z), images)
     """
     check_same(x=x, y=y)
     if normalise not in ("size", "channels"):
@@ -70,7 +70,7 @@ def perceptual(
 
 
 def taps(network: nn.Module, *names: str) -> Features:
-    """What the modules of these names put out when ``network`` sees a picture, as `perceptual` wants it.
+    """The outputs of the named modules of ``network`` for an image, as `perceptual` takes them.
 
     ``names`` as ``network.named_modules()`` has them; HarmoniaError for another. The network is left as it
     is.

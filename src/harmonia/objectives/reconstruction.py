@@ -1,4 +1,4 @@
-"""How far pictures (or sounds) are from what they should be, element by element.
+"""Reconstruction errors of images or audio, element by element.
 
 Each gives one number for each sample, (n,), of which the caller takes the mean: a score of single samples
 needs them too. ``reduce`` is "mean" over a sample's elements, which does not grow with its size, or "sum",
@@ -23,7 +23,7 @@ def l1(y: Tensor, x: Tensor, reduce: Reduce = "mean") -> Tensor:
     """|y - x|, (n,): the loss whose best constant answer is the median.
 
     Inputs: y, what the network gives, and x, what it should be, (n, ...) of one shape. Relations: the
-    negative log-likelihood of a Laplace distribution of scale 1, up to a constant; pictures are sharper
+    negative log-likelihood of a Laplace distribution of scale 1, up to a constant; images are sharper
     than by `l2`, since a few far pixels cost less.
 
         loss = l1(decoder(z), x).mean()
@@ -37,7 +37,7 @@ def l2(y: Tensor, x: Tensor, reduce: Reduce = "mean") -> Tensor:
     """(y - x)^2, (n,): the loss whose best constant answer is the mean. Not halved, no root.
 
     Inputs: as for `l1`. Relations: half the sum is the negative log-likelihood of a Gaussian of variance 1,
-    up to a constant (`gaussian_log_likelihood` has both); PSNR of pictures in [-1, 1] is
+    up to a constant (`gaussian_log_likelihood` has both); PSNR of images in [-1, 1] is
     10 log10(4 / l2).
 
         loss = l2(decoder(z), x).mean()
@@ -66,7 +66,7 @@ def charbonnier(y: Tensor, x: Tensor, epsilon: float = 1e-3, reduce: Reduce = "m
 
     Inputs: as for `l1`; ``epsilon`` is where it turns from a parabola into a line, and its least value.
 
-    Reference: Charbonnier et al. 1994; for pictures, Lai et al. 2017 (LapSRN).
+    Reference: Charbonnier et al. 1994; for images, Lai et al. 2017 (LapSRN).
 
         loss = charbonnier(upsampler(small), x).mean()
     """

@@ -1,4 +1,4 @@
-"""The sigmoid loss of SigLIP: every pair of rows is a yes or a no of its own."""
+"""The pairwise sigmoid loss of SigLIP: an independent binary loss per pair."""
 
 from __future__ import annotations
 
