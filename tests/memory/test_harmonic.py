@@ -257,7 +257,7 @@ def test_without_a_link_there_is_no_association() -> None:
     memory.delete(torch.arange(100, 200))
     with pytest.raises(ValueError, match="leads to sound"):
         associate(memory, [Given("text", codes["text"][:2])], "sound")
-    with pytest.raises(ValueError, match="nothing of depth"):
+    with pytest.raises(ValueError, match="no record has the modality 'depth'"):
         associate(memory, [Given("text", codes["text"][:2])], "depth")
 
 

@@ -1,4 +1,4 @@
-"""Codes in half precision, in int8 and memory-mapped: what a rough look leaves open is looked at again."""
+"""Codes in half precision, in int8 and memory-mapped: what the copy cannot decide is scored again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_rough_product_is_off_by_no_more_than_its_bound(
     precision: matrix_module.Precision, cues: int, always_rough: None
 ) -> None:
     codes, cue = unit(3000, 48), 2.5 * unit(cues, 48, seed=1)
-    rough = Matrix(codes, plain_frame(48), precision).rough(max(cues, 8))
+    rough = Matrix(codes, plain_frame(48), precision).quantised(max(cues, 8))
     assert rough is not None
     rounded, scale, bound = rough.cue(cue)
     found = rough.products(rounded, scale, 0, 3000).float()
@@ -54,7 +54,7 @@ def test_rough_scans_find_exactly_the_best(
     precision: matrix_module.Precision, cues: int, beta: float, always_rough: None
 ) -> None:
     codes = unit(20_000, 32)
-    # Groups of near twins, which a rough look cannot tell apart.
+    # Groups of near twins, which a quantised scan cannot tell apart.
     codes[1000:1020] = torch.nn.functional.normalize(codes[1000] + 1e-4 * torch.randn(20, 32), dim=-1)
     held = Matrix(codes, plain_frame(32), precision)
     cue = torch.nn.functional.normalize(codes[1000:1001] + 0.3 * unit(cues, 32, seed=2), dim=-1)
@@ -74,7 +74,7 @@ def test_a_wrong_guess_is_found_out(monkeypatch: pytest.MonkeyPatch, always_roug
     """Sorted data fool a sample; the scan must notice."""
     codes, cue = unit(20_000, 16), unit(9, 16, seed=3)
     layout = Layout.aligned({"a": torch.ones(20_000, dtype=torch.bool)})
-    monkeypatch.setattr(scan_module, "_guess", lambda *_: torch.full((9,), 5.0))
+    monkeypatch.setattr(scan_module, "_estimated_threshold", lambda *_: torch.full((9,), 5.0))
     for held in (codes, Matrix(codes, plain_frame(16))):
         found = scan_top(layout, [MatrixQuery("a", held, cue, torch.zeros(9))], 7, torch.full((9,), 4.0))
         assert torch.allclose(found.scores, (cue @ codes.T).topk(7).values, atol=1e-6)

@@ -1,4 +1,4 @@
-"""From one modality to another through a third, and from one record to the next."""
+"""Recall across modalities through shared records, and recall of sequences."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from harmonia.memory.settle import Settled
 def associate(
     memory: HarmonicMemory, cues: Sequence[Given], to: str, *, hops: int = 3, k: int = 10, **options: float
 ) -> Settled:
-    """Recall the modality ``to``, also where no record holds it together with a modality of the cues.
+    """Recall the modality ``to``, even if no record has it together with a modality of the cues.
 
-    Each hop settles among the records that share a modality with what is known so far, and every modality
-    that this brings back is a cue for the next, until records that hold ``to`` are reached. The energy
-    descends within each hop. ``codes[to]`` of the result is the answer. ValueError if there is no way
-    within ``hops``.
+    Each hop recalls among the records that share a modality with the cues so far; the modalities recalled are
+    the cues of the next hop, until records with ``to`` are reached. The energy never rises within a hop.
+    ``codes[to]`` of the result is the answer. ``options`` are those of `HarmonicMemory.recall`.
+
+    Raises ValueError if no record has ``to``, or no chain of at most ``hops`` records leads to it.
     """
     if to not in memory.matrices:
-        raise ValueError(f"nothing of {to} is held")
+        raise ValueError(f"no record has the modality {to!r}")
     holds = {key: _holders(memory, key) for key in memory.matrices}
     given, known = list(cues), {cue.key for cue in cues}
     for _ in range(hops):
         seen = torch.stack([holds[key] for key in known]).any(dim=0)
         if bool((seen & holds[to]).any()):
             return memory.recall(given, k=k, allowed=seen & holds[to], **options)  # type: ignore[arg-type]
-        # Only records that lead on: those which hold something not known yet.
+        # Only records with a modality that is not known yet lead further.
         new = [key for key in memory.matrices if key not in known and bool((seen & holds[key]).any())]
         if not new:
             break
@@ -37,18 +38,20 @@ def associate(
         settled = memory.recall(given, k=k, allowed=allowed, **options)  # type: ignore[arg-type]
         given = [Given(key, settled.codes[key]) for key in new if bool(settled.codes[key].any())]
         known |= {cue.key for cue in given}
-    raise ValueError(f"no chain of {hops} records leads to {to}: remember some that link it")
+    raise ValueError(f"no chain of {hops} records leads to {to}: add records that link it")
 
 
 def replay(
     memory: HarmonicMemory, cues: Sequence[Given], follows: Tensor, length: int, *, k: int = 10
 ) -> list[Settled]:
-    """A sequence from a cue into it: settle, go on to the slot that follows, settle there, ...
+    """Recall a sequence: retrieve with the cues, move to the slot that follows, retrieve there, and so on.
 
-    ``follows`` (slots,) is the slot after each slot, -1 at the end of a sequence. Each settling descends
-    the one energy; the step in between is the asymmetric part (Sompolinsky and Kanter 1986; Chaudhry et
-    al. 2023, "Long sequence Hopfield memory"): the cues become the mean of what follows, under the
-    probabilities. A cue that has come to the end stays there. Returns ``length`` settlings.
+    ``follows`` (slots,) is the slot after each slot, -1 at the end of a sequence. Each retrieval descends the
+    energy; the step between two is the asymmetric part (Sompolinsky and Kanter 1986; Chaudhry et al. 2023,
+    "Long sequence Hopfield memory"): the new cues are the mean of the codes that follow, under the
+    probabilities. At its end a sequence stays. Returns the results of ``length`` retrievals.
+
+    Raises ValueError unless ``follows`` has one entry for each slot.
     """
     if follows.shape != (memory.slots,):
         raise ValueError(f"follows needs one entry per slot ({memory.slots}, got {tuple(follows.shape)})")
@@ -79,7 +82,7 @@ def _mean(memory: HarmonicMemory, keys: Sequence[str], slots: Tensor, p: Tensor)
 
 
 def _holders(memory: HarmonicMemory, key: str) -> Tensor:
-    """Which records (slots,) hold a part of the matrix ``key``."""
+    """Which records (slots,) have a part in the matrix ``key``, bool."""
     out = torch.zeros(memory.slots, dtype=torch.bool, device=memory.device)
     out[memory.layout.slot[memory.layout.parts[key] >= 0]] = True
     return out & memory.alive

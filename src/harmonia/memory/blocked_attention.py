@@ -1,4 +1,4 @@
-"""One step of recall over one matrix of any size: attention whose keys and values are the stored codes."""
+"""Attention over any number of stored codes, block by block: one retrieval step on one matrix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harmonia.memory.readout import read_all, read_top
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_top
 
-# Probability outside the best k that a readout may leave out.
+# Probability outside the best k that a readout may omit.
 EXACT = 1e-6
 
 

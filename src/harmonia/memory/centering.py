@@ -1,9 +1,9 @@
-"""The frame in which codes of one matrix are compared: centred on what the memory holds.
+"""Centring of the codes of one matrix: the mean and second moment of the stored codes.
 
 Real encoders put all their codes in a narrow cone, so that unrelated items have a large cosine.
-Removing the mean opens the cone, and makes a few records that answer every cue (hubs) rarer
-(Suzuki et al. 2013, "Centering similarity measures to reduce hubs"). The covariance tells, for any
-cue, how large a cosine chance alone gives.
+Subtracting the mean removes that offset and reduces hubs, records that answer every cue
+(Suzuki et al. 2013, "Centering similarity measures to reduce hubs"). The covariance gives the
+standard deviation of a cue's cosines with unrelated codes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# A mean over few codes is drawn towards zero as if this many zeros had been seen too: a single
-# record must not be centred onto nothing.
+# Shrinks the mean of few codes towards zero, by this number of zero codes: a single record must not be
+# centred to zero.
 PRIOR_COUNT = 4.0
 # Rows beyond this many are sampled evenly for the statistics.
 SAMPLE = 65_536
@@ -24,9 +24,9 @@ SAMPLE = 65_536
 class Centering:
     """Mean ``(d,)`` of raw codes, and second moment ``(d, d)`` of the centred unit codes.
 
-    ``rest`` (d,) is the mean that is left where codes are not centred: cosines are then told from chance by
-    it, cue by cue, and codes stay as they are. That is right where a zero means that nothing was seen,
-    since to take a mean away from nothing would make something of it.
+    ``rest`` (d,) is the mean where codes are not centred (else zero): each cue's own mean cosine is then
+    subtracted from its scores instead. Use that for codes in which a zero means that nothing was seen, since
+    subtracting a mean would turn such zeros into content.
     """
 
     mean: Tensor
@@ -43,14 +43,14 @@ class Centering:
 
     @classmethod
     def of(cls, mean: Tensor, sample: Tensor, *, centre: bool = True) -> Centering:
-        """The frame around a known mean, of raw codes ``(n, d)``."""
+        """The centring with a known mean, of raw codes ``(n, d)``."""
         none = torch.zeros_like(mean)
         mean, rest = (mean, none) if centre else (none, mean)
         centred = torch.nn.functional.normalize(sample - mean, dim=-1)
         return cls(mean, centred.T @ centred / centred.shape[0], rest)
 
     def to(self, device: torch.device) -> Centering:
-        """The same frame on a device."""
+        """The same centring on a device."""
         return Centering(self.mean.to(device), self.moment.to(device), self.rest.to(device))
 
     def transform(self, codes: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ class Centering:
     def transform_cue(self, cues: Tensor) -> Tensor:
         """Raw cues ``(..., d)`` to centred unit cues.
 
-        A damaged cue holds less of the common mean than a stored code does; taking all of it away would
-        push the cue to the other side. So only as much is removed as the cue shows.
+        A damaged cue contains less of the common mean than a stored code does, so only the cue's own
+        projection on the mean, between none and all of it, is subtracted.
         """
         shown = (cues @ self.mean) / (self.mean @ self.mean).clamp(min=1e-12)
         cleared = cues - shown.clamp(0.0, 1.0)[..., None] * self.mean
@@ -74,14 +74,14 @@ class Centering:
         return torch.nn.functional.normalize(codes * scale[..., None] + self.mean, dim=-1)
 
     def spread(self, cue: Tensor) -> Tensor:
-        """Standard deviation of the cosines between cues ``(..., d)`` and what is held."""
+        """Standard deviation of the cosines between cues ``(..., d)`` and the stored codes."""
         square = ((cue @ self.moment) * cue).sum(dim=-1) - self.level(cue) ** 2
         return square.clamp(min=1e-8).sqrt()
 
     def chance(self) -> Tensor:
-        """Root mean square, over what is held, of ``spread``."""
+        """Root mean square of ``spread`` over the stored codes."""
         return (self.moment - torch.outer(self.rest, self.rest)).square().sum().sqrt()
 
     def level(self, cue: Tensor) -> Tensor:
-        """Mean of the cosines between cues ``(..., d)`` and what is held; 0 in a centred frame."""
+        """Mean of the cosines between cues ``(..., d)`` and the stored codes; 0 for centred codes."""
         return cue @ self.rest

@@ -1,4 +1,4 @@
-"""What can be said for certain: about truncated sums, single steps, and where cues come to rest.
+"""Certificates: proved bounds on truncated sums, single steps, and basins of attraction.
 
 Throughout, p is the softmax of beta <x_j, g> over the codes x_j, T(g) = sum_j p_j x_j is the readout, and
 the memory's step without trust in the cue is g <- T(g) / |T(g)|. Bounds hold in exact arithmetic; what is
@@ -49,7 +49,7 @@ class Rows(Protocol):
 
 
 def error_bound(tail_mass: Tensor, diameter: float = SPHERE_DIAMETER) -> Tensor:
-    """How far a readout that leaves out ``tail_mass`` of the slot distribution can be off.
+    """The greatest error of a readout that leaves out ``tail_mass`` of the slot distribution.
 
     Leaving out mass t and renormalising moves a convex combination of points by at most t times the
     diameter of the set they come from. Unit codes have diameter at most 2.
@@ -97,7 +97,7 @@ def local_contraction(codes: Tensor, p: Tensor, beta: Tensor | float) -> Tensor:
 
 
 def has_single_fixed_point(beta: float, diameter: float = SPHERE_DIAMETER) -> bool:
-    """Whether T is sure to have one fixed point only, so that all memories melt into one.
+    """Whether T provably has a single fixed point, so that all cues converge to it.
 
     beta (diam / 2)^2 < 1 makes T a contraction of the convex hull of the codes, everywhere.
     """

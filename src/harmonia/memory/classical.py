@@ -1,4 +1,4 @@
-"""The older Hopfield networks: binary units, and polynomial energies.
+"""Classical Hopfield networks and dense associative memories: binary units, polynomial energies.
 
 * `ClassicalHopfield`: E(x) = -x^T W x / 2 (Hopfield 1982). The Hebbian rule holds about 0.138 d random
   patterns (Amit, Gutfreund and Sompolinsky 1985), the projection rule any d - 1 independent ones, with ever
@@ -26,7 +26,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recalled:
-    """``states`` (..., d) and how each cue came there, by itself.
+    """The result of a recall: ``states`` (..., d), and for each cue how it converged.
 
     ``steps`` (...,): updates of all units. ``settled`` (...,): at a fixed point. ``cycling`` (...,): in a
     cycle of two states, of which ``states`` is one. Neither: the limit of steps came first.

@@ -1,4 +1,4 @@
-"""Merge near-duplicates, forget what is old or never asked for."""
+"""Consolidation: merge near-duplicates, delete old or unused records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consolidated:
-    """``into[n]`` (slots,) is the slot that now stands for n. ``shift``: how far any code has moved.
+    """``into[n]`` (slots,) is the slot that n was merged into; ``shift`` bounds the distance of their codes.
 
     For one modality with weight w no score moves by more than w * shift, so neither does the slot term
     of the energy: it is 1-Lipschitz in the scores.
@@ -31,10 +31,11 @@ class Consolidated:
 def consolidate(memory: HarmonicMemory, cosine: float = 0.98) -> Consolidated:
     """Merge records whose codes agree to ``cosine`` in every modality that either holds.
 
-    The oldest stands for the others and counts for as many, so that it keeps their probability under
-    softmax: its count enters the scores as log(count) / beta. Records of several moments are left alone.
-    Each record joins the first that stands for itself, never a chain, so no code moves further than the
-    cosine allows.
+    The oldest record stays, with the count of all, so that it keeps their total probability under softmax:
+    the count enters the scores as log(count) / beta. Records of several moments are not merged. A record is
+    merged into one that is not itself merged, so that no code moves further than the cosine allows.
+
+    Raises ValueError for a cosine outside (-1, 1].
     """
     if not -1.0 < cosine <= 1.0:
         raise ValueError(f"the cosine must lie in (-1, 1] (got {cosine})")
@@ -97,7 +98,7 @@ def _close_pairs(memory: HarmonicMemory, cosine: float) -> list[tuple[int, int, 
                 close[block.slots] = block.scores
             holds = torch.zeros(memory.slots, dtype=torch.bool, device=cue.device)
             holds[layout.slot[part >= 0]] = True
-            # Neither has it: nothing said. One only: no match.
+            # A modality that both lack does not count; one that only one of them has prevents the match.
             close = torch.where(holds[:, None] & has, close, -2.0)
             close = torch.where(~holds[:, None] & ~has, 1.0, close)
             least = close if least is None else torch.minimum(least, close)

@@ -1,4 +1,4 @@
-"""Descent: from a cue downhill to where the energy rests, for any Lagrangian, dense and differentiable.
+"""Descent: minimise the energy from a cue, for any Lagrangian, dense and differentiable.
 
 The state is the pre-activation x_m, and g_m = grad L_m(x_m). With v(g) the pull of all terms but the
 Lagrangians', the gradient of the energy is x - v, so it rests where x = v.
@@ -44,7 +44,7 @@ ADJOINT_STEPS = 5000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Descent:
-    """Where the codes came to rest.
+    """The result of a descent.
 
     ``codes``: g_m (..., d_m). ``energies``: (2, ...), at the start and at the end; with ``trace`` also after
     each step, (T + 1, ...). ``steps`` (...): how many each cue took. ``converged`` (...): its last step moved
@@ -122,7 +122,7 @@ class _Rule:
         for m, target in enumerate(self.energy.pull(g)):
             if isinstance(self.energy.lagrangians[m], Sphere):
                 target = target + _wide(self.delta[m]) * g[m]
-                # Nothing draws it anywhere: it stays.
+                # A zero pull leaves the code where it is.
                 target = torch.where((target != 0).any(dim=-1, keepdim=True), target, x[m])
             out.append(x[m] + _wide(self.eta[m]) * (target - x[m]))
         return tuple(out)
@@ -165,7 +165,7 @@ def _run(
 
 
 def _lower(rule: _Rule, plain: Codes, bold: Codes) -> Codes:
-    """For each cue the bold move where it ends no higher than the plain one, which never goes uphill."""
+    """For each cue the bold move if its energy is no higher than that of the plain one, which never rises."""
     height = [rule.height(rule.energy.activate(x)) for x in (plain, bold)]
     return _where(height[1] <= height[0], bold, plain)
 

@@ -1,9 +1,9 @@
-"""What a memory does well and badly: hubs, false attractors, certified basins, and room for more.
+"""Diagnostics of a memory: hubs, spurious attractors, certified basins, and remaining capacity.
 
-Everything is asked of one matrix ``key`` of a :class:`HarmonicMemory`; a plain matrix of unit codes X is
-``HarmonicMemory({"x": X}, centre=False)``. Basins and attractors take every part for a slot of its own, and
-leave out the learned bias and couplings. Beyond ``SLOTS`` parts an even sample of so many is looked at, and
-what comes back says how many that were. Looking does not count as use.
+All functions examine one matrix ``key`` of a :class:`HarmonicMemory`; for a plain matrix of unit codes X use
+``HarmonicMemory({"x": X}, centre=False)``. Basins and attractors treat every part as a slot of its own,
+without the learned bias and couplings. Of more than ``SLOTS`` parts an even sample of that size is examined,
+and the results give its size. Diagnostics do not count as use.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = [
     "slots_of",
 ]
 
-# Parts looked at, at most.
+# Parts examined at most.
 SLOTS = 131_072
-# Slots whose scores are in memory at once.
+# Slots scored at once.
 BLOCK = 8192
 # Cues recalled at once.
 BATCH = 128
-# Slots that are mixed, with random signs and sizes, to a random state.
+# Slots in the random mixture of a start state.
 MIXED = 64
-# A rest point is a memory if one slot has so much probability and so great a cosine,
+# A fixed point is a stored record if one slot has at least this probability and this cosine,
 SURE, CLOSE = 0.5, 0.9
-# and a mixture if its probability is spread as over at most so many slots.
+# and a mixture if its effective number of slots is at most this.
 FEW = 16.0
 # The cue noises, as variances, that ``diagnose`` tries.
 NOISES = (0.1, 0.3, 0.5, 1.0)
@@ -95,9 +95,9 @@ class Hubness:
 
 @dataclass(frozen=True, slots=True)
 class Attractors:
-    """Where ``starts`` random states came to rest, as counts; ``distinct`` different memories.
+    """The fixed points of ``starts`` random states, as counts; ``distinct``: different stored records.
 
-    ``memory``: one slot. ``mixture``: a few. ``spurious``: many. ``moving``: not yet at rest.
+    ``memory``: one slot. ``mixture``: a few. ``spurious``: many. ``moving``: not yet converged.
     """
 
     starts: int
@@ -110,7 +110,7 @@ class Attractors:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """At cue noise of variance ``noise`` (cosine ``cosine``): what is recalled now, and what would fit.
+    """Recall and capacity at cue noise of variance ``noise`` (cosine ``cosine``).
 
     ``recalled`` is measured: the share of noisy cues whose record comes first. ``fits`` is the formula of
     :mod:`harmonia.memory.capacity` for random codes of the effective dimension, ``more`` what is left.
@@ -125,7 +125,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagnosis:
-    """All of it for one matrix. ``beta`` is in units of chance, ``cosine_beta`` the same for cosines.
+    """The diagnosis of one matrix. ``beta`` is in units of chance, ``cosine_beta`` the same for cosines.
 
     ``basins`` are of ``sampled`` parts; the ``slots`` they compete with are all ``parts``, or an even sample.
     """
@@ -158,7 +158,7 @@ def diagnose(
     starts: int = 64,
     seed: int = 0,
 ) -> Diagnosis:
-    """Look at one matrix: ``sample`` parts for basins and noise, ``probes`` for hubs, random ``starts``."""
+    """Diagnose one matrix: ``sample`` parts for basins and noise, ``probes`` for hubs, random ``starts``."""
     generator = torch.Generator().manual_seed(seed)
     slots = slots_of(memory, [key])
     rows = _even(len(slots.record), sample)
@@ -178,7 +178,7 @@ def diagnose(
 
 
 def slots_of(memory: HarmonicMemory, keys: Sequence[str]) -> Slots:
-    """The distinct moments that some matrices see, as slots; what a moment lacks is a row of zeros."""
+    """The distinct moments of some matrices as slots; a missing part is a row of zeros."""
     view, live = _live(memory, keys)
     rows = live[_even(len(live), SLOTS)]
     records = memory.population or int(memory.alive[view.visible].sum())
@@ -233,7 +233,7 @@ def attractors(
     tolerance: float = 1e-4,
     generator: torch.Generator | None = None,
 ) -> Attractors:
-    """Settle random states g <- unit(X^T softmax(beta X g)), and see what they come to rest on.
+    """Iterate random states g <- unit(X^T softmax(beta X g)) and classify their fixed points.
 
     A state is a random mixture of stored codes, drawn anew for every matrix. This is the memory's own
     step with no trust in the cue; the null slot scales the readout only, so it changes nothing here.
@@ -339,7 +339,7 @@ def _answers(
 
 @contextmanager
 def unused(memory: HarmonicMemory) -> Iterator[None]:
-    """Recalls inside do not count as use."""
+    """Recalls within this context do not count as use."""
     used = memory.used.clone()
     try:
         yield

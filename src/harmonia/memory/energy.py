@@ -95,7 +95,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Couplings:
-    """What the modalities say of themselves and of each other: -1/2 g^T H g - a^T g.
+    """Self-energy and couplings of the modalities: -1/2 g^T H g - a^T g.
 
     ``blocks[m, n]`` (d_m, d_n): the self-energy W_m on the diagonal, lambda W_mn off it. H is made
     symmetric: of a pair (m, n) and (n, m) the mean of one and the other's transpose is taken; one given
@@ -187,7 +187,7 @@ def is_positive_definite(h: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cue:
-    """What is given: 1/2 sum_m kappa_m |g_m - c_m|^2.
+    """The cue: 1/2 sum_m kappa_m |g_m - c_m|^2.
 
     ``codes``: c_m (..., d_m). ``kappa``: how far each is trusted, at least 0, for a modality or for each
     cue of it (...,). 0: missing, c_m is not looked at. Infinite: clamped, the code is c_m throughout.

@@ -98,7 +98,7 @@ class _Sparse(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Tsallis(_Sparse):
-    """Negative Tsallis entropy with ``alpha`` > 1: alpha-entmax, sparse and one-hot when sure.
+    """Negative Tsallis entropy with ``alpha`` > 1: alpha-entmax, sparse, and one-hot for a clear lead.
 
     p = ``[(alpha-1) s - tau]_+ ^ (1/(alpha-1))`` (Peters, Niculae and Martins 2019). It is one-hot exactly
     when the best score leads by at least 1 / (alpha - 1).

@@ -38,12 +38,12 @@ SOFTMAX = Shannon()
 NAMED: dict[str, Lagrangian] = {"identity": Identity(), "l2": Sphere(), "layer_norm": LayerNorm()}
 
 Post = Literal["identity", "l2", "layer_norm"] | Lagrangian | Callable[[Tensor], Tensor]
-"""What an updated state goes through: a Lagrangian, by name or itself, or a function, without an energy."""
+"""The activation after an update: a Lagrangian, by name or itself, or a function, which has no energy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Association:
-    """How queries relate to the patterns once they rest.
+    """The association (attention weights) of queries with patterns at the last update.
 
     ``p`` (..., L, S) sums to one, to zero where nothing is present. ``states`` (..., L, d): what was compared
     with the patterns last. ``steps`` (..., L): updates so far, this one included. ``settled`` (..., L): the
@@ -108,7 +108,7 @@ def retrieve(
     post: Post = "identity",
     dropout: float = 0.0,
 ) -> Tensor:
-    """What ``queries`` (..., L, d) recall from ``patterns`` (..., S, d) after at most ``steps`` updates.
+    """Retrieve from ``patterns`` (..., S, d) with ``queries`` (..., L, d), in at most ``steps`` updates.
 
     The state itself, (..., L, d); given ``values`` (..., S, v), the last update reads these instead, without
     ``post``, (..., L, v). Each query stops by itself once an update moves it no further than ``tolerance``.

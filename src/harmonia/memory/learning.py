@@ -1,6 +1,6 @@
-"""What a memory learns from the records it holds: trust in each modality, hubs, couplings.
+"""Learning of the parameters of a memory from its records: modality weights, slot bias, couplings.
 
-Nothing here changes the form of the energy, only its constants, so every guarantee stays.
+Only constants of the energy change, not its form, so every guarantee holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.memory.moment_scores import slot_scores
 from harmonia.memory.settle import queries_of
 
-# Records that compete with the right one in learning how far to trust a cue.
+# Competing records per example when modality weights are learned.
 RIVALS = 256
 NEWTON_STEPS = 50
 # Strength of the prior on the weights of cues, in examples with a score of one.
@@ -24,7 +24,7 @@ PRIOR = 0.1
 
 
 def learn_trusts(memory: HarmonicMemory, cues: Sequence[Given], slots: Tensor) -> float:
-    """Learn how far each modality's cue counts, from Q examples of cues and the ``slots`` (Q,) they mean.
+    """Learn the weight of each modality's cue from Q examples: cues, and the ``slots`` (Q,) to be recalled.
 
     Sets ``memory.trusts`` (largest 1) and returns the beta, in units of chance, that goes with them.
     The maximum-likelihood estimate of p = softmax(sum_c a_c z_c) over a_c >= 0, z_c the score of cue c in
@@ -53,7 +53,7 @@ def learn_trusts(memory: HarmonicMemory, cues: Sequence[Given], slots: Tensor) -
     total = float(a.norm())
     if total == 0:
         raise ValueError(
-            "the cues tell nothing about the slots they are said to mean: check that they belong together"
+            "the cues carry no information about their slots: check that cue i belongs to slot i"
         )
     by_key: dict[str, list[float]] = {}
     for cue, value in zip(cues, a.tolist(), strict=True):
@@ -67,12 +67,12 @@ def learn_trusts(memory: HarmonicMemory, cues: Sequence[Given], slots: Tensor) -
 def learn_bias(
     memory: HarmonicMemory, cues: Sequence[Given], beta: float | None = None, rounds: int = 20
 ) -> None:
-    """Set the slot bias so that no record answers more of these Q cues than its share (no hubs).
+    """Set the slot bias against hubs: no record answers more than its share of these Q cues.
 
     The bias makes the mean probability of every slot over the cues, flattened by one pseudo-count per
     slot, 1/N: the balancing of Sinkhorn and Knopp (1967) on one side, as the inverted softmax does in a
-    single round (Smith et al. 2017). Slots of like popularity keep a bias of 0. The cues should be such
-    as will be asked, for instance all stored codes of another modality.
+    single round (Smith et al. 2017). Slots of equal popularity keep a bias of 0. The cues should be
+    like those of later recalls, for instance all stored codes of another modality.
     """
     beta = beta or memory.beta(memory.held)
     rows = cues[0].codes.shape[0]
@@ -93,9 +93,9 @@ def learn_bias(
 
 
 def learn_couplings(memory: HarmonicMemory, strength: float = 1.0, ridge: float = 1.0) -> None:
-    """Set the couplings between all pairs of modalities that some records share.
+    """Set the couplings between all pairs of modalities that occur together in a record.
 
-    W_mn is the ridge regression from the codes of n to those of m (in their frames), symmetrised by
+    W_mn is the ridge regression from the codes of n to those of m (centred), symmetrised by
     taking the mean of it and the transposed regression back, times ``strength``.
     """
     keys = sorted(memory.matrices)

@@ -1,8 +1,8 @@
-"""Where codes are held, and the rough copy that a scan may look at first.
+"""Storage of codes, with an optional quantised copy that a scan reads first.
 
-A scan of many cues is bound by arithmetic, a scan of one by memory. A copy in bfloat16 or int8 makes
-both several times as fast. It is never trusted: its distance from the codes is known, so whatever it
-cannot rule out is scored again in full precision, and the result is that of the full scan.
+A scan of many cues is bound by arithmetic, a scan of one by memory bandwidth. A copy in bfloat16 or int8
+makes both several times as fast. Its quantisation error is measured, so every slot that it cannot rule out
+is scored again in full precision, and the result is that of the full scan.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from harmonia.memory.centering import Centering
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
-# From so many cues on a matrix product in bfloat16 is worth its second look.
+# From this number of cues on, scanning in bfloat16 and scoring candidates again is faster.
 MANY_CUES = 8
-# Fewer rows than this are scanned sooner than a rough copy is made.
+# A matrix of fewer rows is scanned in less time than its copy takes to make.
 MANY_ROWS = 8192
-# Rows worked on at once where a matrix is made.
+# Rows transformed at once when a matrix is made.
 CHUNK = 65_536
 # Rounding of one float32 inner product of unit vectors, generously.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rough:
-    """Codes rounded to bfloat16, or to int8 with a ``scale`` (P,) per row.
+class QuantisedCopy:
+    """A copy of codes in bfloat16, or in int8 with a ``scale`` (P,) per row.
 
-    ``error`` is the greatest distance between a code and its rounding, ``length`` the greatest length
-    of a rounding; both are measured, not assumed.
+    ``error`` is the greatest distance between a code and its quantised form, ``length`` the greatest norm of
+    a quantised code; both are measured.
     """
 
     values: Tensor
@@ -48,11 +48,11 @@ class Rough:
 
     @property
     def rounding(self) -> float:
-        """Relative rounding of a product as it comes out; monotone, so it changes no order."""
+        """Relative rounding of a product in its output format; monotone, so it keeps the order."""
         return 2.0**-9 if self.scale is None else 0.0
 
     def cue(self, cue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rounded cues, their scales (Q,), and how far (Q,) a product can be off before it is rounded."""
+        """Quantised cues, their scales (Q,), and the error bound (Q,) of a product before its rounding."""
         if self.scale is None:
             rounded, scale = cue.to(torch.bfloat16), torch.ones_like(cue[:, 0])
         else:
@@ -64,7 +64,7 @@ class Rough:
         return rounded, scale, bound + ROUNDING * self.length * size
 
     def products(self, rounded: Tensor, scale: Tensor, first: int, last: int) -> Tensor:
-        """Rough inner products ``(B, Q)`` of rows [first, last)."""
+        """Approximate inner products ``(B, Q)`` of rows [first, last)."""
         if self.scale is None:
             return self.values[first:last] @ rounded.T
         values = self.values[first:last]
@@ -80,11 +80,11 @@ class Rough:
 
 
 class Matrix:
-    """Unit codes ``(P, d)`` of one modality, as the memory compares them: in their frame.
+    """Centred unit codes ``(P, d)`` of one modality, as the memory compares them.
 
     ``precision`` says what is kept in RAM: the codes in "float32" or "float16", or an "int8" copy beside
-    the raw ``source``, which may be memory-mapped and is read only where the copy leaves a doubt.
-    Indexing gives float rows in the frame, whatever is kept.
+    the raw ``source``, which may be memory-mapped and is read only for the slots that the copy cannot decide.
+    Indexing returns centred float rows in every precision. Raises ValueError for another precision.
     """
 
     def __init__(self, source: Tensor, frame: Centering, precision: Precision = "float32") -> None:
@@ -94,7 +94,7 @@ class Matrix:
         self._length = source.shape[0]
         if precision == "int8":
             self._held = source
-            self._rough: Rough | None = _int8(source, frame)
+            self._quantised: QuantisedCopy | None = _int8(source, frame)
         else:
             kind = torch.float16 if precision == "float16" else frame.mean.dtype
             self._held = torch.empty(source.shape, dtype=kind, device=frame.mean.device)
@@ -102,7 +102,7 @@ class Matrix:
                 self._held[first : first + CHUNK] = frame.transform(
                     source[first : first + CHUNK].to(frame.mean)
                 )
-            self._rough = None
+            self._quantised = None
 
     @property
     def shape(self) -> torch.Size:
@@ -111,12 +111,12 @@ class Matrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of RAM held; a memory-mapped source is not counted."""
-        rough = self._rough.values.nbytes if self._rough else 0
-        return rough + (0 if self.precision == "int8" else self._held.nbytes)
+        """Bytes of RAM used; a memory-mapped source is not counted."""
+        quantised = self._quantised.values.nbytes if self._quantised else 0
+        return quantised + (0 if self.precision == "int8" else self._held.nbytes)
 
     def __getitem__(self, rows: slice | Tensor | int) -> Tensor:
-        """Codes in the frame, in its dtype and on its device."""
+        """Centred codes, in the dtype and on the device of the centring."""
         held = self._held[: self._length]
         # index_select copies whole rows, in parallel.
         held = held.index_select(0, rows) if isinstance(rows, Tensor) and rows.ndim == 1 else held[rows]
@@ -124,27 +124,27 @@ class Matrix:
             return self.frame.transform(held.to(self.frame.mean))
         return held.to(self.frame.mean.dtype)
 
-    def glance(self, rows: Tensor) -> Tensor:
-        """Some codes as well as RAM knows them, without reading the source."""
-        if self.precision != "int8" or self._rough is None or self._rough.scale is None:
+    def approximate(self, rows: Tensor) -> Tensor:
+        """Some codes from RAM alone: dequantised with int8, without reading the source."""
+        if self.precision != "int8" or self._quantised is None or self._quantised.scale is None:
             return self[rows]
-        values, scale = self._rough.values.index_select(0, rows), self._rough.scale[rows]
+        values, scale = self._quantised.values.index_select(0, rows), self._quantised.scale[rows]
         return values.to(self.frame.mean.dtype) * scale[:, None].to(self.frame.mean.dtype)
 
-    def rough(self, cues: int) -> Rough | None:
-        """The copy to look at first for so many cues; None where full precision is as fast."""
+    def quantised(self, cues: int) -> QuantisedCopy | None:
+        """The quantised copy to scan first for this number of cues; None where full precision is as fast."""
         if self.precision == "int8":
-            return self._rough
+            return self._quantised
         if cues < MANY_CUES or self._length < MANY_ROWS or self.frame.mean.dtype != torch.float32:
             return None
         if not bfloat16_pays(str(self.frame.mean.device)):
             return None
-        if self._rough is None:
-            self._rough = _bfloat16(self)
-        return self._rough
+        if self._quantised is None:
+            self._quantised = _bfloat16(self)
+        return self._quantised
 
     def append(self, raw: Tensor) -> None:
-        """Add raw codes ``(n, d)``; room doubles, so that many single insertions stay cheap."""
+        """Append raw codes ``(n, d)``; the buffer doubles when full, so that single insertions stay cheap."""
         new = raw if self.precision == "int8" else self.frame.transform(raw.to(self.frame.mean))
         if self._length + len(new) > len(self._held):
             room = torch.empty(
@@ -160,23 +160,23 @@ class Matrix:
         self._changed()
 
     def replace(self, rows: Tensor, raw: Tensor) -> None:
-        """Overwrite some codes by raw ones."""
+        """Replace some codes by raw ones."""
         new = raw if self.precision == "int8" else self.frame.transform(raw.to(self.frame.mean))
         self._held[rows] = new.to(self._held.dtype)
         self._changed()
 
     def raw(self) -> Tensor:
-        """The codes as the encoder made them, up to rounding."""
+        """The codes as the encoder made them, not centred, up to rounding."""
         held = self._held[: self._length]
         return (
             held if self.precision == "int8" else self.frame.inverse_transform(held.to(self.frame.mean.dtype))
         )
 
     def _changed(self) -> None:
-        self._rough = _int8(self._held[: self._length], self.frame) if self.precision == "int8" else None
+        self._quantised = _int8(self._held[: self._length], self.frame) if self.precision == "int8" else None
 
 
-def _bfloat16(codes: Matrix) -> Rough:
+def _bfloat16(codes: Matrix) -> QuantisedCopy:
     values = torch.empty(codes.shape, dtype=torch.bfloat16, device=codes.frame.mean.device)
     error = length = 0.0
     for first in range(0, codes.shape[0], CHUNK):
@@ -185,10 +185,10 @@ def _bfloat16(codes: Matrix) -> Rough:
         back = values[first : first + CHUNK].to(rows.dtype)
         error = max(error, float((rows - back).norm(dim=-1).max()))
         length = max(length, float(back.norm(dim=-1).max()))
-    return Rough(values, None, error, length)
+    return QuantisedCopy(values, None, error, length)
 
 
-def _int8(source: Tensor, frame: Centering) -> Rough:
+def _int8(source: Tensor, frame: Centering) -> QuantisedCopy:
     values = torch.empty(source.shape, dtype=torch.int8)
     scale = torch.empty(len(source))
     error = length = 0.0
@@ -200,15 +200,15 @@ def _int8(source: Tensor, frame: Centering) -> Rough:
         back = whole * step[:, None]
         error = max(error, float((rows - back).norm(dim=-1).max()))
         length = max(length, float(back.norm(dim=-1).max()))
-    return Rough(values, scale, error, length)
+    return QuantisedCopy(values, scale, error, length)
 
 
 @cache
 def bfloat16_pays(device: str) -> bool:
-    """Whether this machine multiplies bfloat16 clearly faster than float32, found by trying."""
+    """Whether matrix products in bfloat16 are clearly faster than in float32 here; measured once."""
     codes, cues = torch.randn(8192, 256, device=device), torch.randn(64, 256, device=device)
-    rough = codes.bfloat16(), cues.bfloat16()
-    return _seconds(*rough) < 0.6 * _seconds(codes, cues)
+    quantised = codes.bfloat16(), cues.bfloat16()
+    return _seconds(*quantised) < 0.6 * _seconds(codes, cues)
 
 
 def _seconds(codes: Tensor, cues: Tensor) -> float:

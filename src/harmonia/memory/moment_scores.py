@@ -1,4 +1,4 @@
-"""Single moments looked up: which belong to a slot, and what they score."""
+"""Scores of given slots, without a scan: the moments of a slot, and the score of each."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class MatrixQuery:
 
 
 def moments_of(layout: Layout, slots: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (position in the flattened ``slots``, moment), a slot's moments together, in chunks.
+    """Yield pairs (position in the flattened ``slots``, moment) in chunks; a slot's moments stay together.
 
-    A slot of -1 has none.
+    A slot of -1 has no moments.
     """
     flat = slots.reshape(-1).contiguous()
     if layout.single and len(layout.slot) == layout.slots:
@@ -63,7 +63,7 @@ def scores_of(layout: Layout, queries: Sequence[MatrixQuery], row: Tensor, momen
 
 
 def _inner(query: MatrixQuery, row: Tensor, part: Tensor) -> Tensor:
-    """Inner products of single pairs; where cues come in runs, one batched product without copies of them."""
+    """Inner products of pairs (cue, part); consecutive pairs of one cue are one batched product."""
     cues, run, count = torch.unique_consecutive(row, return_inverse=True, return_counts=True)
     width = int(count.max()) if len(count) else 0
     if len(cues) * width > 2 * len(row):

@@ -1,4 +1,4 @@
-"""A memory of constant size: the sum of random features of all codes, and no codes.
+"""A memory of constant size: the sum of random features of all codes, without the codes.
 
 With features Phi whose inner products estimate the Gaussian kernel,
 
@@ -91,7 +91,7 @@ def draw_frequencies(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rest:
-    """Where cues came to rest: ``codes`` (..., d); ``steps`` and ``converged`` (...).
+    """The result of a descent: ``codes`` (..., d); ``steps`` and ``converged`` (...).
 
     ``energies`` (T + 1, ...) at the start and after each step; a cue at rest keeps its own.
     """

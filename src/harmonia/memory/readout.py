@@ -1,4 +1,4 @@
-"""From a distribution over slots back to codes: the gradient of the slot term.
+"""The readout: the mean of the stored codes under the distribution over slots, the gradient of the slot term.
 
 A slot with several moments passes its probability to the best of them; equally good ones (five
 captions when only the photo was given) share it, which is a subgradient of the maximum.
@@ -17,7 +17,7 @@ from harmonia.memory.moment_scores import MatrixQuery, best_of, moments_of, scor
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_blocks
 
-# Scores closer than this are the same moment seen twice, up to rounding.
+# Scores that differ by less, relatively, count as equal: they differ by rounding.
 TIE = 1e-6
 
 
@@ -65,8 +65,8 @@ def _add(
     moment: Tensor,
     weight: Tensor,
 ) -> None:
-    """Add weight * part to the rows; moments without weight are not read."""
-    # What rounding would swallow is not worth reading.
+    """Add weight * part to the rows, without reading moments of negligible weight."""
+    # Smaller weights vanish in rounding.
     some = weight > 1e-3 * torch.finfo(weight.dtype).eps
     row, moment, weight = row[some], moment[some], weight[some]
     for key, codes in matrices.items():

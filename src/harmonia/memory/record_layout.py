@@ -1,7 +1,7 @@
-"""How parts make up records: which parts of several modalities belong to one moment.
+"""The layout of records: which parts of several modalities form one moment.
 
 A record may hold many parts of one modality: the windows of a long video, five captions of a photo.
-A *moment* takes at most one part of each modality: windows that share their time go together, parts
+A *moment* takes at most one part of each modality: windows with the same start go together, parts
 without a time (a caption, a photo) go with every window, and several of them are alternatives. A
 record's score is the maximum over its moments. Being a maximum of linear functions it is convex, so
 everything proved for one part per modality still holds (see ``settle``).
@@ -73,7 +73,7 @@ class Layout:
         return cls(slots, torch.from_numpy(slot), {key: torch.from_numpy(p) for key, p in parts.items()})
 
     def view(self, keys: Sequence[str]) -> Layout:
-        """The distinct moments as seen by some of the matrices; moments with no part there fall out."""
+        """The distinct moments of some of the matrices; moments without a part in them are dropped."""
         columns = [self.parts[key].cpu().numpy() for key in keys]
         stacked = np.stack([self.slot.cpu().numpy(), *columns])
         stacked = stacked[:, (stacked[1:] >= 0).any(axis=0)]
@@ -92,7 +92,7 @@ def _timeline(
 ) -> tuple[Index, dict[str, Index]]:
     """One moment per distinct (record, start), and one for every record without timed parts.
 
-    A second part of the same modality at the same time (two sound files of one record) is a moment
+    A second part of the same modality at the same time (two audio files of one record) is a moment
     of its own.
     """
     rows = {key: np.flatnonzero(~np.isnan(start[key])) for key in record}

@@ -1,4 +1,4 @@
-"""Settling: descend the energy from the cue until it rests, each cue by itself.
+"""Iterative retrieval ("settling"): descend the energy from each cue until it converges.
 
 The step is the concave-convex procedure (Yuille and Rangarajan 2003). The slot term is concave (a
 convex non-decreasing conjugate of a maximum of linear scores), so it is replaced by its tangent. What
@@ -7,8 +7,8 @@ is set to its minimum over the ball,
 
     g_c <- normalise(w_c X_c^T p + kappa_c c_c + sum_n lambda W_cn g_n)
 
-and the energy never rises. A cue that has come to rest is left alone, so its answer does not depend on
-its batch. ``descent`` holds the same descent for any Lagrangian, dense and differentiable.
+and the energy never rises. A converged cue is no longer updated, so its answer does not depend on
+its batch. ``descent`` has the same descent for any Lagrangian, dense and differentiable.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from harmonia.memory.shards import Shards
 class Channel:
     """Q cues against the matrix ``key``: ``cue`` (Q, d) unit; ``weight``, ``trust``, ``absent`` (Q,).
 
-    An infinite ``trust`` clamps the cue; a finite one is kappa in units of the weight. A modality that is
-    missing starts at zero with no trust; without a channel it has no score and is only read out.
+    An infinite ``trust`` clamps the cue; a finite one is kappa in units of the weight. A missing modality
+    starts at zero with a trust of 0. A modality without a channel has no score and is only read out.
     """
 
     key: str
@@ -47,14 +47,15 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settled:
-    """Where Q cues came to rest.
+    """The result of a recall with Q cues.
 
     ``slots``, ``scores``, ``p``, ``moment`` are (Q, k), best first (slot -1: none). ``tail`` (Q,) is the
-    probability outside them, ``nothing`` (Q,) that of the null slot, ``bound`` (Q,) the error bound of
-    the readout, ``contraction`` (Q,) one of the step here (below 1: a single rest point around). ``beta``
-    (Q,). ``energies`` (T + 1, Q), constant once a cue rests. ``codes[key]`` (Q, d) unit rows
-    (zero where no kept record has the modality). Per channel: ``state`` (Q, d), the best moment's
-    ``part`` (Q, k) (-1: absent) and what it ``adds`` (Q, k) to the score.
+    probability outside them, ``nothing`` (Q,) that of the null slot (nothing stored matches), ``bound`` (Q,)
+    the error bound of the readout, ``contraction`` (Q,) a bound on the Jacobian of the step (below 1: locally
+    a single fixed point), ``beta`` (Q,) the inverse temperature. ``energies`` (T + 1, Q) are constant once a
+    cue has converged; ``steps`` and ``converged`` are (Q,). ``codes[key]`` (Q, d) are the recalled unit codes
+    (zero where no kept record has the modality). For each channel: ``state`` (Q, d), the ``part`` (Q, k) of
+    the best moment (-1: absent), and the term that it ``adds`` (Q, k) to the score.
     """
 
     slots: Tensor
@@ -77,7 +78,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Everything about a settling that does not change with the codes.
+    """What stays fixed during a retrieval: stored codes, temperature, entropy, masks, couplings.
 
     ``couplings[(to, of)]`` is lambda W (d_to, d_of); with both orders given they are transposes.
     """
@@ -100,13 +101,13 @@ class Field:
         return self.shards.total if self.shards else self.view.slots
 
     def scan(self, queries: Sequence[MatrixQuery], k: int) -> Scan:
-        """The best ``k`` of all slots, on whatever rank they are."""
+        """The best ``k`` of all slots, on all ranks."""
         if self.shards is None:
             return scan_top(self.view, queries, k, self.beta, self.mask)
         return self.shards.scan(self.view, queries, k, self.beta, self.mask)
 
     def coupled(self, key: str, channels: Sequence[Channel], state: Sequence[Tensor]) -> Tensor | float:
-        """What the other channels say of ``key`` through the couplings, (Q, d)."""
+        """The pull of the other channels on ``key`` through the couplings, (Q, d)."""
         total: Tensor | float = 0.0
         for channel, g in zip(channels, state, strict=True):
             block = self.couplings.get((key, channel.key))
@@ -120,7 +121,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Slots:
+class _SlotDistribution:
     found: Scan
     p: Tensor
     nothing: Tensor
@@ -135,14 +136,14 @@ def settle(
     tolerance: float = 1e-5,
     found: Scan | None = None,
 ) -> Settled:
-    """Descend from the cues for at most ``steps`` steps, or until no code moves by ``tolerance``.
+    """Retrieve: descend from the cues for at most ``steps`` steps, or until no code moves by ``tolerance``.
 
     ``found`` is the scan of the cues, if the caller has it already.
     """
     rows = field.beta.shape[0]
     state = [channel.cue.clone() for channel in channels]
     free = torch.stack([channel.trust.isfinite() for channel in channels]).any(dim=0)
-    slots = _slots(field, queries_of(field.matrices, channels, state), found)
+    slots = _slot_distribution(field, queries_of(field.matrices, channels, state), found)
     energies = [_energy(field, channels, state, slots)]
     taken = torch.zeros(rows, dtype=torch.long, device=field.beta.device)
     resting = ~free
@@ -152,29 +153,33 @@ def settle(
             break
         some = [_take(channel, active) for channel in channels]
         part = field.rows(active)
-        moved = _step(part, some, [g[active] for g in state], _take_slots(slots, active))
+        moved = _step(part, some, [g[active] for g in state], _take_distribution(slots, active))
         change = field.beta.new_zeros(active.numel())
         for g, new in zip(state, moved, strict=True):
             change = torch.maximum(change, (new - g[active]).norm(dim=-1))
             g[active] = new
-        slots = _put_slots(slots, active, _slots(part, queries_of(part.matrices, some, moved)))
+        slots = _put_distribution(
+            slots, active, _slot_distribution(part, queries_of(part.matrices, some, moved))
+        )
         energies.append(_energy(field, channels, state, slots))
         taken[active] += 1
         resting[active] = change < tolerance
-    return _settled(field, channels, state, slots, energies, taken, resting)
+    return _result(field, channels, state, slots, energies, taken, resting)
 
 
 def queries_of(
     matrices: Mapping[str, Matrix | Tensor], channels: Sequence[Channel], state: Sequence[Tensor]
 ) -> list[MatrixQuery]:
-    """What the codes ``state`` ask of each matrix, with the channels' weights."""
+    """The codes ``state`` as queries of their matrices, with the channels' weights."""
     return [
         MatrixQuery(c.key, matrices[c.key], g * c.weight[:, None], c.absent)
         for c, g in zip(channels, state, strict=True)
     ]
 
 
-def _slots(field: Field, queries: Sequence[MatrixQuery], found: Scan | None = None) -> _Slots:
+def _slot_distribution(
+    field: Field, queries: Sequence[MatrixQuery], found: Scan | None = None
+) -> _SlotDistribution:
     """The slot distribution: exact for softmax by the log-sum-exp, for entmax by proof of support."""
     k = field.k
     while True:
@@ -185,24 +190,26 @@ def _slots(field: Field, queries: Sequence[MatrixQuery], found: Scan | None = No
             p = torch.exp(found.scores * field.beta[:, None] - total[:, None])
             nothing = torch.exp(field.null * field.beta - total)
             tail = (1.0 - p.sum(dim=-1) - nothing).clamp(min=0.0)
-            return _Slots(found, p, nothing, tail, total)
+            return _SlotDistribution(found, p, nothing, tail, total)
         scores = torch.cat([null, found.scores], dim=-1) * field.beta[:, None]
         p = field.entropy.argmax(scores)
         # The last kept slot has no mass, so no slot behind it can have any: the result is exact.
         if found.scores.shape[1] >= field.total or bool((p[:, -1] == 0).all()):
-            return _Slots(
+            return _SlotDistribution(
                 found, p[:, 1:], p[:, 0], torch.zeros_like(p[:, 0]), field.entropy.conjugate(scores)
             )
         k, found = 4 * k, None
 
 
-def _step(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _Slots) -> list[Tensor]:
+def _step(
+    field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _SlotDistribution
+) -> list[Tensor]:
     matrices = {c.key: field.matrices[c.key] for c in channels}
     queries = queries_of(field.matrices, channels, state)
     if bool((slots.tail > field.tail_tolerance).any()):
         read, _ = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
     else:
-        read = read_top(field.view, matrices, queries, _own(field, slots.found.slots), slots.p).codes
+        read = read_top(field.view, matrices, queries, _own_slots(field, slots.found.slots), slots.p).codes
     if field.shards is not None:
         read = field.shards.sums(read)
     moved = list(state)
@@ -216,31 +223,33 @@ def _step(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], sl
     return moved
 
 
-def _own(field: Field, slots: Tensor) -> Tensor:
+def _own_slots(field: Field, slots: Tensor) -> Tensor:
     return slots if field.shards is None else field.shards.own(slots)
 
 
-def _energy(field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _Slots) -> Tensor:
+def _energy(
+    field: Field, channels: Sequence[Channel], state: Sequence[Tensor], slots: _SlotDistribution
+) -> Tensor:
     total = -slots.conjugate / field.beta
     for c, g in zip(channels, state, strict=True):
         total = total + cue_term(g, c.cue, c.trust * c.weight.abs())
-        # Each pair is met twice, once from either side.
+        # Each pair of channels is counted twice, once from either side.
         total = total - 0.5 * (g * field.coupled(c.key, channels, state)).sum(dim=-1)
     return total
 
 
-def _settled(
+def _result(
     field: Field,
     channels: Sequence[Channel],
     state: Sequence[Tensor],
-    slots: _Slots,
+    slots: _SlotDistribution,
     energies: Sequence[Tensor],
     taken: Tensor,
     resting: Tensor,
 ) -> Settled:
     found = slots.found
     queries = queries_of(field.matrices, channels, state)
-    read = read_top(field.layout, field.matrices, queries, _own(field, found.slots), slots.p)
+    read = read_top(field.layout, field.matrices, queries, _own_slots(field, found.slots), slots.p)
     moment, codes = read.moment, read.codes
     parts, adds = zip(*(part_scores(field.layout, q, moment) for q in queries), strict=True)
     if field.shards is not None:
@@ -270,12 +279,14 @@ def _take(channel: Channel, rows: Tensor) -> Channel:
     )
 
 
-def _take_slots(slots: _Slots, rows: Tensor) -> _Slots:
+def _take_distribution(slots: _SlotDistribution, rows: Tensor) -> _SlotDistribution:
     found = Scan(slots.found.scores[rows], slots.found.slots[rows], slots.found.logsumexp[rows])
-    return _Slots(found, slots.p[rows], slots.nothing[rows], slots.tail[rows], slots.conjugate[rows])
+    return _SlotDistribution(
+        found, slots.p[rows], slots.nothing[rows], slots.tail[rows], slots.conjugate[rows]
+    )
 
 
-def _put_slots(slots: _Slots, rows: Tensor, new: _Slots) -> _Slots:
+def _put_distribution(slots: _SlotDistribution, rows: Tensor, new: _SlotDistribution) -> _SlotDistribution:
     """``slots`` with some rows replaced; the wider of the two numbers of kept slots is used."""
     k = max(slots.p.shape[1], new.p.shape[1])
 
@@ -293,7 +304,7 @@ def _put_slots(slots: _Slots, rows: Tensor, new: _Slots) -> _Slots:
         put(slots.found.slots, new.found.slots, -1),
         put(slots.found.logsumexp, new.found.logsumexp, 0.0),
     )
-    return _Slots(
+    return _SlotDistribution(
         found,
         put(slots.p, new.p, 0.0),
         put(slots.nothing, new.nothing, 0.0),

@@ -1,7 +1,7 @@
-"""Slots spread over the ranks of ``torch.distributed``: each scans its own, the results are merged exactly.
+"""Sharding of slots over the ranks of ``torch.distributed``: each scans its own, results merge exactly.
 
-Every rank holds whole records, calls recall with the same cues, and gets the same answer: that of one
-process which holds all of them. Slot, moment and part numbers count through the ranks in their order.
+Every rank has whole records, calls recall with the same cues, and gets the same answer: that of one process
+with all of them. Slots, moments and parts are numbered through the ranks in their order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harmonia.memory.scan import Scan, scan_top
 
 
 class Shards:
-    """What one rank knows of the others. ``lengths`` are its own numbers of rows by key, "" for moments."""
+    """One rank's view of the others. ``lengths`` are its own numbers of rows by key, "" for moments."""
 
     def __init__(self, group: dist.ProcessGroup, slots: int, lengths: Mapping[str, int]) -> None:
         self.group = group
@@ -63,7 +63,7 @@ class Shards:
         return {key: self.sum(values[key]) for key in sorted(values)}
 
     def frame(self, codes: Tensor, *, centre: bool = True) -> Centering:
-        """The frame of all ranks' codes ``(n, d)`` together."""
+        """The centring of all ranks' codes ``(n, d)`` together."""
         codes = codes if codes.dtype == torch.float64 else codes.float()
         count = self.sum(codes.new_tensor([float(len(codes))]))
         mean = self.sum(codes.sum(dim=0)) / (count + PRIOR_COUNT)
