@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import harmonia.memory
+from tests.places import ROOT
 from tests.reference import Entry, check_page, entries
 
 SOURCE = Path(harmonia.memory.__file__)
@@ -73,3 +75,12 @@ def test_an_import_loads_only_what_it_needs(statement: str, absent: list[str]) -
     code = f"{statement}\nimport sys\nprint([name for name in {names} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_the_tests_that_the_documents_name_exist() -> None:
+    root = ROOT / "docs"
+    named = {
+        name for page in root.glob("*.md") for name in re.findall(r"`(test_\w+)`", page.read_text("utf-8"))
+    }
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named and not {name for name in named if f"def {name}(" not in tests}

@@ -19,16 +19,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from harmonia.memory.entropies import Entropy
-from harmonia.memory.lagrangians import Lagrangian
 from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import scan_blocks
+
+if TYPE_CHECKING:
+    from harmonia.memory.lagrangians import Lagrangian
 
 Codes = tuple[Tensor, ...]
 """One tensor (..., d_m) per modality."""
