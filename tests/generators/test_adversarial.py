@@ -104,7 +104,7 @@ def test_relativistic_losses_know_differences_only_and_change_places() -> None:
     assert one.critic.item() == pytest.approx(moved.critic.item())
     # softplus(a) - softplus(-a) = a
     assert (one.generator - one.critic).item() == pytest.approx((real - fake).mean().item())
-    with pytest.raises(HarmoniaError, match="one shape"):
+    with pytest.raises(HarmoniaError, match="must have the same shape"):
         relativistic(real, fake[:3])
 
 

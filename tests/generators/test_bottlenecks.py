@@ -75,7 +75,7 @@ def test_reconstruction_errors_and_their_reductions() -> None:
     assert torch.allclose(charbonnier(x, x, 0.1), torch.full((N,), 0.1))
     half = D.Bernoulli(probs=x)
     assert torch.allclose(bce(torch.logit(x), x, "sum"), half.entropy().sum((1, 2)))
-    with pytest.raises(HarmoniaError, match="one shape"):
+    with pytest.raises(HarmoniaError, match="must have the same shape"):
         l1(y, x[:1])
     with pytest.raises(HarmoniaError, match="mean or sum"):
         l2(y, x, "max")

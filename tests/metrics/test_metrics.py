@@ -393,7 +393,7 @@ def test_what_is_wrong_is_said() -> None:
         ("cue has no modality", lambda: missing_curve(lambda cue: {}, {})),
         ("needs 4 codes", lambda: modality_gap(x[:3], x)),
         ("k must be 1 to 3", lambda: hubness(x, k=4)),
-        ("counted from 0", lambda: knn_probe(x, labels - 1, x, labels)),
+        ("labels must be at least 0", lambda: knn_probe(x, labels - 1, x, labels)),
         ("k from 1 to 4", lambda: knn_probe(x, labels, x, labels, k=5)),
         ("labels must be 4 integers", lambda: linear_probe(x, labels[:3], x, labels)),
         ("penalty", lambda: linear_probe(x, labels, x, labels, l2=(0.0,))),

@@ -331,7 +331,7 @@ def test_bad_input_says_what_is_wrong(loss: Loss) -> None:
         ((x, y, 1.0), {"positives": torch.arange(6)}, "integer for each"),
         ((x, y, 1.0), {"positives": torch.ones(7)}, "integer for each"),
         ((x, y, 1.0), {"positives": torch.eye(6).bool()}, "shape"),
-        ((x, y, 1.0), {"positives": torch.zeros(7, 7).bool()}, "belongs"),
+        ((x, y, 1.0), {"positives": torch.zeros(7, 7).bool()}, "no row of x has a partner"),
         ((x, y, 1.0), {"chunk": 0}, "chunk"),
     ]
     for args, named, told in cases:

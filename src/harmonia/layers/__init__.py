@@ -1,4 +1,7 @@
-"""Network blocks that several models share, the Hopfield layers among them. Tensors in, tensors out."""
+"""Network blocks that several models share, the Hopfield layers among them. Tensors in, tensors out.
+
+docs/reference/layers.md has an example of each public name.
+"""
 
 from harmonia.layers.causal import Cache, CausalTransformer
 from harmonia.layers.codec import ConvDecoder, ConvEncoder, PatchDecoder, PatchEncoder

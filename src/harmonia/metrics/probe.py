@@ -1,4 +1,4 @@
-"""How much of a label is in frozen codes: a linear probe and a nearest-neighbour probe.
+"""Probes of frozen codes: logistic regression and k nearest neighbours.
 
 Both are computed here, in float64 on the codes' own device, because scikit-learn is not installed with the
 package; the tests compare with it.
@@ -156,14 +156,14 @@ def _classes(x: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> in
     check_labels(labels, x, "labels")
     check_labels(test_labels, test, "test_labels")
     if min(int(labels.min()), int(test_labels.min())) < 0:
-        raise HarmoniaError("labels are counted from 0, and one is below it")
+        raise HarmoniaError("labels must be at least 0")
     return int(max(int(labels.max()), int(test_labels.max()))) + 1
 
 
 def _held(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Rows to choose the penalty on, bool (n,): ``share`` of every class with two rows or more."""
+    """Validation rows for the penalty, bool (n,): ``share`` of every class with two rows or more."""
     if not 0 < share < 1:
-        raise HarmoniaError(f"the held share lies between 0 and 1, got {share}")
+        raise HarmoniaError(f"the held-out share must lie between 0 and 1, got {share}")
     generator = torch.Generator().manual_seed(seed)
     aside = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     for label in torch.unique(labels):

@@ -1,8 +1,8 @@
-"""How well queries find what belongs to them: Recall@k, ranks, MRR, NDCG and mAP, both directions.
+"""Retrieval metrics: Recall@k, ranks, MRR, NDCG and MAP, in both directions.
 
-Ties are counted fairly: every figure is its expected value when tied items are put in random order (McSherry
+Every metric is its expected value under random order of tied items (McSherry
 and Najork 2008, "Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied
-Scores"), so that a score which is the same for all items earns what chance earns. A query may have any number
+Scores"), so that equal scores for all items give the result of chance. A query may have any number
 of positives; one without any is left out and counted.
 
 ==================  ==========================================================================================
@@ -165,7 +165,7 @@ def _measured(
 ) -> dict[str, Tensor]:
     """Figures of every query from blocks of rows of scores."""
     if not ks or any(k < 1 for k in ks):
-        raise HarmoniaError(f"ks are places from 1 on, got {tuple(ks)}")
+        raise HarmoniaError(f"ks must be at least 1, got {tuple(ks)}")
     found = [
         query_values_of_block(places(scores, _rows(relevant, row, scores)), items, ks)
         for row, scores in blocks

@@ -1,4 +1,4 @@
-"""Scores between two sets of codes, a block of queries at a time, and who is among the k best of them."""
+"""Dot products of two sets of codes, a block of queries at a time, and the k best with ties shared."""
 
 from __future__ import annotations
 

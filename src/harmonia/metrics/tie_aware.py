@@ -1,4 +1,4 @@
-"""Expected values of ranking measures when items of equal score are put in random order.
+"""Expected values of ranking metrics under random order of ties.
 
 McSherry and Najork 2008. All that is needed of a ranking is, for each positive, how many items score above it
 and how many tie with it, and the same among the positives.

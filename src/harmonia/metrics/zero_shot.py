@@ -73,7 +73,7 @@ def zero_shot(
     check_codes(codes, "codes")
     check_labels(labels, codes, "labels")
     if not ks or min(ks) < 1:
-        raise HarmoniaError(f"ks are places from 1 on, got {tuple(ks)}")
+        raise HarmoniaError(f"ks must be at least 1, got {tuple(ks)}")
     count = len(classes)
     if int(labels.min()) < 0 or int(labels.max()) >= count:
         raise HarmoniaError(f"labels must be 0 to {count - 1}, one of the {count} classes")

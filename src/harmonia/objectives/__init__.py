@@ -1,6 +1,7 @@
 """Losses: tensors in, scalar out, one family per file. The caller runs the model.
 
 Rows of x and y are codes of two modalities, (n, d) and (m, d); a scale multiplies their dot products.
+docs/reference/objectives.md has an example of each public name.
 """
 
 from harmonia.objectives.adversarial import (

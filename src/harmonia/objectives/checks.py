@@ -1,4 +1,4 @@
-"""What every loss asks of its inputs, and the precision it computes in."""
+"""Checks of the inputs of losses, and the decorator that computes a loss in float32 or wider."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_same(**tensors: Tensor) -> None:
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise HarmoniaError(f"these must have one shape: {told}")
+        raise HarmoniaError(f"these must have the same shape: {told}")
 
 
 def check_shape(tensor: Tensor, shape: tuple[int, ...], name: str) -> None:

@@ -1,4 +1,4 @@
-"""InfoNCE: tell the partner of a row from all other rows, in both directions."""
+"""InfoNCE: classify the partner of each row among all rows, in both directions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harmonia.objectives.global_batch import gather, offset, world
 from harmonia.objectives.pair_scores import Pairs, Positives, by_chunk, pair, row_weights
 from harmonia.types import HarmoniaError
 
-# A score that no other score is below: finite, so that a row of nothing else has no NaN in its gradient.
+# A score below all others, but finite: a row of only such scores has no NaN in its gradient.
 FAR = -1e30
 
 
@@ -78,7 +78,7 @@ def contrast(
         row_valid = row_valid & (pairs.per_row < total)
         column_valid = column_valid & (pairs.per_column < all_rows)
         if pairs.diagonal is None and bool((pairs.per_column == all_rows).all()):
-            raise HarmoniaError("every row belongs to every other: give a batch of several records")
+            raise HarmoniaError("every row is a partner of every other: give a batch of several records")
     share = 0.5 if symmetric else 1.0
     a = share * row_weights(row_valid, x.dtype, group)
     b = (share if symmetric else 0.0) * world(group) * column_valid.to(x.dtype)

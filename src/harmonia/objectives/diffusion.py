@@ -1,8 +1,8 @@
-"""The loss of diffusion and flow models: a network sees noisy samples and says what they are made of.
+"""The denoising loss of diffusion and flow models: the network predicts noise, sample or velocity.
 
-A sample is x_t = alpha x0 + sigma eps; snr = (alpha / sigma)^2. What the network puts out (``kind``) and how
-much each noise level counts (``weighting``) are two choices: the squared error of every kind is that of x0
-times a factor, here divided out, so that a weighting means the same for all kinds.
+A sample is x_t = alpha x0 + sigma eps; snr = (alpha / sigma)^2. The prediction target (``kind``) and the
+weight of each noise level (``weighting``) are independent: the squared error of every kind is that of x0
+times a factor, which is divided out, so that a weighting means the same for all kinds.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _weight(weighting: str, snr: Tensor, sigma_data: float) -> Tensor:
         return snr.clamp_max(5)
     if weighting == "edm":
         return snr + sigma_data**-2
-    raise HarmoniaError(f"there is no weighting {weighting!r}: give one of {', '.join(WEIGHTINGS)}")
+    raise HarmoniaError(f"unknown weighting {weighting!r}: give one of {', '.join(WEIGHTINGS)}")
 
 
 def _factor(kind: str, snr: Tensor, sigma_data: float) -> Tensor:
@@ -72,4 +72,4 @@ def _factor(kind: str, snr: Tensor, sigma_data: float) -> Tensor:
         return 1 / (sigma_data**-2 + snr)
     if kind == "velocity":
         return 1 / (1 + snr.sqrt()) ** 2
-    raise HarmoniaError(f"no network puts out {kind!r}: give epsilon, x0, v or velocity")
+    raise HarmoniaError(f"unknown kind {kind!r}: give epsilon, x0, v or velocity")

@@ -1,10 +1,10 @@
-"""The global batch: rows of all ranks, with the gradient kept for every one of them.
+"""The global batch: rows gathered from all ranks, with their gradients.
 
-A contrastive loss wants the negatives of all ranks, and a row that serves as a negative elsewhere must feel
-that. `gather` therefore sums, in the backward, what every rank has to say about a row, and hands it to the
-rank the row came from. Write L_r for the loss on rank r, of W ranks, and f_r for the rows made there. Then
-rank r holds d(L_1 + ... + L_W)/d f_r, and after its own backward the same sum with respect to its copy of the
-weights, as far as they act through f_r. DDP takes the mean over the ranks: d(mean of L_r)/d(weights), whole.
+A contrastive loss uses the negatives of all ranks, so a row needs the gradients of the losses of all ranks.
+The backward pass of `gather` sums these gradients and returns them to the rank that the row came from. Let
+L_r be the loss on rank r, of W ranks, and f_r the rows computed there. Then rank r holds
+d(L_1 + ... + L_W)/d f_r, and after its own backward pass the same sum with respect to its copy of the
+weights, as far as they act through f_r. DDP takes the mean over the ranks: d(mean of L_r)/d(weights).
 
 So a loss is right under DDP when the mean of its values over the ranks is the loss of the global batch. There
 are two ways to that, both with the gradients of one process:
@@ -12,7 +12,7 @@ are two ways to that, both with the gradients of one process:
 * each rank computes its share, W times over (`info_nce` and its relatives: 1/W of the work each);
 * each rank computes the whole from ``gather(x)`` and ``gather(y)`` (for the losses without a ``group``).
 
-Every rank must call with as many rows; a call from one rank alone waits for the others for ever.
+Every rank must call with the same number of rows; a call from one rank alone blocks for ever.
 """
 
 from __future__ import annotations
@@ -80,4 +80,4 @@ def _check_equal(x: Tensor, group: dist.ProcessGroup | None) -> None:
     dist.all_gather(rows, own, group=group)
     counts = torch.cat(rows).tolist()
     if len(set(counts)) > 1:
-        raise HarmoniaError(f"the ranks have {counts} rows; give every rank as many")
+        raise HarmoniaError(f"the ranks have {counts} rows; give every rank the same number")

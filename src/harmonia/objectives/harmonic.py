@@ -3,12 +3,13 @@
 The proposal trains by alpha E_retrieved + beta alignment + gamma contrastive. The first term has no lower
 bound: the energy is fixed up to a constant only, and a learnt slot bias, a greater coupling or longer
 memories lower it for every state at once, right or wrong, so that gradient descent runs off without learning
-anything. What recall depends on is how much lower the energy of the right record is than that of the others.
+anything. Recall depends on how much lower the energy of the right record is than that of the others.
 All losses here are unchanged when a number is added to all energies of a row.
 
-Energies come from ``harmonia.memory`` (`Energy`, `slot_energy`): that of B cues settled, or clamped, at their
+Energies come from ``harmonia.memory`` (`Energy`): that of B cues settled, or clamped, at their
 own record and at others. ``mask`` False: the candidate is not there, as for a record without the modality.
-Rows of which too little is left take no part. They know no ranks: each rank's mean is over its own rows.
+Rows without enough candidates are ignored. The losses do not communicate between ranks: each rank's mean is
+over its own rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from harmonia.types import HarmoniaError
 def energy_margin(
     positive: Tensor, negative: Tensor, margin: float, *, hardest: bool = False, mask: Tensor | None = None
 ) -> Tensor:
-    """The energy of the right record lies below those of the others, by ``margin``.
+    """Hinge loss: the energy of the right record lies below those of the others by ``margin``.
 
     L = mean_i mean_j max(0, margin + E+_i - E-_ij), or the greatest term of each row (``hardest``).
 

@@ -1,4 +1,4 @@
-"""The Fenchel-Young loss of the scores of each row: zero, exactly, from a margin on."""
+"""Fenchel-Young losses of the scores of each row, exactly zero from a margin on for sparse entropies."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def hfy_loss(
     """The Fenchel-Young loss of an entropy, in both directions, with s_i = scale <x_i, y_j> over all j.
 
     L = 1/2 mean_i [ Omega*(s_i) + Omega(t_i) - <s_i, t_i> ] + the same from y to x, where t_i is even on
-    the partners of row i and zero elsewhere. The gradient in s_i is argmax(s_i) - t_i: a row that is told
-    apart by the `margin` of the entropy costs nothing and pulls nothing, and rows that have no mass in a
-    sparse argmax are not pushed.
+    the partners of row i and zero elsewhere. The gradient in s_i is argmax(s_i) - t_i: a row whose
+    partner leads by the `margin` of the entropy has neither loss nor gradient, nor have rows without mass in
+    a sparse argmax.
 
     Inputs: as in `info_nce`; ``entropy`` is any of ``harmonia.memory``. With ``Subsets(k)`` t_i has the sum
     k, so every row needs k partners at least. Requirements: two rows at least; a scale so large that the
@@ -55,7 +55,7 @@ def hfy_loss(
 
 
 def margin(entropy: Entropy) -> float:
-    """The lead of a partner over all others, in s, from which on its row costs nothing.
+    """The margin of an entropy: the lead of a partner over all others, in s, from which on the loss is zero.
 
     1 / (alpha - 1) for Tsallis, 1 for Norm and Subsets, infinite for Shannon; with one partner, or k for
     ``Subsets(k)`` (Blondel, Martins and Niculae 2020, section 4).

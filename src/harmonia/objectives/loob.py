@@ -1,4 +1,4 @@
-"""InfoLOOB and CLOOB: the partner of a row left out of the denominator, after a Hopfield retrieval."""
+"""InfoLOOB (InfoNCE without the positive in the denominator), and CLOOB, which retrieves first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def info_loob(
     chunk: int | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """InfoNCE with the leave-one-out bound: the partners of a row are not among what it is told from.
+    """InfoNCE with the leave-one-out bound: the denominator has only the negatives of a row.
 
     L = 1/2 mean_i [ log sum_{j not in P(i)} exp s_ij - mean_{j in P(i)} s_ij ] + the same from y to x;
     with ``symmetric=False`` the mean from x to y alone, without the half.
@@ -48,7 +48,7 @@ def info_loob(
 
 @full_precision
 def hopfield_retrieve(state: Tensor, stored: Tensor, beta: float | Tensor) -> Tensor:
-    """What rows ``state`` (n, d) retrieve from rows ``stored`` (m, d): softmax(beta state stored^T) stored.
+    """Retrieve from rows ``stored`` (m, d) with rows ``state`` (n, d): softmax(beta state stored^T) stored.
 
     One update of a modern Hopfield network (Ramsauer et al. 2021), each row scaled to unit length after it.
     The scores are not kept: memory is O(n + m).

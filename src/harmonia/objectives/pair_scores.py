@@ -1,6 +1,6 @@
-"""Which rows belong together, and a matrix of scores that is never whole in memory.
+"""Positive pairs of rows, and losses over the score matrix in chunks that fit in memory.
 
-The rows of x on this rank, n of them, stand against the rows of y on all ranks, M of them.
+Scores are of the n rows of x on this rank against the M rows of y on all ranks.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def pair(
 ) -> Pairs:
     """The partners of these rows; a HarmoniaError where shapes do not fit or nothing belongs together.
 
-    ``least`` rows must be there on one side at least: a lone pair has nothing to be told from.
+    At least one side must have ``least`` rows: a single pair has no negatives.
     """
     check_width(x, y)
     n, m = len(x), len(y)
     if max(n, m) * world(group) < least:
-        raise HarmoniaError("one pair of rows has nothing to be told from: give a batch of at least two")
+        raise HarmoniaError("a single pair has no negatives: give a batch of at least two")
     if isinstance(positives, Tensor) and positives.dtype == torch.bool:
         check_mask(positives, (n, m * world(group)), "positives")
         per_column = sum_over_ranks(positives.sum(dim=0), group)
@@ -87,7 +87,7 @@ def pair(
         per_column = _count(everywhere, gather(rows, group))
         pairs = Pairs(rows, everywhere, _count(rows, everywhere), per_column, None)
     if not bool(pairs.per_column.any()):
-        raise HarmoniaError("no row of x belongs to a row of y: check the positives (record ids or bool)")
+        raise HarmoniaError("no row of x has a partner in y: check the positives (record ids or bool)")
     return pairs
 
 

@@ -1,6 +1,6 @@
-"""Losses with a margin: pairs (Siamese), triplets, and the ranking of texts for images.
+"""Margin losses: pairs (Siamese), triplets, and image-text ranking.
 
-They know no ranks: under DDP give them ``gather(x)`` and ``gather(y)`` (see `gather`).
+They do not communicate between ranks: under DDP give them ``gather(x)`` and ``gather(y)`` (see `gather`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Distance = Literal["euclidean", "squared", "cosine"]
 
 @full_precision
 def siamese(x: Tensor, y: Tensor, same: Tensor, margin: float) -> Tensor:
-    """The contrastive loss of pairs: those of one kind together, all others at least ``margin`` apart.
+    """The contrastive loss of pairs: equal ones are pulled together, others pushed at least ``margin`` apart.
 
     L = mean_i [ same_i D_i^2 / 2 + (1 - same_i) max(0, margin - D_i)^2 / 2 ], D_i = |x_i - y_i|.
 
@@ -53,7 +53,7 @@ def triplet(
     hard: bool = False,
     same: Tensor | None = None,
 ) -> Tensor:
-    """An anchor is nearer to its positive than to a negative, by ``margin``.
+    """The triplet loss: an anchor is nearer to its positive than to a negative, by ``margin``.
 
     L = mean_i max(0, margin + D(anchor_i, positive_i) - D(anchor_i, negative_i)).
 
@@ -102,7 +102,7 @@ def image_text_matching(
     negatives: Literal["hardest", "all"] = "hardest",
     positives: Positives = None,
 ) -> Tensor:
-    """Pairwise ranking, with s_ij = <x_i, y_j>: a partner scores higher than what is none, by ``margin``.
+    """Pairwise ranking with s_ij = <x_i, y_j>: a partner scores higher than a negative, by ``margin``.
 
     L = mean over partners (i, p) of sum_j [margin + s_ij - s_ip]_+ + sum_k [margin + s_kp - s_ip]_+, with j
     over the rows of y that are no partners of i, and k over the rows of x that are none of p ("all");

@@ -77,6 +77,6 @@ def charbonnier(y: Tensor, x: Tensor, epsilon: float = 1e-3, reduce: Reduce = "m
 
 def _over(elements: Tensor, reduce: Reduce) -> Tensor:
     if reduce not in ("mean", "sum"):
-        raise HarmoniaError(f"reduce is mean or sum, not {reduce!r}")
+        raise HarmoniaError(f"reduce must be mean or sum, got {reduce!r}")
     flat = elements.flatten(1)
     return flat.mean(1) if reduce == "mean" else flat.sum(1)

@@ -1,7 +1,7 @@
-"""Terms against collapse: that rows spread out and their features say different things.
+"""Regularisers against collapse: variance, decorrelation, alignment and uniformity of codes.
 
 x, y are rows (B, d), as they come from an encoder; `uniformity` and `alignment` want them of unit length.
-They know no ranks: under DDP give them ``gather(x)``, as a variance of few rows is a poor one.
+They do not communicate between ranks: under DDP give them ``gather(x)``, for statistics of the whole batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EPSILON = 1e-4
 
 @full_precision
 def variance(x: Tensor, gamma: float = 1.0) -> Tensor:
-    """Every feature has a standard deviation of ``gamma`` at least: mean_j max(0, gamma - sqrt(var_j + eps)).
+    """Hinge on the standard deviations: mean_j max(0, gamma - sqrt(var_j + eps)).
 
     The variance term of VICReg (Bardes, Ponce and LeCun 2022), with eps = 1e-4. In [0, gamma]. It alone
     forbids that all rows become one; two rows at least.
@@ -35,7 +35,7 @@ def variance(x: Tensor, gamma: float = 1.0) -> Tensor:
 
 @full_precision
 def covariance(x: Tensor) -> Tensor:
-    """No feature repeats another: (1 / d) sum_{i != j} C_ij^2, C the covariance of the features of x.
+    """Squared covariances of features: (1 / d) sum_{i != j} C_ij^2, C the covariance of the features of x.
 
     The covariance term of VICReg (Bardes, Ponce and LeCun 2022). It is zero for rows that have all become
     one, so it goes with `variance`. Two rows at least.
@@ -50,7 +50,7 @@ def covariance(x: Tensor) -> Tensor:
 
 @full_precision
 def cross_covariance(x: Tensor, y: Tensor) -> Tensor:
-    """x and y say different things of a record: 1/2 sum_ij C_ij^2, C (d, e) their covariance.
+    """Squared cross-covariances of x and y: 1/2 sum_ij C_ij^2, C (d, e) their covariance.
 
     The XCov penalty of Cheung et al. 2014 ("Discovering Hidden Factors of Variation in Deep Networks"), which
     keeps what two parts of a code stand for apart, such as content and style. x (B, d), y (B, e).
@@ -67,7 +67,7 @@ def cross_covariance(x: Tensor, y: Tensor) -> Tensor:
 
 @full_precision
 def cross_correlation(x: Tensor, y: Tensor, lambda_: float = 5e-3) -> Tensor:
-    """Features of x go with the same ones of y: sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2.
+    """Cross-correlation towards the identity: sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2.
 
     C is the correlation, over the batch, of the features of x with those of y. The loss of Barlow Twins
     (Zbontar, Jing, Misra, LeCun and Deny 2021): it needs no negatives, and does not care about the scale of
@@ -85,7 +85,7 @@ def cross_correlation(x: Tensor, y: Tensor, lambda_: float = 5e-3) -> Tensor:
 
 @full_precision
 def alignment(x: Tensor, y: Tensor) -> Tensor:
-    """Partners lie together: mean_i |x_i - y_i|^2; for unit rows 2 - 2 cos, in [0, 4].
+    """Mean squared distance of partners: mean_i |x_i - y_i|^2; for unit rows 2 - 2 cos, in [0, 4].
 
     Zero for rows that are all one, so it goes with `uniformity` (Wang and Isola 2020, "Understanding
     Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere").
@@ -100,7 +100,7 @@ def alignment(x: Tensor, y: Tensor) -> Tensor:
 
 @full_precision
 def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
-    """Rows spread over the sphere: log mean_{i < j} exp(-t |x_i - x_j|^2); for unit rows in [-4 t, 0].
+    """Log mean Gaussian potential: log mean_{i < j} exp(-t |x_i - x_j|^2); for unit rows in [-4 t, 0].
 
     0 where all rows are one. The logarithm of the mean Gaussian potential of Wang and Isola 2020; `info_nce`
     with many negatives tends to `alignment` plus this. Two rows at least.

@@ -1,4 +1,4 @@
-"""Losses of tokens: the categorical cross-entropy of the next one, or of those that were hidden."""
+"""Token losses: the categorical cross-entropy of the next token, or of masked tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def token_cross_entropy(
             f"logits {tuple(logits.shape)} are not (..., K) of targets {tuple(targets.shape)}"
         )
     if not 0 <= smoothing < 1:
-        raise HarmoniaError(f"smoothing is {smoothing}: it has to be from 0 to below 1")
+        raise HarmoniaError(f"smoothing must be at least 0 and less than 1, got {smoothing}")
     if counts is None:
         return F.cross_entropy(logits.reshape(-1, classes), targets.reshape(-1), label_smoothing=smoothing)
     check_mask(counts, tuple(targets.shape), "counts")
@@ -45,7 +45,7 @@ def token_cross_entropy(
 
 @full_precision
 def masked_prediction(logits: Tensor, targets: Tensor, hidden: Tensor, *, smoothing: float = 0.1) -> Tensor:
-    """The cross-entropy of the tokens that a network was not shown.
+    """The cross-entropy of masked tokens.
 
     Inputs: logits (n, t, K) of a network that sees all tokens where ``hidden``, bool (n, t), is false;
     targets int64 (n, t). Requirements: something is hidden. Relations: `token_cross_entropy` over the hidden

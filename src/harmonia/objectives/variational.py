@@ -1,4 +1,4 @@
-"""The pieces of variational and vector-quantised autoencoders. Each gives a number for each sample, (n,).
+"""The terms of variational and vector-quantised autoencoders. Each gives a number for each sample, (n,).
 
 ELBO(x) = E_q(z|x) log p(x|z) - KL(q(z|x) | p(z)) <= log p(x), in nats, sums over a sample's elements; what is
 trained is the mean of its negative. A mean over pixels beside a KL is a beta-VAE whose beta is the number
