@@ -216,5 +216,5 @@ def test_the_loss_is_a_plain_mean_unless_weighted_and_edm_is_uniform_v() -> None
     torch.testing.assert_close(prediction_loss(output, goal, snr, kind="v", weighting="edm"), plain)
     with pytest.raises(HarmoniaError, match="needs snr"):
         prediction_loss(output, goal, weighting="edm")
-    with pytest.raises(HarmoniaError, match="no weighting 'p2'"):
+    with pytest.raises(HarmoniaError, match="unknown weighting 'p2'"):
         prediction_loss(output, goal, snr, weighting="p2")
