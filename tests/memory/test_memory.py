@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from harmonia.memory import Centering, Given, HarmonicMemory, Layout, Shannon, Tsallis, entropy
 from harmonia.memory import scan as scan_module
 from harmonia.memory.energy import cue_term, slot_energy
-from harmonia.memory.moment_scores import MatrixQuery
-from harmonia.memory.readout import read_top
+from harmonia.memory.moment_scores import MatrixQuery, read_top
 from harmonia.memory.scan import scan_top
 from harmonia.memory.settle import Channel, Field, settle
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.matrices import given_by
-from harmonia.memory.centering import Centering
 from harmonia.memory.harmonic import Given, HarmonicMemory
+from harmonia.memory.matrix import Centering
 from harmonia.store.atomic import TEMPORARY, write_atomically
 from harmonia.types import Cue, HarmoniaError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,20 +10,10 @@ from harmonia.store.protocol import CodeTable, Store, Where
 from harmonia.types import Cue
 
 if TYPE_CHECKING:
-    from harmonia.memory.centering import Centering
+    from harmonia.memory.matrix import Centering
 
 # Records proposed per cue and encoder, and records whose codes say what chance gives.
 PROPOSED, SAMPLED = 1024, 8192
-
-
-def fits(store: Store, budget: int | None) -> bool:
-    """Whether all codes may be held in RAM: ``budget`` bytes, by default half of the machine's."""
-    status = store.status()
-    # The matrix as read and as centred are alive at the same time.
-    needed = 2 * 4 * status["width"] * sum(status["parts"].values())
-    if budget is None:
-        budget = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return bool(needed <= budget)
 
 
 def sample_centering(store: Store) -> Mapping[str, Centering]:
@@ -33,7 +22,7 @@ def sample_centering(store: Store) -> Mapping[str, Centering]:
     table = store.codes(ids[:: max(1, -(-len(ids) // SAMPLED))])
     import torch
 
-    from harmonia.memory.centering import Centering
+    from harmonia.memory.matrix import Centering
 
     return {
         name: Centering.fit(torch.from_numpy(found.codes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Collected
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from harmonia import store as stores
 from harmonia.collection import forget as forgetting
-from harmonia.collection.candidates import fits, propose, sample_centering
+from harmonia.collection.candidates import propose, sample_centering
 from harmonia.collection.cues import Media, Query, RecallOptions, decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import DEFAULT, EncoderSet
 from harmonia.collection.record_cache import CachedRecords
@@ -27,8 +28,8 @@ from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Re
 
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration
-    from harmonia.memory.centering import Centering
     from harmonia.memory.harmonic import HarmonicMemory
+    from harmonia.memory.matrix import Centering
 
 T = TypeVar("T")
 
@@ -248,9 +249,16 @@ class Collection:
 
     def status(self) -> dict[str, Any]:
         """Counts per modality, sizes, encoders."""
-        encoders = [asdict(encoder) for encoder in self.store.encoders]
-        names = list(self.encoders.names)
-        return {"root": str(self.root), "models": names, **self.store.status(), "encoders": encoders}
+        if not self.exists:
+            raise HarmoniaError(f"no memory in {self.root}: remember something first")
+        found = stores.status(self.root)
+        encoders = [asdict(encoder) for encoder in found["encoders"]]
+        return {
+            "root": str(self.root),
+            "models": list(EncoderSet.saved_names(self.root)),
+            **found,
+            "encoders": encoders,
+        }
 
     def bound(self) -> tuple[CodeTable, HarmonicMemory | None]:
         """All codes and the memory over them; made anew when the store has changed."""
@@ -399,6 +407,14 @@ class Collection:
         if not allowed.any():
             raise HarmoniaError("no record is left to recall: loosen the condition")
         return allowed
+
+
+def fits(store: Store, budget: int | None) -> bool:
+    """Whether all codes may be held in RAM: ``budget`` bytes, by default half of the machine's."""
+    if budget is None:
+        budget = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    # The matrix as read and as centred are in memory at the same time.
+    return 2 * store.code_bytes() <= budget
 
 
 def calibration_stamp(folder: Path) -> tuple[int, int] | None:

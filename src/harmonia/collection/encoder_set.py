@@ -40,15 +40,7 @@ class EncoderSet:
 
         HarmoniaError if their description is damaged. One that is not what it was raises when it is asked.
         """
-        path = folder / FILE_NAME
-        try:
-            note = json.loads(path.read_text(encoding="utf-8"))
-            names = tuple(map(str, note["models"]))
-            entries = {str(e["name"]): (str(e["model"]), bool(e["bridge"])) for e in note.get("encoders", ())}
-        except FileNotFoundError:
-            names, entries = ("descriptors",), {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise HarmoniaError(f"cannot read {path} ({error}): restore it or remember anew") from error
+        names, entries = _read(folder)
         if set(entries) != {info.name for info in infos}:
             return cls.load(names, device)  # written by an earlier version, which did not note the encoders
         models: dict[str, list[Encoder]] = {}
@@ -58,6 +50,11 @@ class EncoderSet:
             encoder = _deferred(info, model, load)
             models.setdefault(model, []).append(Bridge(encoder) if bridge else encoder)
         return cls(names, {model: tuple(encoders) for model, encoders in models.items()})
+
+    @staticmethod
+    def saved_names(folder: Path) -> tuple[str, ...]:
+        """The models that the store in a folder was made with, by name."""
+        return _read(folder)[0]
 
     def save(self, folder: Path) -> None:
         """Write what to load beside a store, atomically."""
@@ -138,6 +135,19 @@ def loaded(encoder: Encoder) -> Encoder:
     while isinstance(encoder, Bridge | DeferredEncoder):
         encoder = encoder.encoder if isinstance(encoder, Bridge) else encoder.loaded()
     return encoder
+
+
+def _read(folder: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, bool]]]:
+    """The names of the models, and for each encoder its model and whether it is a bridge."""
+    path = folder / FILE_NAME
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        entries = {str(e["name"]): (str(e["model"]), bool(e["bridge"])) for e in note.get("encoders", ())}
+        return tuple(map(str, note["models"])), entries
+    except FileNotFoundError:
+        return ("descriptors",), {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HarmoniaError(f"cannot read {path} ({error}): restore it or remember anew") from error
 
 
 def _once(device: str) -> Callable[[str], dict[str, Encoder]]:

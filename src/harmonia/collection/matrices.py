@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders.base import Bridge, Encoder
-from harmonia.memory.centering import Centering
 from harmonia.memory.harmonic import Given, HarmonicMemory
+from harmonia.memory.matrix import Centering
 from harmonia.memory.record_layout import Layout
 from harmonia.store.protocol import Codes, CodeTable
 from harmonia.types import Code, Cue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -225,9 +226,16 @@ class _Evidence:
         row = int(self.settled.part[channel][self.row, column])
         if row < 0:
             return None
-        key = self.given[channel].key
-        similarity = float(self.memory.matrices[key][row] @ self.settled.state[channel][self.row])
-        return Match(record.parts[int(self.table.encoders[key].part[row])], similarity)
+        part = int(self.table.encoders[self.given[channel].key].part[row])
+        return Match(record.parts[part], float(self._similarity[channel][column]))
+
+    @cached_property
+    def _similarity(self) -> list[torch.Tensor]:
+        """For each cue the cosines (k,) of its settled code with the best part of each record."""
+        return [
+            self.memory.matrices[given.key][part[self.row].clamp(min=0)] @ state[self.row]
+            for given, part, state in zip(self.given, self.settled.part, self.settled.state, strict=True)
+        ]
 
     def _moment(self, column: int, record: Record) -> tuple[Part, ...]:
         moment = int(self.settled.moment[self.row, column])

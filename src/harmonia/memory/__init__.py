@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from harmonia.memory.association import replay as replay
     from harmonia.memory.blocked_attention import Attended as Attended
     from harmonia.memory.blocked_attention import attend as attend
-    from harmonia.memory.centering import Centering as Centering
     from harmonia.memory.classical import ClassicalHopfield as ClassicalHopfield
     from harmonia.memory.classical import DenseHopfield as DenseHopfield
     from harmonia.memory.classical import SphericalHopfield as SphericalHopfield
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from harmonia.memory.learning import learn_bias as learn_bias
     from harmonia.memory.learning import learn_couplings as learn_couplings
     from harmonia.memory.learning import learn_trusts as learn_trusts
+    from harmonia.memory.matrix import Centering as Centering
     from harmonia.memory.matrix import Matrix as Matrix
     from harmonia.memory.random_features import KernelMemory as KernelMemory
     from harmonia.memory.random_features import draw_frequencies as draw_frequencies
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 # Public name -> the module of this package that defines it.
 NAMES = {
     "Attended": "blocked_attention",
-    "Centering": "centering",
+    "Centering": "matrix",
     "ClassicalHopfield": "classical",
     "Consolidated": "consolidation",
     "Couplings": "energy",

@@ -11,10 +11,9 @@ from torch import Tensor
 from harmonia.memory.certificates import error_bound
 from harmonia.memory.entropies import Entropy, Shannon
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moment_scores import MatrixQuery
-from harmonia.memory.readout import read_all, read_top
+from harmonia.memory.moment_scores import MatrixQuery, read_all, read_top
 from harmonia.memory.record_layout import Layout
-from harmonia.memory.scan import scan_top
+from harmonia.memory.scan import scan_blocks, scan_top
 
 # Probability outside the best k that a readout may omit.
 EXACT = 1e-6
@@ -63,7 +62,7 @@ def attend(
     # Not known, or not negligible.
     if not bool((tail <= EXACT).all()):
         shift = found.scores[:, 0] * beta
-        sums, total = read_all(view, {"": codes}, queries, temperature, shift, None)
+        sums, total = read_all(scan_blocks(view, queries), view, {"": codes}, queries, temperature, shift)
         p = torch.exp(found.scores * beta - (shift + total.log())[:, None])
         out = sums[""] / total[:, None]
         tail = (1.0 - p.sum(dim=-1)).clamp(min=0.0)

@@ -31,9 +31,8 @@ from torch import Tensor
 
 from harmonia.memory import updates
 from harmonia.memory.capacity import best_beta, cosine_of_noise
-from harmonia.memory.centering import Centering
 from harmonia.memory.entropies import entropy
-from harmonia.memory.matrix import Matrix, Precision
+from harmonia.memory.matrix import Centering, Matrix, Precision
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
 from harmonia.memory.shards import Shards
@@ -116,7 +115,9 @@ class HarmonicMemory:
         self.centre, self.population = centre, population
         given = frames or {}
         # In the order of names: with shards, fitting is a collective call.
-        self.frames = {k: (given.get(k) or self._fit(k, codes[k])).to(self.device) for k in sorted(codes)}
+        self.frames = {k: given.get(k) or self._fit(k, codes[k]) for k in sorted(codes)}
+        if self.device.type != "cpu":
+            self.frames = {k: frame.to(self.device) for k, frame in self.frames.items()}
         self.matrices = {k: Matrix(c, self.frames[k], precision) for k, c in codes.items()}
         self.trusts: dict[str, float] = {}
         self.couplings: dict[tuple[str, str], Tensor] = {}

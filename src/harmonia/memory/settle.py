@@ -23,10 +23,9 @@ from harmonia.memory.certificates import contraction_bound, error_bound
 from harmonia.memory.energy import cue_term
 from harmonia.memory.entropies import Entropy, Shannon
 from harmonia.memory.matrix import Matrix
-from harmonia.memory.moment_scores import MatrixQuery
-from harmonia.memory.readout import part_scores, read_all, read_top
+from harmonia.memory.moment_scores import MatrixQuery, part_scores, read_all, read_top
 from harmonia.memory.record_layout import Layout
-from harmonia.memory.scan import Scan, scan_top
+from harmonia.memory.scan import Scan, scan_blocks, scan_top
 from harmonia.memory.shards import Shards
 
 
@@ -207,7 +206,8 @@ def _step(
     matrices = {c.key: field.matrices[c.key] for c in channels}
     queries = queries_of(field.matrices, channels, state)
     if bool((slots.tail > field.tail_tolerance).any()):
-        read, _ = read_all(field.view, matrices, queries, field.beta, slots.conjugate, field.mask)
+        blocks = scan_blocks(field.view, queries, field.mask)
+        read, _ = read_all(blocks, field.view, matrices, queries, field.beta, slots.conjugate)
     else:
         read = read_top(field.view, matrices, queries, _own_slots(field, slots.found.slots), slots.p).codes
     if field.shards is not None:

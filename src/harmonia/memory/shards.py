@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory.centering import PRIOR_COUNT, Centering
+from harmonia.memory.matrix import PRIOR_COUNT, Centering
 from harmonia.memory.moment_scores import MatrixQuery
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.scan import Scan, scan_top

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harmonia.memory.centering import Centering
-from harmonia.memory.matrix import Matrix
+from harmonia.memory.matrix import Centering, Matrix
 from harmonia.memory.record_layout import Layout
 
 if TYPE_CHECKING:

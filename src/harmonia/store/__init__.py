@@ -1,6 +1,6 @@
 """Records, their parts and codes, filters on their metadata, and content-addressed media."""
 
-from harmonia.store.engine import create, exists, open
+from harmonia.store.engine import create, exists, open, status
 from harmonia.store.filter_parser import as_filter, parse
 from harmonia.store.filters import Filter
 from harmonia.store.media import digest_file, garbage, media_path, put_media
@@ -23,4 +23,5 @@ __all__ = [
     "open",
     "parse",
     "put_media",
+    "status",
 ]

@@ -195,6 +195,10 @@ class Store(Protocol):
         """
         ...
 
+    def code_bytes(self) -> int:
+        """Bytes of all codes in RAM, float32, without counting anything else."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Counts, sizes in bytes, encoders, columns for filters, and versions."""
         ...

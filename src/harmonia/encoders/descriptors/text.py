@@ -52,7 +52,7 @@ class TextDescriptor:
 
     def encode(self, signals: Sequence[Signal]) -> Array:
         """Codes of texts of any length, float32 ``(n, 512)``, rows of unit norm."""
-        rows = [describe(signal.text) for signal in signals]
+        rows = [describe(str(signal.data)) for signal in signals]
         return unit(np.asarray(rows, dtype=np.float32).reshape(len(rows), self.dim))
 
 

@@ -12,11 +12,13 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lancedb.table import Table
 from numpy.typing import NDArray
 
 from harmonia.store.lance import columns
+from harmonia.store.lance.sql import rows_in, rows_where
 from harmonia.store.metadata import Layout
-from harmonia.store.protocol import Codes, FileState
+from harmonia.store.protocol import Codes, EncoderInfo, FileState
 from harmonia.types import Code, HarmoniaError, Part, Record
 
 RECORDS_SCHEMA = pa.schema([("id", pa.string()), ("metadata", pa.string()), ("created", pa.float64())])
@@ -150,6 +152,22 @@ def arrow_table(lists: Mapping[str, object], schema: pa.Schema) -> pa.Table:
         raise HarmoniaError(
             f"a file name or text is not valid Unicode ({error.object!a}): rename the file"
         ) from error
+
+
+CODED = ["record_id", "part", "t0", "t1", "code"]
+
+
+def all_codes(parts: Table, encoders: Sequence[EncoderInfo], ids: pa.Array) -> dict[str, Codes]:
+    """Every code of the records ``ids``, by encoder; one encoder's rows are in memory at a time."""
+    return {e.name: gather_codes(rows_where(parts, "encoder", e.name, CODED), ids, e.dim) for e in encoders}
+
+
+def some_codes(parts: Table, encoders: Sequence[EncoderInfo], ids: pa.Array) -> dict[str, Codes]:
+    """The codes of few records, by encoder."""
+    found = rows_in(parts, "record_id", ids.to_pylist(), [*CODED, "encoder"])
+    return {
+        e.name: gather_codes(found.filter(pc.equal(found["encoder"], e.name)), ids, e.dim) for e in encoders
+    }
 
 
 def gather_codes(rows: pa.Table, record_ids: pa.Array, dim: int) -> Codes:

@@ -15,15 +15,10 @@ from harmonia.store.filter_parser import as_filter
 from harmonia.store.filters import Filter
 from harmonia.store.lance.columns import is_full
 from harmonia.store.lance.compile import Held, compiled, held_columns
-from harmonia.store.lance.sql import IN_LIMIT, is_in, quoted, rows_in, scan
+from harmonia.store.lance.sql import IN_LIMIT, equals, is_in, rows_in, scan
 from harmonia.store.terms import FilterError
 from harmonia.store.values import FIXED, kind, row_of
 from harmonia.types import HarmoniaError
-
-
-def of_encoder(name: str) -> str:
-    """The SQL condition for the parts of one encoder."""
-    return f"encoder = {quoted(name)}"
 
 
 def filter_columns(records: Table) -> list[str]:
@@ -77,12 +72,6 @@ def _read(records: Table, where: Filter | str) -> pa.Table:
     return found.filter(pa.array([asked.test({**row, **fixed}) is True for row, fixed in facts], pa.bool_()))
 
 
-def sorted_ids(records: Table) -> pa.Array:
-    """The id of every record, sorted, each once."""
-    ids = pc.unique(scan(records, ["id"])["id"])
-    return ids.take(pc.sort_indices(ids))
-
-
 def has_index(parts: Table) -> bool:
     """Whether an index of the codes has been built."""
     return any(index.columns == ["code"] for index in parts.list_indices())
@@ -102,7 +91,7 @@ def nearest(
     widens until ``k`` records are found or no part is left; at the last it passes by the index,
     which may hold back parts.
     """
-    where = of_encoder(encoder)
+    where = equals("encoder", encoder)
     if only is not None and len(only) <= IN_LIMIT:
         where += " AND " + is_in("record_id", only)
     total, indexed = parts.count_rows(where), has_index(parts)

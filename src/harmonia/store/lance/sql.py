@@ -53,3 +53,19 @@ def delete_in(table: Table, key: str, values: Collection[str]) -> None:
 def is_in(key: str, values: Collection[str]) -> str:
     """The SQL condition that ``key`` is one of ``values``."""
     return f"{key} IN ({', '.join(map(quoted, values))})" if values else "false"
+
+
+def equals(key: str, value: str) -> str:
+    """The SQL condition that ``key`` is ``value``."""
+    return f"{key} = {quoted(value)}"
+
+
+def rows_where(table: Table, key: str, value: str, names: list[str]) -> pa.Table:
+    """Rows whose ``key`` is ``value``."""
+    return scan(table, names, equals(key, value))
+
+
+def sorted_ids(records: Table) -> pa.Array:
+    """The id of every record, sorted, each once."""
+    ids = pc.unique(scan(records, ["id"])["id"])
+    return ids.take(pc.sort_indices(ids))

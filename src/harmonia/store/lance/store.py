@@ -22,7 +22,7 @@ from typing_extensions import override
 from harmonia.store.filters import In
 from harmonia.store.lance import columns, rows, search
 from harmonia.store.lance.metadata_rows import add_records, complete_columns
-from harmonia.store.lance.sql import delete_in, rows_in, scan
+from harmonia.store.lance.sql import delete_in, rows_in, scan, sorted_ids
 from harmonia.store.lance.tables import KEEP, NAMES, Snapshot, Tables, folder_bytes, upsert
 from harmonia.store.metadata import (
     FILE_NAME,
@@ -32,7 +32,8 @@ from harmonia.store.metadata import (
     read_layout,
     write_layout,
 )
-from harmonia.store.protocol import Codes, CodeTable, EncoderInfo, FileState, Store, Where
+from harmonia.store.protocol import CodeTable, EncoderInfo, FileState, Store, Where
+from harmonia.store.summary import stamp_of, write_summary
 from harmonia.types import HarmoniaError, Record
 
 
@@ -217,7 +218,7 @@ class LanceStore(Store):
 
     @override
     def ids(self) -> list[str]:
-        return self._tables.read(lambda snapshot: search.sorted_ids(snapshot.records).to_pylist())
+        return self._tables.read(lambda snapshot: sorted_ids(snapshot.records).to_pylist())
 
     @override
     def metadata(self) -> dict[str, dict[str, Any]]:
@@ -235,10 +236,13 @@ class LanceStore(Store):
     @override
     def codes(self, only: Collection[str] | None = None) -> CodeTable:
         def read(snapshot: Snapshot) -> CodeTable:
-            ids = search.sorted_ids(snapshot.records)
+            ids = sorted_ids(snapshot.records)
             if only is not None:
                 ids = ids.filter(pc.is_in(ids, pa.array(list(only), pa.string())))
-            table = {e.name: _codes_of(snapshot, e, ids, only is None) for e in self.encoders}
+            if only is None:
+                table = rows.all_codes(snapshot.parts, self.encoders, ids)
+            else:
+                table = rows.some_codes(snapshot.parts, self.encoders, ids)
             version = (snapshot.records.version, snapshot.parts.version)
             return CodeTable(ids.to_pylist(), table, version)
 
@@ -279,7 +283,7 @@ class LanceStore(Store):
     @override
     def status(self) -> dict[str, Any]:
         def read(snapshot: Snapshot) -> dict[str, Any]:
-            ids = search.sorted_ids(snapshot.records)
+            ids = sorted_ids(snapshot.records)
             pieces = scan(snapshot.parts, ["record_id", "part", "modality"])
             pieces = pieces.filter(pc.is_in(pieces["record_id"], value_set=ids))
             distinct = pieces.group_by(["record_id", "part", "modality"]).aggregate([])
@@ -292,14 +296,19 @@ class LanceStore(Store):
                 "index": search.has_index(snapshot.parts),
             }
 
-        return {
+        stamp = stamp_of(self.root)
+        counts = {
             **self._tables.read(read),
-            "encoders": self.encoders,
-            "width": self.layout.width,
             "version": self.version(),
             "table_bytes": self._tables.bytes(),
             "media_bytes": folder_bytes(self.root / "media"),
         }
+        write_summary(self.root, stamp, counts)
+        return {**counts, "encoders": self.encoders, "width": self.layout.width}
+
+    @override
+    def code_bytes(self) -> int:
+        return 4 * self.layout.width * int(self._tables.open("parts").count_rows())
 
     def _complete(self) -> bool:
         """Whether the columns of a snapshot that is taken from now on hold all that filters can see."""
@@ -359,13 +368,3 @@ def _chosen(snapshot: Snapshot, ids: Iterable[str] | None, where: Where | None, 
     else:
         fits = set(search.matching(snapshot.records, where, complete))
     return [i for i in wanted if i in fits]
-
-
-def _codes_of(snapshot: Snapshot, encoder: EncoderInfo, ids: pa.Array, every: bool) -> Codes:
-    names = ["record_id", "part", "t0", "t1", "code"]
-    if every:
-        found = scan(snapshot.parts, names, search.of_encoder(encoder.name))
-    else:
-        found = rows_in(snapshot.parts, "record_id", ids.to_pylist(), [*names, "encoder"])
-        found = found.filter(pc.equal(found["encoder"], encoder.name))
-    return rows.gather_codes(found, ids, encoder.dim)
