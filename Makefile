@@ -1,5 +1,8 @@
 # The two commands: make demo, make test. Both make the environment and install into it.
-PYTHON ?= python3.11
+# The first Python from 3.11 on that runs here; PYTHON=... names another. A name may be a shim that does not run.
+RUNS = -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$p" $(RUNS) && echo "$$p" && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 MEDIA ?=
@@ -7,8 +10,8 @@ MEDIA ?=
 .PHONY: demo test check bench lock clean
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or say make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" $(RUNS) || { echo "make: no Python 3.11 or newer with venv: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e ".[demo]"
