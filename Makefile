@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MEDIA ?=
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check docs bench lock notice clean
 
 $(BIN)/python:
 	@"$(PYTHON)" $(RUNS) || { echo "make: no Python 3.11 or newer with venv: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
@@ -33,6 +33,11 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site of the documents, in build/site; a warning is an error.
+docs: $(VENV)/.dev
+	$(BIN)/python -m tools.site
+	$(BIN)/zensical build --clean --strict
+
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.recall $(ARGS)
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
@@ -42,6 +47,10 @@ bench: $(VENV)/.dev
 # Pins every version that `make` installs. Run after a change of the dependencies.
 lock: $(VENV)/.dev
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+# Writes NOTICE: the licences of what an installation brings.
+notice: $(VENV)/.dev
+	$(BIN)/python -m tools.notice
 
 clean:
 	rm -rf $(VENV) demo build dist
