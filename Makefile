@@ -35,7 +35,7 @@ check: $(VENV)/.dev
 
 # The site of the documents, in build/site; a warning is an error.
 docs: $(VENV)/.dev
-	$(BIN)/python -m tools.site
+	$(BIN)/python -m tools.llms_txt
 	$(BIN)/zensical build --clean --strict
 
 bench: $(VENV)/.dev
