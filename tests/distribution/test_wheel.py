@@ -15,7 +15,8 @@ import pytest
 
 import harmonia
 from harmonia.cli import COMMANDS
-from tools.dependencies import REPOSITORY, core
+from tests.places import ROOT
+from tools.dependencies import core
 
 BIN = Path(sys.executable).parent
 UV = shutil.which("uv", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
@@ -27,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     built = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
     (made,) = folder.glob("*.whl")
@@ -55,7 +56,7 @@ def test_the_wheel_is_named_by_the_version(wheel: Path) -> None:
 
 def test_the_wheel_holds_the_package_as_it_is(wheel: Path) -> None:
     """Every file of the source, so that none is left out by a rule: modules, the page, the weights."""
-    source = REPOSITORY / "src"
+    source = ROOT / "src"
     ignored = {"__pycache__", ".DS_Store"}
     there = {
         path.relative_to(source).as_posix()
