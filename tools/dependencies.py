@@ -1,7 +1,12 @@
-"""What an installation of Harmonia brings: the closure of its core dependencies, and how large each is."""
+"""What an installation of Harmonia brings: the closure of its core dependencies, and how large each is.
+
+python -m tools.dependencies [REPOSITORY]    # bytes of each without PyTorch, as JSON
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distribution
@@ -44,6 +49,16 @@ def closure(requirements: Iterable[str], leave_out: Iterable[str] = ()) -> dict[
 
 
 def size(one: Distribution) -> int:
-    """Bytes of the files that an installed distribution has, compiled Python included."""
-    paths = (Path(str(one.locate_file(path))) for path in one.files or ())
+    """Bytes of the files that an installed distribution has, without those that installers compile."""
+    paths = (Path(str(one.locate_file(path))) for path in one.files or () if path.suffix != ".pyc")
     return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def main() -> None:
+    """Print the sizes of a checkout's core as this Python has it installed."""
+    repository = Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY
+    print(json.dumps({name: size(one) for name, one in closure(core(repository), ["torch"]).items()}))
+
+
+if __name__ == "__main__":
+    main()
