@@ -23,9 +23,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 
 from benchmarks.common import REPOSITORY, Row, report, row
+from tools.dependencies import size
 
 IMPORT = "import time; begun = time.perf_counter(); import harmonia; print(time.perf_counter() - begun)"
 COMMANDS = {
@@ -112,6 +114,12 @@ def installed(checkouts: Sequence[Checkout]) -> Row:
     return row("core without PyTorch", sizes[0], "MB", peer and "baseline", peer, ("<=", 600), absolute=True)
 
 
+def torch_installed() -> Row:
+    """The size of the build of PyTorch that is here; the packages that a CUDA build adds are not counted."""
+    torch = distribution("torch")
+    return row(f"PyTorch {torch.version}", size(torch) / MEGABYTE, "MB")
+
+
 @contextmanager
 def serving(checkout: Checkout) -> Iterator[None]:
     """`harmonia serve` of the memory, on a free port of loopback."""
@@ -143,6 +151,7 @@ def footprint(checkouts: Sequence[Checkout], repeats: int) -> list[Row]:
 
     rows = [
         installed(checkouts),
+        torch_installed(),
         measured("import harmonia", "s", [imported(one) for one in checkouts], repeats, 0.1),
     ]
     for what, (arguments, most) in COMMANDS.items():
