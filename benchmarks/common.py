@@ -36,12 +36,13 @@ def row(
     peer: str | None = None,
     peer_value: float | None = None,
     goal: tuple[str, float] | None = None,
+    absolute: bool = False,
 ) -> Row:
-    """One result. ``goal`` is ("<=" or ">=", bound) on the ratio, or on the value without a peer."""
+    """One result. ``goal`` is ("<=" or ">=", bound) on the ratio; on the value if ``absolute`` or alone."""
     ratio = value / peer_value if peer_value else None
     holds = None
     if goal is not None:
-        measured = value if ratio is None else ratio
+        measured = value if ratio is None or absolute else ratio
         holds = measured <= goal[1] if goal[0] == "<=" else measured >= goal[1]
     return {
         "what": what,
@@ -50,7 +51,7 @@ def row(
         "peer": peer,
         "peer_value": None if peer_value is None else round(peer_value, 5),
         "ratio": None if ratio is None else round(ratio, 3),
-        "goal": None if goal is None else f"{goal[0]} {goal[1]:.3g}",
+        "goal": None if goal is None else f"{'value ' * absolute}{goal[0]} {goal[1]:.3g}",
         "holds": holds,
     }
 
@@ -68,8 +69,8 @@ def medians(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
-def report(name: str, rows: Sequence[Row], quick: bool) -> None:
-    """Print the table; write the results, for a quick run beside those of the full one."""
+def report(name: str, rows: Sequence[Row], quick: bool, arguments: Sequence[str] = ()) -> None:
+    """Print the table; write the results, for a quick run beside those of the full one (see ``write``)."""
     table = Table(box=box.SIMPLE_HEAD)
     columns = ("what", "value", "unit", "peer", "peer_value", "ratio", "goal", "holds")
     for column in columns:
@@ -77,7 +78,7 @@ def report(name: str, rows: Sequence[Row], quick: bool) -> None:
     for one in rows:
         table.add_row(*("" if one[c] is None else str(one[c]) for c in columns))
     Console(width=150).print(table)
-    write(name, rows, quick)
+    write(name, rows, quick, arguments)
 
 
 def write(

@@ -73,3 +73,22 @@ def test_quick_runs_write_their_rows(name: str) -> None:
         assert (one["goal"] is None) == (one["holds"] is None)
     success = [r["value"] for r in written["rows"] if r["unit"] in ("success", "fraction")]
     assert all(0 <= value <= 1 for value in success)
+
+
+def test_an_absolute_goal_is_judged_on_the_value() -> None:
+    assert row("x", 2.0, "s", "peer", 4.0, ("<=", 1.0), absolute=True)["holds"] is False
+    assert row("x", 2.0, "s", "peer", 4.0, ("<=", 2.0), absolute=True)["holds"] is True
+
+
+def test_quick_footprint_writes_its_rows() -> None:
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.footprint", "--quick"],
+        cwd=REPOSITORY, check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    written = json.loads((REPOSITORY / "build" / "footprint.json").read_text(encoding="utf-8"))
+    rows = {(one["what"], one["unit"]): one for one in written["rows"]}
+    assert all(set(one) == COLUMNS and one["value"] > 0 for one in rows.values())
+    assert {"core without PyTorch", "import harmonia", "harmonia status"} <= {what for what, _ in rows}
+    assert all((one["goal"] is None) == (one["holds"] is None) for one in rows.values())
+    # a process that loads torch computes for longer than one that prints a version
+    assert rows["harmonia --version", "CPU s"]["value"] < rows["harmonia recall moon", "CPU s"]["value"]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from harmonia.encoders import Encoder
     from harmonia.types import Code, Cue, HarmoniaError, Recollection, Record, Signal
 
+__version__ = "0.1.0"
+"""The one place of the version: the wheel, `harmonia --version` and the server read it here."""
+
 __all__ = ["Code", "Cue", "HarmoniaError", "Recollection", "Record", "Signal", "load_encoders", "open"]
 
 
@@ -41,10 +44,6 @@ def load_encoders(models: Sequence[str] = ("descriptors",), device: str = "auto"
 
 def __getattr__(name: str) -> Any:
     # Resolved on first use, so that `harmonia --help` loads neither NumPy nor torch.
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("harmonia")
     if name in __all__:
         from harmonia import types
 

@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from harmonia import __version__
+
 COMMANDS = {
     "remember": "Remember files, folders and manifests.",
     "recall": "Recall whole records from any part of them.",
@@ -48,7 +50,7 @@ class _Lazy(click.Group):
 
 
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="harmonia")
+@click.version_option(__version__, prog_name="harmonia")
 def cli() -> None:
     """Harmonia, a memory that sees, hears and reads.
 

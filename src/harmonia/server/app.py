@@ -6,7 +6,6 @@ import importlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 
+from harmonia import __version__
 from harmonia.server import errors
 from harmonia.server.keys import OWNER, read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         await found.stop()
 
     app = FastAPI(
-        title="Harmonia", version=version("harmonia"), lifespan=life, docs_url=None, redoc_url=None,
+        title="Harmonia", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
         description="A memory that sees, hears and reads.",
     )  # fmt: skip
     app.state.service = found

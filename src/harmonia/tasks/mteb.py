@@ -13,7 +13,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from harmonia import __version__
 from harmonia import store as stores
 from harmonia.collection.cues import RecallOptions, decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import EncoderSet
@@ -233,7 +233,7 @@ def model_meta(model: EncoderSet, how: str) -> Any:
     return ModelMeta.create_empty(
         {
             "name": f"harmonia/{how}-{encoders}",
-            "revision": version("harmonia"),
+            "revision": __version__,
             "modalities": [modality for modality in MODALITIES if modality in held],
         }
     )
