@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 
 from harmonia import weights
 from harmonia.generators.base import Generator
+from harmonia.imports import lazy
 from harmonia.types import HarmoniaError
 from harmonia.weights import CARD, CONFIG
 
@@ -106,7 +106,7 @@ def load_generator(folder: str | Path, device: str | torch.device = "cpu") -> Sa
     tensors = weights.read_tensors(folder)
     if settings.get("kind") not in KINDS:
         raise HarmoniaError(f"{folder / CONFIG} has a generator of no known kind: update Harmonia")
-    network = _network(settings["kind"])
+    network = lazy(KINDS[settings["kind"]])
     damaged = HarmoniaError(f"the generator {folder} is damaged: get the model's files again")
     try:
         config = built(typing.get_type_hints(network)["config"], settings["config"])
@@ -147,11 +147,6 @@ def built(kind: Any, values: Any) -> Any:
         rest = [one for one in inner if one is not type(None)]
         return None if values is None else built(rest[0], values)
     return values
-
-
-def _network(kind: str) -> Any:
-    module, name = KINDS[kind].split(":")
-    return getattr(import_module(module), name)
 
 
 def _kind(generator: Generator) -> str:

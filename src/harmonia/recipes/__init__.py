@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harmonia.imports import lazy_entry
 from harmonia.types import HarmoniaError
 
 if TYPE_CHECKING:
@@ -59,12 +59,9 @@ RECIPES: dict[str, str] = {
 
 
 def recipe(name: str) -> Callable[..., Run]:
-    """The function of a recipe; a HarmoniaError names those there are."""
-    if name not in RECIPES:
-        raise HarmoniaError(f"there is no recipe {name!r}: name one of {', '.join(RECIPES)}")
-    module, function = RECIPES[name].split(":")
-    found: Callable[..., Run] = getattr(import_module(module), function)
-    return found
+    """The function of a recipe; a HarmoniaError lists the recipes if ``name`` is not one."""
+    function: Callable[..., Run] = lazy_entry(RECIPES, name, "recipe")
+    return function
 
 
 def settings_of(function: Callable[..., Run]) -> Any:
