@@ -39,7 +39,7 @@ from harmonia.generators.saved import KINDS
 from harmonia.metrics import Codes, text_match
 from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes import prepare
-from harmonia.recipes.encoders.text_judge import Settings, text_judge
+from harmonia.recipes.encoders.text_judge import TextJudgeSettings, text_judge
 from harmonia.recipes.generators.judge import emoji_records, load_judge
 from harmonia.recipes.generators.pictures import DIGIT_WORDS, load_pictures
 from harmonia.recipes.generators.run import GeneratorRun, Stage
@@ -339,7 +339,7 @@ def test_judges_of_emoji(tmp_path: Path) -> None:
     )
     assert set(load_towers(outcome.model).towers) == {"image", "text"}
     with pytest.raises(HarmoniaError, match="no texts"):
-        text_judge(tmp_path, Settings(dataset="mnist"))
+        text_judge(tmp_path, TextJudgeSettings(dataset="mnist"))
 
 
 # --- the benchmark

@@ -21,7 +21,7 @@ from harmonia.recipes.encoders.mini import Mixture, read_emoji
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, hit_rate, means, sound_signals
 from harmonia.recipes.generators.pictures import DIGIT_WORDS
 from harmonia.recipes.generators.recaption import RecaptionSettings, recaption
-from harmonia.recipes.generators.run import Settings as GeneratorSettings
+from harmonia.recipes.generators.run import GeneratorSettings
 from harmonia.training import views
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Signal

@@ -35,7 +35,7 @@ DATASETS: dict[str, str] = {
     "hub": "harmonia.datasets.hub:hub",
 }
 """The reader of each dataset, ``module:function``, imported on first use. Every reader is called as
-``reader(folder, split="train", ...)`` and yields records. To add a dataset, write its reader and add a line."""
+``reader(folder, split="train", ...)`` and yields records. To add one, write a reader and add its line."""
 
 
 def reader(name: str) -> Callable[..., Records]:

@@ -1,11 +1,12 @@
-"""What a recipe returns, and what is done with it."""
+"""Training runs of encoders: their settings, what a recipe returns, and how it is trained and saved."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,36 @@ from harmonia.types import HarmoniaError, Record, Signal
 
 # Signals decoded before a tower prepares them together.
 BLOCK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Settings that all recipes have.
+
+    ``steps``   optimizer steps
+    ``lr``      peak learning rate
+    ``seed``    random seed of the weights, the order of the data and the augmentation
+    ``device``  "auto", "cpu", "cuda", "cuda:1", "mps"
+    """
+
+    steps: int = 600
+    lr: float = 2e-3
+    seed: int = 0
+    device: str = "auto"
+
+    def training(self, batch: int, *, warmup: int, **options: Any) -> TrainConfig:
+        """The settings as a TrainConfig, with ``options`` of it in addition or instead.
+
+        ``warmup`` is cut to the number of steps.
+        """
+        values: dict[str, Any] = {
+            "steps": self.steps,
+            "lr": self.lr,
+            "seed": self.seed,
+            "device": self.device,
+        }
+        values |= options
+        return TrainConfig(batch=batch, warmup=min(warmup, values["steps"]), **values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +99,44 @@ class Run:
         towers = {name: tower for name, tower in self.model.towers.items() if isinstance(tower, Tower)}
         extra = {"scale": self.model.scale.detach().cpu(), **self.extra}
         save_towers(folder, towers, extra=extra, card=card, dtype=self.dtype)
+
+
+def run_of(
+    name: str,
+    settings: RunSettings,
+    model: Alignment,
+    data: Indexed,
+    card: str,
+    *,
+    batch: int,
+    evaluate: Callable[[nn.Module], Mapping[str, float]],
+    monitor: str,
+    facts: Mapping[str, object] | None = None,
+    warmup: int = 60,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Run:
+    """The run of an encoder recipe.
+
+    Args:
+        name: of the recipe.
+        settings: of the run.
+        model: the towers that are trained.
+        data: the training data.
+        card: a template of the model card; its fields are the settings, ``name``, ``batch`` and ``facts``.
+        batch: records in a step, at most all of ``data``.
+        evaluate: gives the figures of the model.
+        monitor: the figure that selects the best checkpoint.
+        facts: further fields of the card.
+        warmup: steps of linear warm-up.
+        dtype: of the weights that are saved.
+        options: of :class:`TrainConfig`.
+    """
+    save_every = max(100, settings.steps // 4)
+    defaults = {"save_every": save_every, "log_every": 20}
+    config = settings.training(min(batch, len(data)), warmup=warmup, **(defaults | options))
+    fields = asdict(settings) | {"name": name, "batch": config.batch} | dict(facts or {})
+    return Run(name, model, data, config, evaluate, monitor, card.format(**fields), dtype)
 
 
 def prepared(records: Iterable[Record | Problem], towers: Mapping[str, Tower]) -> dict[str, Views]:

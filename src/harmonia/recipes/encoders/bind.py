@@ -37,8 +37,7 @@ from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.memory import retrieve
 from harmonia.pretrained.imagebind import pairs
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.augment import augment_images, mask_spectrograms
 from harmonia.training.record_arrays import Augment, Batch, Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
@@ -81,8 +80,8 @@ Image, text and audio towers of one space. Sounds and words have never met: both
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class BindSettings(RunSettings):
     """``pictures``, ``texts``, ``sounds``: how many of a concept one step takes. One of ``others`` of the
     emoji that stand for no sound is learned too. ``resolution`` in pixels."""
 
@@ -100,12 +99,9 @@ class Settings:
     sounds: int = 4
     steps: int = 300
     batch: int = 64
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = BindSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +161,7 @@ class Sets(Pairs):
         return super().batch(records[torch.multinomial(chance, count, generator=generator)], generator)
 
 
-def bind(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def bind(data: Path | None = None, settings: BindSettings = SETTINGS) -> Run:
     """ImageBind-style hub: sounds find words, which they never met, by the way of pictures."""
     material = load(data, settings)
     return bound(
@@ -178,7 +174,7 @@ def bound(
     sets: Sequence[Mapping[str, Views]],
     compared: Iterable[tuple[str, str]],
     material: Material,
-    settings: Settings,
+    settings: BindSettings,
 ) -> Run:
     """The run on any sets of records, with any pairs of modalities compared."""
     s = settings
@@ -190,22 +186,13 @@ def bound(
         augment={"image": augment_images, "audio": vary},
         per_record={"image": s.pictures, "text": s.texts, "audio": s.sounds},
     )
-    config = TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, len(dataset)),
-        lr=s.lr,
-        warmup=min(20, s.steps),
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=20,
-    )
-    card = CARD.format(objective=s.objective, steps=s.steps, seed=s.seed)
-    return Run(name, model, dataset, config, partial(score, material=material), "accuracy", card)
+    return run_of(
+        name, s, model, dataset, CARD, batch=s.batch, warmup=20, clip=None,
+        evaluate=partial(score, material=material), monitor="accuracy",
+    )  # fmt: skip
 
 
-def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
+def towers(settings: BindSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
     """Small towers: pictures of a few dozen pixels, single words, a few seconds of sound."""
     s = settings
     image = ImageConfig(size=s.size, dim=s.dim, resolution=s.resolution, kind="residual")
@@ -215,7 +202,7 @@ def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
 
 
 @cache
-def load(data: Path | None, settings: Settings) -> Material:
+def load(data: Path | None, settings: BindSettings) -> Material:
     """The four datasets, ``data`` being the folder that has a folder for each of them."""
     emojis = _emojis(data and data / "emoji", settings.others)
     texts = [[str(r.metadata["name"]), *map(str, r.metadata["tags"])] for r in emojis]

@@ -23,15 +23,14 @@ from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import cross_modal
-from harmonia.recipes.run import Run, prepared
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, prepared, run_of
 from harmonia.training.augment import augment_images
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record
 
 CARD = """# {name}
 
-Image and text towers of one space, trained from scratch with the objective `{objective}` on {data}.
+Image and text towers of one space, trained from scratch with the objective `{objective}` on {dataset}.
 
 * Recipe: `harmonia train {name}` ({steps} steps of {batch} photos, seed {seed}).
 * Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
@@ -45,8 +44,8 @@ LICENCES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class ImageTextSettings(RunSettings):
     """What all recipes of this file share.
 
     ``captions``: how many of a photo's captions one step takes. ``size``: of both towers; ``resolution`` in
@@ -61,15 +60,11 @@ class Settings:
     length: int = 40
     dim: int = 256
     captions: int = 1
-    steps: int = 600
     batch: int = 128
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
-CAPTIONS = Settings(captions=2)
+SETTINGS = ImageTextSettings()
+CAPTIONS = ImageTextSettings(captions=2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,33 +76,33 @@ class Photos:
     held: dict[str, Views]
 
 
-def clip(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def clip(data: Path | None = None, settings: ImageTextSettings = SETTINGS) -> Run:
     """CLIP (Radford et al. 2021): InfoNCE between photos and captions."""
     return image_text("clip", AlignmentConfig(objective="clip"), data, settings)
 
 
-def siglip(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def siglip(data: Path | None = None, settings: ImageTextSettings = SETTINGS) -> Run:
     """SigLIP (Zhai et al. 2023): every pair of photo and caption for itself, by a sigmoid."""
     return image_text("siglip", AlignmentConfig(objective="siglip", scale=10.0), data, settings)
 
 
-def cloob(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def cloob(data: Path | None = None, settings: ImageTextSettings = SETTINGS) -> Run:
     """CLOOB (Fürst et al. 2022): InfoLOOB on what a modern Hopfield network retrieves from the batch."""
     return image_text("cloob", AlignmentConfig(objective="cloob", scale=30.0, fixed=True), data, settings)
 
 
-def hfy(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def hfy(data: Path | None = None, settings: ImageTextSettings = SETTINGS) -> Run:
     """Hopfield-Fenchel-Young (Santos et al. 2024): the sparse loss of 1.5-entmax, which has a margin."""
     return image_text("hfy", AlignmentConfig(objective="hfy"), data, settings)
 
 
-def cmhn(data: Path | None = None, settings: Settings = CAPTIONS) -> Run:
+def cmhn(data: Path | None = None, settings: ImageTextSettings = CAPTIONS) -> Run:
     """The Cross-Modal Harmonic Network: any part of a record is a cue for any other part of it."""
     return image_text("cmhn", AlignmentConfig(objective="cmhn", within=1.0), data, settings)
 
 
 def image_text(
-    name: str, alignment: AlignmentConfig, data: Path | None = None, settings: Settings = SETTINGS
+    name: str, alignment: AlignmentConfig, data: Path | None = None, settings: ImageTextSettings = SETTINGS
 ) -> Run:
     """The run that all recipes of this file are, for any objective."""
     s = settings
@@ -121,31 +116,15 @@ def image_text(
         per_record={"image": 1, "text": s.captions},
         augment={"image": partial(augment_images, flip=True)},
     )
-    config = TrainConfig(
-        steps=s.steps,
-        batch=s.batch,
-        lr=s.lr,
-        warmup=min(60, s.steps),
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=20,
-    )
-    card = CARD.format(
-        name=name,
-        objective=alignment.objective,
-        data=s.dataset,
-        licence=LICENCES.get(s.dataset, f"the model may be used as the licence of {s.dataset} allows."),
-        steps=s.steps,
-        batch=s.batch,
-        seed=s.seed,
-        photos=len(pairs),
-    )
-    return Run(name, model, pairs, config, partial(score, held=photos.held), "recall@10", card)
+    licence = LICENCES.get(s.dataset, f"the model may be used as the licence of {s.dataset} allows.")
+    return run_of(
+        name, s, model, pairs, CARD, batch=s.batch, clip=None,
+        evaluate=partial(score, held=photos.held), monitor="recall@10",
+        facts={"objective": alignment.objective, "licence": licence, "photos": len(pairs)},
+    )  # fmt: skip
 
 
-def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
+def towers(settings: ImageTextSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
     """A photo tower and a bag-of-words caption tower, which learns most from a few thousand captions."""
     s = settings
     text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=s.length, blocks=0)
@@ -153,16 +132,19 @@ def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
     return {"image": ImageTower(image), "text": TextTower(text, tokenizer)}
 
 
-def load(data: Path | None, settings: Settings) -> Photos:
+def load(data: Path | None, settings: ImageTextSettings) -> Photos:
     """The dataset, prepared; the tokenizer learns from the training captions."""
     s = settings
     return _loaded(
-        data, Settings(dataset=s.dataset, resolution=s.resolution, vocabulary=s.vocabulary, length=s.length)
+        data,
+        ImageTextSettings(
+            dataset=s.dataset, resolution=s.resolution, vocabulary=s.vocabulary, length=s.length
+        ),
     )
 
 
 @cache
-def _loaded(data: Path | None, settings: Settings) -> Photos:
+def _loaded(data: Path | None, settings: ImageTextSettings) -> Photos:
     read = partial(reader(settings.dataset), data)
     train, held = ([r for r in read(split=split) if isinstance(r, Record)] for split in ("train", "val"))
     captions = [part.text for record in train for part in record.parts if part.text]

@@ -9,7 +9,7 @@ sound, with all its pictures, sounds and words. Most records lack some modality.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from zlib import crc32
@@ -28,8 +28,7 @@ from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.recipes.encoders import trimodal
 from harmonia.recipes.encoders.mini_evaluation import hold, score
 from harmonia.recipes.encoders.trimodal import SOUNDS, Labelled
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.record_arrays import Augment, Batch, Pairs, Views
 from harmonia.training.views import film, vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.types import Record, Signal
@@ -86,8 +85,8 @@ HELD_OUT = 10
 """One in this many names of emoji, all of one language together, is kept out of training."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class MiniSettings(RunSettings):
     """A step takes ``batch`` emoji, ``texts`` of the names and keywords of each, and all digits and sounds;
     ``films`` of the emoji are seen as films too.
 
@@ -102,15 +101,12 @@ class Settings:
     texts: int = 16
     films: int = 8
     steps: int = 1600
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = MiniSettings()
 
 
-def mini(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def mini(data: Path | None = None, settings: MiniSettings = SETTINGS) -> Run:
     """The shipped model; ``data`` has the folders emoji, mnist, fsdd and esc10."""
     s = settings
     emoji = read_emoji(data)
@@ -131,21 +127,19 @@ def mini(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
         video,
         s.films,
     )
-    config = TrainConfig(
-        steps=s.steps, batch=s.batch, lr=s.lr, warmup=min(60, s.steps), seed=s.seed, device=s.device,
-        save_every=max(100, s.steps // 6), log_every=20,
-    )  # fmt: skip
     held = hold(data, towers, shown["image"], emoji.held, emoji.english)
-    card = CARD.format(
-        **asdict(s),
-        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
-        emoji=len(emoji.train["image"][0]),
-        names=len(emoji.held),
-        digits=len(digits["image"][0]),
-        spoken=len(digits["audio"][0]),
-        clips=len(sounds["audio"][0]),
-    )
-    return Run("mini", model, mixture, config, partial(score, held=held), "mean", card, dtype=torch.float16)
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "emoji": len(emoji.train["image"][0]),
+        "names": len(emoji.held),
+        "digits": len(digits["image"][0]),
+        "spoken": len(digits["audio"][0]),
+        "clips": len(sounds["audio"][0]),
+    }
+    return run_of(
+        "mini", s, model, mixture, CARD, batch=s.batch, save_every=max(100, s.steps // 6),
+        evaluate=partial(score, held=held), monitor="mean", facts=facts, dtype=torch.float16,
+    )  # fmt: skip
 
 
 def _pairs(parts: Mapping[str, Views], pictures: Augment, images: int = 2, texts: int = 3) -> Pairs:
@@ -159,7 +153,7 @@ def _twice(view: Views) -> Views:
     return Views(torch.cat([view.inputs, view.inputs]), torch.cat([view.record, view.record]))
 
 
-def _towers(s: Settings, words: Sequence[str]) -> dict[str, Tower]:
+def _towers(s: MiniSettings, words: Sequence[str]) -> dict[str, Tower]:
     tokenizer = train_tokenizer(words, s.vocabulary)
     video = VideoConfig(size=s.small, dim=s.dim, kind="residual", resolution=48)
     return {

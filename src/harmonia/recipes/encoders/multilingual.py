@@ -33,8 +33,7 @@ from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import cross_modal, retrieval_metrics
 from harmonia.recipes.encoders import image_text
-from harmonia.recipes.run import Run, prepared
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, prepared, run_of
 from harmonia.training.augment import augment_images
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
@@ -58,8 +57,8 @@ CARD = """# {name}
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(image_text.Settings):
+@dataclass(frozen=True, kw_only=True)
+class MultilingualSettings(image_text.ImageTextSettings):
     """Those of the image-text recipes, and ``languages``, joined by commas."""
 
     languages: str = "en,de,fr,zh,cs"
@@ -68,8 +67,8 @@ class Settings(image_text.Settings):
     captions: int = 2
 
 
-SETTINGS = Settings()
-STUDENT = Settings(batch=256, steps=500)
+SETTINGS = MultilingualSettings()
+STUDENT = MultilingualSettings(batch=256, steps=500)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +81,7 @@ class Captioned:
     spoken: tuple[str, ...]
 
 
-def multilingual(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def multilingual(data: Path | None = None, settings: MultilingualSettings = SETTINGS) -> Run:
     """Photos with captions in several languages, which meet in the photos and in each other."""
     s = settings
     photos = load(data, s)
@@ -97,11 +96,14 @@ def multilingual(data: Path | None = None, settings: Settings = SETTINGS) -> Run
         augment={"image": partial(augment_images, flip=True)},
     )
     evaluate = partial(score, held=photos.held, spoken=photos.spoken)
-    card = _card("multilingual", "Image and text towers of one space, the text in several languages.", s)
-    return Run("multilingual", model, pairs, _training(s, len(pairs)), evaluate, "recall@10", card)
+    what = "Image and text towers of one space, the text in several languages."
+    return run_of(
+        "multilingual", s, model, pairs, CARD, batch=s.batch, clip=None,
+        evaluate=evaluate, monitor="recall@10", facts={"what": what},
+    )  # fmt: skip
 
 
-def student(data: Path | None = None, settings: Settings = STUDENT) -> Run:
+def student(data: Path | None = None, settings: MultilingualSettings = STUDENT) -> Run:
     """A caption tower for several languages, distilled into the space of an English sentence embedding."""
     s = settings
     home = dataset_folder(data, "flickr8k", "Flickr8k", HOW_TO_GET_8K)
@@ -120,8 +122,11 @@ def student(data: Path | None = None, settings: Settings = STUDENT) -> Run:
     spoken = tuple(language for _, said in held for language, _ in said)
     pairs = Pairs(parts)
     evaluate = partial(translation, held=tests, spoken=spoken)
-    card = _card("student", "A text tower distilled from latent semantic analysis of English captions.", s)
-    return Run("student", model, pairs, _training(s, len(pairs)), evaluate, "recall@1", card)
+    what = "A text tower distilled from latent semantic analysis of English captions."
+    return run_of(
+        "student", s, model, pairs, CARD, batch=s.batch, clip=None,
+        evaluate=evaluate, monitor="recall@1", facts={"what": what},
+    )  # fmt: skip
 
 
 class Given(nn.Module):
@@ -206,7 +211,7 @@ def translation(model: nn.Module, held: Mapping[str, Views], spoken: Sequence[st
 
 
 @cache
-def load(data: Path | None, settings: Settings) -> Captioned:
+def load(data: Path | None, settings: MultilingualSettings) -> Captioned:
     """The dataset, prepared; the tokenizer learns from the training captions of all languages."""
     languages = _languages(settings)
     train, held = (
@@ -261,25 +266,7 @@ def _lesson(tower: TextTower, teacher: LatentSemantics, photos: Sequence[Transla
     return {"text": Views(rows, record.repeat_interleave(spoken)), "teacher": Views(codes, record)}
 
 
-def _training(s: Settings, records: int) -> TrainConfig:
-    return TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, records),
-        lr=s.lr,
-        warmup=min(60, s.steps),
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=20,
-    )
-
-
-def _card(name: str, what: str, s: Settings) -> str:
-    return CARD.format(name=name, what=what, steps=s.steps, batch=s.batch, seed=s.seed, languages=s.languages)
-
-
-def _languages(s: Settings) -> tuple[str, ...]:
+def _languages(s: MultilingualSettings) -> tuple[str, ...]:
     return tuple(language.strip() for language in s.languages.split(","))
 
 

@@ -23,18 +23,25 @@ from harmonia.metrics import text_match
 from harmonia.recipes.generators.judge import emoji_records
 from harmonia.recipes.generators.pictures import load_pictures
 from harmonia.recipes.generators.run import LICENCES
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.augment import augment_images
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
+
+CARD = """# text-judge of {dataset}
+
+Measures whether generated pictures show their text.
+
+Recipe: `harmonia train text-judge`, {steps} steps of {batch}, seed {seed}; {licence}.
+
+It knows the pictures that it was trained on, and little else."""
 
 WINDOW = 64
 """Pixels of the picture tower; smaller pictures are enlarged, as generated ones will be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class TextJudgeSettings(RunSettings):
     """``dataset`` emoji (English names and keywords) or flickr8k (captions); ``texts`` in a step of each."""
 
     dataset: str = "emoji"
@@ -43,17 +50,14 @@ class Settings:
     dim: int = 128
     vocabulary: int = 3000
     texts: int = 2
-    steps: int = 600
     batch: int = 128
-    lr: float = 2e-3
     seed: int = 30_000
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = TextJudgeSettings()
 
 
-def text_judge(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def text_judge(data: Path | None = None, settings: TextJudgeSettings = SETTINGS) -> Run:
     """The judge of text match: CLIP on the pictures that generators learn, which never conditions them."""
     s = settings
     pictures, said = captioned(s, data)
@@ -75,21 +79,15 @@ def text_judge(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
         augment={"image": partial(augment_images, flip=s.dataset == "flickr8k")},
     )
     model = Alignment(towers, AlignmentConfig(objective="clip"))
-    config = TrainConfig(
-        steps=s.steps, batch=min(s.batch, len(pairs)), lr=s.lr, warmup=min(60, s.steps), seed=s.seed,
-        device=s.device, save_every=max(100, s.steps // 4), log_every=20,
-    )  # fmt: skip
     first = words[torch.tensor([0, *torch.tensor([len(own) for own in said]).cumsum(0)[:-1].tolist()])]
-    card = (
-        f"# text-judge of {s.dataset}\n\nMeasures whether generated pictures show their text.\n\n"
-        f"Recipe: `harmonia train text-judge`, {s.steps} steps of {s.batch}, seed {s.seed}; "
-        f"{LICENCES[s.dataset]}.\n\nIt knows the pictures that it was trained on, and little else."
-    )
-    evaluate = partial(score, images=seen.inputs, texts=first)
-    return Run("text-judge", model, pairs, config, evaluate, "margin", card)
+    return run_of(
+        "text-judge", s, model, pairs, CARD, batch=s.batch,
+        evaluate=partial(score, images=seen.inputs, texts=first), monitor="margin",
+        facts={"licence": LICENCES[s.dataset]},
+    )  # fmt: skip
 
 
-def captioned(settings: Settings, data: Path | None) -> tuple[Tensor, list[list[str]]]:
+def captioned(settings: TextJudgeSettings, data: Path | None) -> tuple[Tensor, list[list[str]]]:
     """Pictures uint8 (n, c, h, w), and for each its English name and keywords, or its captions."""
     s = settings
     if s.dataset not in ("emoji", "flickr8k"):

@@ -26,8 +26,7 @@ from harmonia.encoders.towers.base import Tower
 from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.training.views import vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.types import HarmoniaError, Record, Signal
@@ -88,8 +87,8 @@ HELD_OUT = 8
 MODALITIES = ("image", "audio", "text")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class TrimodalSettings(RunSettings):
     """What both recipes share; a step takes ``parts`` pictures, sounds and words of each of the classes."""
 
     size: str = "tiny"
@@ -99,14 +98,10 @@ class Settings:
     vocabulary: int = 1024
     dim: int = 128
     parts: int = 6
-    steps: int = 600
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-DIGITS = Settings()
-EVERYDAY = Settings(resolution=64, seconds=5.0, vocabulary=2048, parts=4, steps=400)
+DIGITS = TrimodalSettings()
+EVERYDAY = TrimodalSettings(resolution=64, seconds=5.0, vocabulary=2048, parts=4, steps=400)
 
 CARD = """# {name}
 
@@ -119,7 +114,7 @@ Image, text and audio towers of one space, trained from scratch with the objecti
 """
 
 
-def digits(data: Path | None = None, settings: Settings = DIGITS) -> Run:
+def digits(data: Path | None = None, settings: TrimodalSettings = DIGITS) -> Run:
     """Written and spoken digits, number words in 25 languages; ``data`` has the folders mnist and fsdd."""
     return _run(
         "digits", settings, digit_signals(data), digit_signals(data, dev=True),
@@ -128,7 +123,7 @@ def digits(data: Path | None = None, settings: Settings = DIGITS) -> Run:
     )  # fmt: skip
 
 
-def sounds(data: Path | None = None, settings: Settings = EVERYDAY) -> Run:
+def sounds(data: Path | None = None, settings: TrimodalSettings = EVERYDAY) -> Run:
     """Field recordings, emoji, their names in 28 languages; ``data`` has the folders esc10 and emoji."""
     return _run(
         "sounds", settings, sound_signals(data), sound_signals(data, dev=True), "ESC-10 and emoji",
@@ -232,7 +227,7 @@ def _grey(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Signal:
     return Signal("image", np.repeat(picture[..., None], 3, axis=-1))
 
 
-def _run(name: str, s: Settings, train: Labelled, held: Labelled, data: str, licence: str) -> Run:
+def _run(name: str, s: TrimodalSettings, train: Labelled, held: Labelled, data: str, licence: str) -> Run:
     towers = _towers(s, [one.text for one in train["text"][0]])
     torch.manual_seed(s.seed)
     pictures = vary_digits if name == "digits" else vary_pictures
@@ -241,16 +236,15 @@ def _run(name: str, s: Settings, train: Labelled, held: Labelled, data: str, lic
         per_record=s.parts,
         augment={"image": pictures, "audio": vary_sounds, "text": vary_words},
     )
-    config = TrainConfig(
-        steps=s.steps, batch=len(pairs), lr=s.lr, warmup=min(30, s.steps), seed=s.seed, device=s.device,
-        save_every=max(100, s.steps // 4), log_every=20,
-    )  # fmt: skip
-    card = CARD.format(name=name, data=data, steps=s.steps, seed=s.seed, licence=licence)
     model = Alignment(towers, AlignmentConfig(objective="cmhn", within=1.0))
-    return Run(name, model, pairs, config, partial(score, held=prepare(held, towers)), "mean", card)
+    return run_of(
+        name, s, model, pairs, CARD, batch=len(pairs), warmup=30,
+        evaluate=partial(score, held=prepare(held, towers)), monitor="mean",
+        facts={"data": data, "licence": licence},
+    )  # fmt: skip
 
 
-def _towers(s: Settings, words: Sequence[str]) -> dict[str, Tower]:
+def _towers(s: TrimodalSettings, words: Sequence[str]) -> dict[str, Tower]:
     torch.manual_seed(s.seed)
     tokenizer = train_tokenizer(words, s.vocabulary)
     text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=32, blocks=0)

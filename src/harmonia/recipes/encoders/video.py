@@ -26,8 +26,7 @@ from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.metrics import cross_modal
-from harmonia.recipes.run import Run, prepared
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, prepared, run_of
 from harmonia.training.augment import mask_spectrograms
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import Part, Record
@@ -46,8 +45,8 @@ Video, audio and text towers of one space, trained on talking faces with the obj
 PAIRS = (("video", "text"), ("audio", "text"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(RunSettings):
     """``frames`` of a clip that are seen, each of ``resolution`` pixels squared."""
 
     objective: Objective = "clip"
@@ -61,12 +60,9 @@ class Settings:
     dim: int = 128
     steps: int = 300
     batch: int = 64
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = VideoSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +74,7 @@ class Clips:
     held: dict[str, Views]
 
 
-def video(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def video(data: Path | None = None, settings: VideoSettings = SETTINGS) -> Run:
     """Talking faces, speech and sentences (GRID): a clip or its sound finds what is said, and the reverse."""
     s = settings
     clips = load(data, s)
@@ -87,29 +83,13 @@ def video(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
     film = model.towers["video"]
     assert isinstance(film, VideoTower)
     dataset = Pairs(clips.train, augment={"video": partial(vary_video, film), "audio": vary})
-    config = TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, len(dataset)),
-        lr=s.lr,
-        warmup=min(20, s.steps),
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=20,
-    )
-    card = CARD.format(
-        objective=s.objective,
-        steps=s.steps,
-        batch=config.batch,
-        seed=s.seed,
-        clips=len(dataset),
-        frames=s.frames,
-    )
-    return Run("video", model, dataset, config, partial(score, held=clips.held), "recall@1", card)
+    return run_of(
+        "video", s, model, dataset, CARD, batch=s.batch, warmup=20, clip=None,
+        evaluate=partial(score, held=clips.held), monitor="recall@1", facts={"clips": len(dataset)},
+    )  # fmt: skip
 
 
-def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
+def towers(settings: VideoSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
     """Residual towers of pictures and sound, and a bag of words: no word of GRID can stand in two places."""
     s = settings
     film = VideoConfig(
@@ -127,7 +107,7 @@ def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
 
 
 @cache
-def load(data: Path | None, settings: Settings) -> Clips:
+def load(data: Path | None, settings: VideoSettings) -> Clips:
     """The dataset, prepared; the tokenizer learns from the training sentences."""
     train, held = (list(heard(grid(data, split))) for split in ("train", "test"))
     sentences = [part.text for record in train for part in record.parts if part.text]

@@ -10,12 +10,11 @@ import torch
 from harmonia.generators.adversarial.attngan import AttnGAN, AttnGANConfig
 from harmonia.generators.adversarial.critics import GameConfig
 from harmonia.generators.text_image_matching import MatchingConfig
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 
 
-@dataclass(frozen=True)
-class AttnGANSettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class AttnGANSettings(GeneratorSettings):
     """``share`` of the steps that the matching pair gets, before the GAN; ``match`` weighs its loss.
 
     ``loss`` is a key of ``objectives.ADVERSARIAL`` and ``gamma`` the weight of the gradient penalties; the
@@ -47,23 +46,16 @@ def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSetting
     config = AttnGANConfig(shape=shape, size=s.size, condition=condition, pair=pair, match=s.match, game=game)
     torch.manual_seed(s.seed)
     model = AttnGAN(config)
+    match = s.training(
+        s.batch, steps=max(1, round(s.share * s.steps)), lr=3e-3, weight_decay=0.01, warmup=50, ema=0.998,
+        seed=s.seed + 1,
+    )  # fmt: skip
+    # Adam with little momentum and no decay, as networks against each other need
+    draw = s.training(
+        s.batch, betas=(0.5, 0.99), weight_decay=0.0, clip=None, warmup=50, lr_end=0.1, ema=0.998
+    )
     stages = (
-        Stage("match", model.pair, pictures, _match(s, max(1, round(s.share * s.steps)))),
-        Stage("draw", model, pictures, _draw(s)),
+        Stage("match", model.pair, pictures, match),
+        Stage("draw", model, pictures, draw),
     )
     return generator_run("attngan", s, pictures, model, stages, "AttnGAN (Xu et al. 2018)")
-
-
-def _match(s: AttnGANSettings, steps: int) -> TrainConfig:
-    return TrainConfig(
-        steps=steps, batch=s.batch, lr=3e-3, weight_decay=0.01, warmup=min(50, steps), ema=0.998,
-        seed=s.seed + 1, device=s.device,
-    )  # fmt: skip
-
-
-def _draw(s: AttnGANSettings) -> TrainConfig:
-    """Adam with little momentum and no decay, as networks against each other need."""
-    return TrainConfig(
-        steps=s.steps, batch=s.batch, lr=s.lr, betas=(0.5, 0.99), weight_decay=0.0, clip=None,
-        warmup=min(50, s.steps), lr_end=0.1, ema=0.998, seed=s.seed, device=s.device,
-    )  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from harmonia.generators import Facts, Generator
+from harmonia.generators import Generator
 from harmonia.generators.autoencoders.autoencoder import (
     VAE,
     VQVAE,
@@ -20,12 +20,11 @@ from harmonia.generators.autoencoders.autoencoder import (
 from harmonia.generators.autoencoders.base import AutoencoderBase
 from harmonia.metrics import psnr
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, card
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 
 
-@dataclass(frozen=True)
-class AutoencoderSettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings(GeneratorSettings):
     """``dim`` numbers that a picture goes through, ``corruption`` and ``amount`` as in `corrupt`."""
 
     condition: str = "none"
@@ -38,7 +37,7 @@ class AutoencoderSettings(Settings):
     loss: str = "l2"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DenoisingSettings(AutoencoderSettings):
     """Noise by default; "masking" and "salt-and-pepper" are the others."""
 
@@ -46,8 +45,8 @@ class DenoisingSettings(AutoencoderSettings):
     corruption: str = "gaussian"
 
 
-@dataclass(frozen=True)
-class VAESettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class VAESettings(GeneratorSettings):
     """``beta`` weighs the KL; ``likelihood`` of a pixel is bernoulli or gaussian, of deviation ``sigma``."""
 
     steps: int = 3000
@@ -60,15 +59,15 @@ class VAESettings(Settings):
     sigma: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BetaVAESettings(VAESettings):
     """A VAE whose KL counts four times."""
 
     beta: float = 4.0
 
 
-@dataclass(frozen=True)
-class VQVAESettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class VQVAESettings(GeneratorSettings):
     """``bottleneck`` vq, vq-gradient, gumbel or fsq; ``codes`` entries, ``dim`` wide."""
 
     condition: str = "none"
@@ -138,22 +137,16 @@ def vqvae(data: Path | None = None, settings: VQVAESettings = VQVAESettings()) -
 
 
 def _run(
-    name: str, model: AutoencoderBase, pictures: Pictures, s: Settings, data: Path | None, paper: str
+    name: str, model: AutoencoderBase, pictures: Pictures, s: GeneratorSettings, data: Path | None, paper: str
 ) -> GeneratorRun:
-    config = TrainConfig(steps=s.steps, batch=min(s.batch, len(pictures)), lr=s.lr, weight_decay=0.01,
-                         warmup=min(100, s.steps // 10), seed=s.seed, device=s.device)  # fmt: skip
-    return GeneratorRun(
-        name=name,
-        generator=model,
-        stages=(Stage(name, model, pictures, config),),
-        facts=Facts(name=name, labels=pictures.labels),
-        card=card(name, s, paper),
-        figures=lambda generator: _figures(generator, s, data),
-    )
+    batch, warmup = min(s.batch, len(pictures)), min(100, s.steps // 10)
+    stage = Stage(name, model, pictures, s.training(batch, warmup=warmup, weight_decay=0.01))
+    run = generator_run(name, s, pictures, model, (stage,), paper)
+    return replace(run, figures=lambda generator: _figures(generator, s, data))
 
 
 @torch.no_grad()
-def _figures(generator: Generator, s: Settings, data: Path | None) -> dict[str, float]:
+def _figures(generator: Generator, s: GeneratorSettings, data: Path | None) -> dict[str, float]:
     """PSNR of reconstructed held-out pictures; of damaged ones before and after where it is trained so."""
     assert isinstance(generator, AutoencoderBase)
     held = s.pictures(data, "val")

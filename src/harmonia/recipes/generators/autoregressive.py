@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,16 +20,15 @@ from harmonia.generators.tokens.autoregressive import (
 from harmonia.generators.tokens.dalle import DallE, DallEConfig
 from harmonia.generators.tokens.maskgit import MaskGIT, MaskGITConfig
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 from harmonia.types import HarmoniaError
 
 BLOCK = 512
 Config = TypeVar("Config", bound=CodeConfig)
 
 
-@dataclass(frozen=True)
-class CodeSettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class CodeSettings(GeneratorSettings):
     """``steps`` are those of both stages, of which the codec has the share ``codec_share``.
 
     ``codes`` of the codebook; ``shift`` moves training pictures by up to so many pixels; ``guidance``,
@@ -50,7 +48,7 @@ class CodeSettings(Settings):
     top_p: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DallESettings(CodeSettings):
     """A DALL-E reads text; MNIST's is the digits' names in five languages."""
 
@@ -127,10 +125,9 @@ def two_stages(
 ) -> GeneratorRun:
     """First the codec, then the transformer on the codes of all pictures, made when the codec is done."""
     first = codec_steps(settings)
-    config = partial(TrainConfig, batch=settings.batch, seed=settings.seed, device=settings.device)
-    codec = config(steps=first, lr=settings.codec_lr, warmup=min(50, first), weight_decay=1e-4)
     rest = max(1, settings.steps - first)
-    prior = config(steps=rest, lr=settings.lr, warmup=min(100, rest), weight_decay=0.05)
+    codec = settings.training(settings.batch, steps=first, lr=settings.codec_lr, warmup=50, weight_decay=1e-4)
+    prior = settings.training(settings.batch, steps=rest, warmup=100, weight_decay=0.05)
 
     def coded() -> Coded:
         model.start()

@@ -16,15 +16,15 @@ from harmonia.generators.diffusion.latent import Latent, LatentConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.generators.perceptual_classifier import Perception
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig
 
 INTERVAL = (0.35, 0.75)
 """Times with guidance (Kynkäänniemi et al. 2024): at all times that of 2 narrows what is drawn too much."""
 
 
-@dataclass(frozen=True)
-class DiffusionSettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSettings(GeneratorSettings):
     """``ema`` of the weights; ``guidance`` and ``sampling`` steps of what is trained, by default."""
 
     steps: int = 5000
@@ -38,16 +38,10 @@ class DiffusionSettings(Settings):
     def train(self, *, steps: int | None = None, batch: int | None = None, seed: int = 0) -> TrainConfig:
         """AdamW with a short warm-up and a cosine, and the average of the weights."""
         steps = steps or self.steps
-        return TrainConfig(
-            steps=steps,
-            batch=batch or self.batch,
-            lr=self.lr,
-            weight_decay=0.01,
-            warmup=min(100, steps // 10),
-            ema=self.ema,
+        return self.training(
+            batch or self.batch, steps=steps, warmup=min(100, steps // 10), weight_decay=0.01, ema=self.ema,
             seed=self.seed + seed,
-            device=self.device,
-        )
+        )  # fmt: skip
 
     def part(self, share: float) -> int:
         """Steps of a stage that has this share of them."""
@@ -66,7 +60,7 @@ class DiffusionSettings(Settings):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GuidedSettings(DiffusionSettings):
     """``share`` of the steps that the classifier gets, besides those of the diffusion model."""
 
@@ -74,7 +68,7 @@ class GuidedSettings(DiffusionSettings):
     share: float = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudentSettings(DiffusionSettings):
     """``parts`` of the teacher's steps are one of the student's ``few``, which trains ``share`` as long."""
 
@@ -84,7 +78,7 @@ class StudentSettings(DiffusionSettings):
     share: float = 0.08
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentSettings(DiffusionSettings):
     """``dim`` numbers of a latent, ``beta`` of the VAE; ``share`` of the steps that it gets, besides those of
     the flow; ``perceptual`` weight of the features of a classifier, which gets a fifth of that share."""
@@ -101,7 +95,7 @@ class LatentSettings(DiffusionSettings):
     share: float = 0.07
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentStudentSettings(LatentSettings):
     """``parts`` of the teacher's steps are one of the student's ``few``, which trains ``lessons`` of the
     steps."""

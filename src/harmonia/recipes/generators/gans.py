@@ -13,12 +13,11 @@ from harmonia.generators.adversarial.critics import GameConfig
 from harmonia.generators.adversarial.gan import GAN, GANConfig
 from harmonia.generators.adversarial.stylegan import StyleGAN, StyleGANConfig
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 
 
-@dataclass(frozen=True)
-class GANSettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class GANSettings(GeneratorSettings):
     """``loss`` a key of ``objectives.ADVERSARIAL``; ``gamma`` weight of gradient penalties; ``drop`` share
     of pictures whose condition is left out."""
 
@@ -30,8 +29,8 @@ class GANSettings(Settings):
     drop: float = 0.05
 
 
-@dataclass(frozen=True)
-class StyleGANSettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class StyleGANSettings(GeneratorSettings):
     """Settings of `stylegan`.
 
     ``loss``     a key of ``objectives.ADVERSARIAL``; the paper's, non_saturating (with R1 alone), gives one
@@ -86,22 +85,13 @@ def stylegan(data: Path | None = None, settings: StyleGANSettings = STYLEGAN_SET
     return _run("stylegan", model, pictures, s, "StyleGAN2-ADA (Karras et al. 2020)")
 
 
-def _run(name: str, model: Generator, pictures: Pictures, settings: Settings, paper: str) -> GeneratorRun:
+def _run(
+    name: str, model: Generator, pictures: Pictures, settings: GeneratorSettings, paper: str
+) -> GeneratorRun:
     """Adam without momentum or decay, as networks against each other need; averaged weights are kept."""
     s = settings
-    config = TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, len(pictures)),
-        lr=s.lr,
-        betas=(0.0, 0.99),
-        weight_decay=0.0,
-        warmup=min(100, s.steps),
-        lr_end=0.1,
-        ema=0.998,
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=50,
-    )
+    config = s.training(
+        min(s.batch, len(pictures)), betas=(0.0, 0.99), weight_decay=0.0, warmup=100, lr_end=0.1, ema=0.998,
+        clip=None, save_every=max(100, s.steps // 4), log_every=50,
+    )  # fmt: skip
     return generator_run(name, s, pictures, model, (Stage(name, model, pictures, config),), paper)

@@ -22,7 +22,7 @@ from harmonia.generators.saved import built
 from harmonia.metrics.image_features import bytes_of, in_batches
 from harmonia.recipes.generators.pictures import load_pictures, part_of
 from harmonia.recipes.generators.run import LICENCES
-from harmonia.recipes.run import Outcome
+from harmonia.recipes.run import Outcome, RunSettings
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError, Record
 from harmonia.weights import CARD, CONFIG
@@ -42,17 +42,15 @@ class JudgeConfig:
     features: int = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings(RunSettings):
     """``dataset`` mnist (its ten digits) or emoji (the groups that Unicode puts them in)."""
 
     dataset: str = "mnist"
     resolution: int = 0
     steps: int = 900
     batch: int = 128
-    lr: float = 2e-3
     seed: int = 20_000
-    device: str = "auto"
 
 
 class Judge(nn.Module):
@@ -156,20 +154,18 @@ class JudgeRun:
         return Outcome(result, figures, folder / "model")
 
 
-SETTINGS = Settings()
+SETTINGS = JudgeSettings()
 
 
-def judge(data: Path | None = None, settings: Settings = SETTINGS) -> JudgeRun:
+def judge(data: Path | None = None, settings: JudgeSettings = SETTINGS) -> JudgeRun:
     """The judge of generated pictures: a classifier that measures and never guides."""
     s = settings
     train, classes = labelled(s.dataset, "train", s.resolution, data)
     held, _ = labelled(s.dataset, "val", s.resolution, data)
     config = JudgeConfig(s.dataset, (train.x.shape[1], train.x.shape[2], train.x.shape[3]), classes)
     torch.manual_seed(s.seed)
-    run = TrainConfig(
-        steps=s.steps, batch=min(s.batch, len(train)), lr=s.lr, weight_decay=0.05, warmup=min(50, s.steps),
-        seed=s.seed, device=s.device, save_every=max(100, s.steps // 3), log_every=50,
-    )  # fmt: skip
+    batch, save_every = min(s.batch, len(train)), max(100, s.steps // 3)
+    run = s.training(batch, weight_decay=0.05, warmup=50, save_every=save_every, log_every=50)
     card = (
         f"# judge of {s.dataset}\n\nA classifier that measures generated pictures: {', '.join(classes)}.\n\n"
         f"Recipe: `harmonia train judge`, {s.steps} steps of {s.batch}, seed {s.seed}; "

@@ -7,7 +7,7 @@ A code of a picture is told as often as one of words; a little noise on it makes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.metrics.image_features import bytes_of
 from harmonia.recipes.generators.pictures import Pictures, load_pictures, part_of
 from harmonia.recipes.generators.run import GeneratorRun, Stage
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import RunSettings
 from harmonia.types import Record, Signal
 
 CARD = """# Harmonia imagine-mini
@@ -46,8 +46,8 @@ Harmonia, so that `harmonia imagine` works offline, and it is small.
 """
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class ImagineMiniSettings(RunSettings):
     """``texts`` is how many codes of words a picture has; it has as many of itself. ``noise`` is the norm of
     what is added to a code of norm 1, drawn from 0 to this.
     """
@@ -58,13 +58,10 @@ class Settings:
     noise: float = 0.5
     steps: int = 9000
     batch: int = 64
-    lr: float = 2e-3
     ema: float = 0.999
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = ImagineMiniSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +84,7 @@ class Noisy:
         return Batch(batch.x, replace(batch.condition, code=normalize(code + level * around, dim=1)))
 
 
-def imagine_mini(data: Path | None = None, settings: Settings = SETTINGS) -> GeneratorRun:
+def imagine_mini(data: Path | None = None, settings: ImagineMiniSettings = SETTINGS) -> GeneratorRun:
     """The generator that ships: emoji, from codes of mini."""
     s = settings
     image, text = (next(e for e in load_trained(MINI) if e.modality == m) for m in ("image", "text"))
@@ -98,12 +95,11 @@ def imagine_mini(data: Path | None = None, settings: Settings = SETTINGS) -> Gen
     )  # fmt: skip
     torch.manual_seed(s.seed)
     generator = Diffusion(config)
-    train = TrainConfig(
-        steps=s.steps, batch=s.batch, lr=s.lr, weight_decay=0.01, warmup=min(100, s.steps), ema=s.ema,
-        seed=s.seed, device=s.device, save_every=max(100, s.steps // 10), log_every=50,
-    )  # fmt: skip
+    train = s.training(
+        s.batch, weight_decay=0.01, warmup=100, ema=s.ema, save_every=max(100, s.steps // 10), log_every=50
+    )
     card = CARD.format(
-        **vars(s), pictures=len(pictures), parameters=sum(p.numel() for p in generator.parameters()) / 1e6
+        **asdict(s), pictures=len(pictures), parameters=sum(p.numel() for p in generator.parameters()) / 1e6
     )
 
     def figures(generator: Generator) -> dict[str, float]:
@@ -121,7 +117,9 @@ def imagine_mini(data: Path | None = None, settings: Settings = SETTINGS) -> Gen
     )  # fmt: skip
 
 
-def told(data: Path | None, settings: Settings, split: str, image: Encoder, text: Encoder) -> Pictures:
+def told(
+    data: Path | None, settings: ImagineMiniSettings, split: str, image: Encoder, text: Encoder
+) -> Pictures:
     """Emoji of a split with codes (n, 2 texts, d): ``texts`` times the picture's, then those of its words."""
     s = settings
     pictures = load_pictures("emoji", split, resolution=s.resolution, data=data, keep=("code",))

@@ -43,7 +43,7 @@ ASKED = 128
 """Pictures that text match is measured on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecaptionSettings(CodeSettings):
     """``length`` of the longest caption in bytes; ``descriptive`` false trains on the original captions, to
     compare with. ``languages`` are those of names and keywords."""

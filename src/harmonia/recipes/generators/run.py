@@ -12,7 +12,7 @@ from torch import nn
 
 from harmonia.generators import ConditionConfig, Facts, Generator, save_generator
 from harmonia.recipes.generators.pictures import Pictures, languages_of, load_pictures
-from harmonia.recipes.run import Outcome
+from harmonia.recipes.run import Outcome, RunSettings
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError
 
@@ -25,8 +25,8 @@ LICENCES = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(RunSettings):
     """What recipes of generators have in common.
 
     ``condition`` names the kinds of condition, joined by ``+``: label, text; "none" for none.
@@ -42,8 +42,6 @@ class Settings:
     steps: int = 4000
     batch: int = 128
     lr: float = 1e-3
-    seed: int = 0
-    device: str = "auto"
 
     @property
     def spoken(self) -> tuple[str, ...]:
@@ -119,7 +117,7 @@ class GeneratorRun:
         return Outcome(result, figures, folder / "model")
 
 
-def card(title: str, settings: Settings, paper: str) -> str:
+def card(title: str, settings: GeneratorSettings, paper: str) -> str:
     """The model card of a generator: method, data, licence, limits."""
     s = settings
     return (
@@ -132,7 +130,7 @@ def card(title: str, settings: Settings, paper: str) -> str:
 
 def generator_run(
     name: str,
-    settings: Settings,
+    settings: GeneratorSettings,
     pictures: Pictures,
     model: Generator,
     stages: tuple[Stage, ...],

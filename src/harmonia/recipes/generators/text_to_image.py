@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from harmonia.recipes.generators.run import GeneratorRun, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SystemSettings(DiffusionSettings):
     """``share`` of the steps that what comes first (VAE, text tower, codes) or last (inpainting) has."""
 
@@ -40,7 +41,7 @@ class SystemSettings(DiffusionSettings):
         return replace(self.train(steps=self.part(self.share), seed=1), lr=3e-3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentDiffusionSettings(SystemSettings):
     """``dim`` channels of a grid of latents, one for every ``stride`` pixels; ``beta`` of the VAE."""
 
@@ -60,9 +61,7 @@ def latent_diffusion(
     torch.manual_seed(s.seed)
     model = Latent(
         LatentConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             autoencoder=VAEConfig(dim=s.dim, spatial=True, stride=s.stride, beta=s.beta),
             flow=replace(own, network="unet", patch=1, attend=2),
         )
@@ -88,9 +87,7 @@ def glide(data: Path | None = None, settings: SystemSettings = SystemSettings(sh
     torch.manual_seed(s.seed)
     model = Glide(
         GlideConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             base=replace(own, patch=1),
             upsampler=_upsampler(own),
         )
@@ -116,9 +113,7 @@ def imagen(data: Path | None = None, settings: SystemSettings = SystemSettings()
     torch.manual_seed(s.seed)
     model = Imagen(
         ImagenConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             pair=s.pair(own),
             base=replace(own, patch=1, bounds="dynamic"),
             upsampler=_upsampler(own),
@@ -139,9 +134,7 @@ def dalle2(data: Path | None = None, settings: SystemSettings = SystemSettings(s
     prior = replace(own, network="mlp", guidance=1.0)
     model = Unclip(
         UnclipConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             pair=s.pair(own),
             prior=prior,
             decoder=own,
@@ -152,6 +145,11 @@ def dalle2(data: Path | None = None, settings: SystemSettings = SystemSettings(s
         Stage("draw", model, pictures, s.train()),
     )
     return generator_run("dalle2", s, pictures, model, stages, "DALL-E 2, unCLIP (Ramesh et al. 2022)")
+
+
+def _common(config: DiffusionConfig) -> dict[str, Any]:
+    """What a system has in common with its diffusion models."""
+    return {"shape": config.shape, "size": config.size, "condition": config.condition}
 
 
 def _upsampler(config: DiffusionConfig) -> DiffusionConfig:
