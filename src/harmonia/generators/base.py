@@ -94,24 +94,61 @@ class Generator(nn.Module, ABC):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
         """Draw one sample for each row of ``condition``: float32 (n, channels, height, width) in [-1, 1].
 
         Args:
-            condition: what the samples are to be of.
-            steps: of the sampler, where the method has one; None for the method's own number.
-            guidance: how far the condition is exaggerated; 1 for not at all.
+            condition: the conditions of the samples.
+            steps: of the sampler, where the method has one; None for the model's own number.
+            guidance: how strongly samples follow the condition; 1 for no guidance, None for the model's own.
             generator: of the random numbers, on the CPU: the same seed gives the same samples.
-            watch: told after every step.
+            watch: called after every step.
         """
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+class OnePassGenerator(Generator):
+    """A generator that draws samples in one pass of its network."""
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """As in :class:`Generator`, in a single step: ``steps`` is ignored. ``guidance`` is 1 by default."""
+        x = self.one_pass(condition.to(self.device), 1.0 if guidance is None else guidance, generator)
+        if watch is not None:
+            watch(1, 1, x)
+        return x
+
+    @abstractmethod
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Samples (n, channels, height, width) in [-1, 1] for a condition on the model's device."""
+
+
+class CompositeGenerator(Generator):
+    """A generator of several models, each with its own loss: they train at once or one after the other."""
+
+    MODELS: tuple[str, ...]
+    """The attributes that hold the models; they also name the optimizer groups."""
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The trained parameters of each model; a frozen model has no group."""
+        models = {name: self.get_submodule(name) for name in self.MODELS}
+        found = {name: [p for p in model.parameters() if p.requires_grad] for name, model in models.items()}
+        return {name: parameters for name, parameters in found.items() if parameters}
 
 
 def draw(n: int, *shape: int, generator: torch.Generator | None, device: torch.device) -> Tensor:

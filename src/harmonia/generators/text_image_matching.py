@@ -41,6 +41,14 @@ class MatchingConfig:
                 "texts are matched by bytes, in words: set condition=text, and words and width to 1 or more"
             )
 
+    def require(self, shape: tuple[int, int, int], text: int) -> None:
+        """HarmoniaError unless the pair takes pictures of ``shape`` and texts of ``text`` bytes."""
+        if self.shape != shape or self.text != text:
+            raise HarmoniaError(
+                f"the matching pair takes pictures {self.shape} and texts of {self.text} bytes, "
+                f"the generator {shape} and {text}: give both the same"
+            )
+
 
 class Read(NamedTuple):
     """A text: ``words`` (n, t, d), ``mask`` (n, t) where a word is, ``sentence`` (n, d) of unit length."""

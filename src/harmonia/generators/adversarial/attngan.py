@@ -47,8 +47,7 @@ class AttnGANConfig(GeneratorConfig):
         super().__post_init__()
         if self.game.augment:
             raise HarmoniaError("the stages have no augmentation: leave game.augment out")
-        if self.pair.shape != self.shape or self.pair.text != self.condition.text:
-            raise HarmoniaError("the matching pair takes the same pictures and texts: give it shape and text")
+        self.pair.require(self.shape, self.condition.text)
 
     @property
     def sides(self) -> tuple[tuple[int, int], ...]:
@@ -136,7 +135,7 @@ class AttnGAN(Generator):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
@@ -147,7 +146,7 @@ class AttnGAN(Generator):
         """
         condition = condition.to(self.device)
         read = self.pair.read(text_of(condition.text))
-        keep = truncation(guidance)
+        keep = truncation(1.0 if guidance is None else guidance)
         z = keep * draw(condition.n, self.config.noise, generator=generator, device=self.device)
         mean, log_variance = self.draw.augment(read.sentence).chunk(2, dim=1)
         eps = draw(*mean.shape, generator=generator, device=self.device) * keep

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harmonia.generators.adversarial.critics import ConvCritic, Game, GameConfig, truncation
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
+from harmonia.generators.base import Batch, GeneratorConfig, OnePassGenerator, draw
 from harmonia.generators.conditioning import Condition, Conditioner
 from harmonia.types import HarmoniaError
 
@@ -58,7 +58,7 @@ class Synthesis(nn.Module):
         return x.tanh()
 
 
-class GAN(Generator):
+class GAN(OnePassGenerator):
     """Draws pictures from noise and a condition in one pass; ``groups`` are its two players."""
 
     config: GANConfig
@@ -89,21 +89,10 @@ class GAN(Generator):
         """The critic's parameters and the generator's."""
         return players(self, self.game)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float = 1.0,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """One pass, whatever ``steps``; with ``guidance`` the noise is divided by it, for typical samples."""
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Pictures of noise divided by ``guidance``: above 1 they are more typical and less varied."""
         z = draw(condition.n, self.config.latent, generator=generator, device=self.device)
-        pictures: Tensor = self(z * truncation(guidance), condition.to(self.device))
-        if watch:
-            watch(1, 1, pictures)
+        pictures: Tensor = self(z * truncation(guidance), condition)
         return pictures
 
 

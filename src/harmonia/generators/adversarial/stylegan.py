@@ -23,7 +23,7 @@ from harmonia.generators.adversarial.ada import AugmentConfig
 from harmonia.generators.adversarial.critics import Game, GameConfig, ResidualCritic, truncation
 from harmonia.generators.adversarial.equalized import EqualLinear, active, pixel_norm
 from harmonia.generators.adversarial.gan import check_picture, doublings, players
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
+from harmonia.generators.base import Batch, GeneratorConfig, OnePassGenerator, draw
 from harmonia.generators.conditioning import Condition, ConditionConfig, Conditioner
 from harmonia.objectives.adversarial import path_length
 from harmonia.types import HarmoniaError
@@ -147,7 +147,7 @@ class Synthesis(nn.Module):
         return out
 
 
-class StyleGAN(Generator):
+class StyleGAN(OnePassGenerator):
     """Draws pictures from styles in one pass; ``groups`` are its two players."""
 
     config: StyleGANConfig
@@ -180,19 +180,10 @@ class StyleGAN(Generator):
         """The critic's parameters and the generator's."""
         return players(self, self.game)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float = 1.0,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """One pass, whatever ``steps``; styles are mean + (w - mean) / ``guidance``, the truncation trick,
-        about the mean style of their condition."""
-        keep, condition = truncation(guidance), condition.to(self.device)
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Pictures of the styles mean + (w - mean) / ``guidance``, the truncation trick, where mean is the
+        mean style of the condition."""
+        keep = truncation(guidance)
         w = self.mapping(self._latents(condition.n, generator), condition)
         if keep != 1:
             rows = torch.arange(condition.n, device=self.device).repeat_interleave(MEAN_OF)
@@ -204,8 +195,6 @@ class StyleGAN(Generator):
             return draw(n, 1, *sides, generator=generator, device=self.device)
 
         pictures: Tensor = self.synthesis(w, noise)
-        if watch:
-            watch(1, 1, pictures)
         return pictures
 
     def _latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -22,7 +22,7 @@ from harmonia.generators.autoencoders.bottlenecks import (
     Quantiser,
     VectorQuantizer,
 )
-from harmonia.generators.base import Batch, Watch, draw
+from harmonia.generators.base import Batch, draw
 from harmonia.generators.conditioning import Condition, Conditioner
 from harmonia.objectives import bce, bernoulli_log_likelihood, gaussian_log_likelihood, l1, l2
 from harmonia.objectives.perceptual import Features, perceptual
@@ -93,15 +93,13 @@ class Autoencoder(AutoencoderBase):
         """The squared error of the reconstruction, summed over pixels, (n,)."""
         return l2(self.reconstruct(x), x, "sum")
 
-    @torch.no_grad()
-    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
-               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
-        """Decodes draws from a Gaussian fitted to the training latents, whatever the condition."""
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Decode draws from a Gaussian fitted to the training latents; the condition is ignored."""
         covariance = (self.square - torch.outer(self.mean, self.mean)).double()
         values, vectors = torch.linalg.eigh(covariance)
         root = (vectors * values.clamp_min(0).sqrt()).to(self.mean)
         noise = draw(len(condition), len(self.mean), generator=generator, device=self.device)
-        return _told(self.decode((self.mean + noise @ root.T).unflatten(1, self.config.latent)), watch)
+        return self.decode((self.mean + noise @ root.T).unflatten(1, self.config.latent))
 
     @torch.no_grad()
     def _follow(self, z: Tensor) -> None:
@@ -208,12 +206,9 @@ class VAE(AutoencoderBase):
         likelihood, kl, _ = self._terms(x, condition or Condition(len(x)), at_mean=True)
         return kl - likelihood
 
-    @torch.no_grad()
-    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
-               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
-        """Decodes draws from p(z | condition); guidance moves their mean away from that of no condition."""
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Decode draws from p(z | condition); guidance moves their mean away from the unconditional mean."""
         z = draw(len(condition), *self.config.latent, generator=generator, device=self.device)
-        condition = condition.to(self.device)
         prior = self._prior(self._vector(condition))
         if prior is not None:
             mean, log_variance = self.bottleneck.split(prior)
@@ -223,7 +218,7 @@ class VAE(AutoencoderBase):
                     torch.lerp(self.bottleneck.split(null)[0], mean, guidance) if null is not None else mean
                 )
             z = mean + (0.5 * log_variance).exp() * z
-        return _told(self.decode(z, condition), watch)
+        return self.decode(z, condition)
 
     def _terms(self, x: Tensor, condition: Condition, at_mean: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """log p(x | z, condition) and KL(q(z|x) | p(z | condition)), (n,) each; what the decoder puts out."""
@@ -345,9 +340,8 @@ class VQVAE(AutoencoderBase):
         """The squared error of the reconstruction, summed over pixels, (n,)."""
         return l2(self.reconstruct(x), x, "sum")
 
-    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
-               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
-        """HarmoniaError: codes need a prior."""
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """A HarmoniaError: codes need a prior."""
         raise HarmoniaError("a VQ-VAE alone does not generate: train a prior over its codes")
 
     def _error(self, x: Tensor, z: Tensor) -> Tensor:
@@ -372,9 +366,3 @@ def corrupt(x: Tensor, kind: str, amount: float) -> Tensor:
     if kind == "masking":
         return x.masked_fill(hit, 0.0)
     return torch.where(hit, (torch.rand(n, 1, h, w) < 0.5).to(x) * 2 - 1, x)
-
-
-def _told(x: Tensor, watch: Watch | None) -> Tensor:
-    if watch is not None:
-        watch(1, 1, x)
-    return x

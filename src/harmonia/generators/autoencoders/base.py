@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from harmonia.generators.base import Generator, GeneratorConfig
+from harmonia.generators.base import GeneratorConfig, OnePassGenerator
 from harmonia.layers import ConvDecoder, ConvEncoder, PatchDecoder, PatchEncoder
 from harmonia.layers.codec import grid
 from harmonia.types import HarmoniaError
@@ -87,7 +87,7 @@ class AutoencoderBaseConfig(GeneratorConfig):
         return nn.Sequential(enter, nn.Unflatten(1, (inside, *cells)), net)
 
 
-class AutoencoderBase(Generator):
+class AutoencoderBase(OnePassGenerator):
     """What can be done with any autoencoder. ``x`` is float32 (n, c, h, w) in [-1, 1] throughout."""
 
     config: AutoencoderBaseConfig

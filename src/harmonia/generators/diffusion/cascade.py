@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from harmonia.generators.base import SCALES, Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.base import SCALES, Batch, CompositeGenerator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig, Guide, noised
 from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair
@@ -56,21 +56,17 @@ class CascadeConfig(GeneratorConfig):
         return self.condition
 
 
-class Cascade(Generator):
+class Cascade(CompositeGenerator):
     """Two diffusion models, trained at once, each by its own loss; the second is told a small picture."""
 
     config: CascadeConfig
+    MODELS = ("base", "upsampler")
 
     def __init__(self, config: CascadeConfig) -> None:
         super().__init__()
         self.config = config
         self.base = Diffusion(config.base)
         self.upsampler = Diffusion(config.upsampler)
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Base and upsampler, where they are not frozen."""
-        found = {"base": self.base.groups()["model"], "upsampler": self.upsampler.groups()["model"]}
-        return {name: parameters for name, parameters in found.items() if parameters}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of those not frozen: the base's of small pictures, the upsampler's given them with noise."""
@@ -153,8 +149,7 @@ class ImagenConfig(CascadeConfig):
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant, in one line."""
         super().__post_init__()
-        if self.pair.shape != self.shape or self.pair.text != self.condition.text:
-            raise HarmoniaError("the matching pair takes the same pictures and texts: give it shape and text")
+        self.pair.require(self.shape, self.condition.text)
 
     def told(self) -> ConditionConfig:
         """Features of the frozen text tower in place of bytes."""

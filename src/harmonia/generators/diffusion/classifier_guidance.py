@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.base import Batch, CompositeGenerator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition
 from harmonia.generators.diffusion import guidance as guiding
 from harmonia.generators.diffusion.model import EMBEDDED, Diffusion, DiffusionConfig
@@ -74,7 +74,7 @@ class NoisyClassifier(nn.Module):
         return {"model": F.cross_entropy(self(x, t), label, ignore_index=-1)}
 
 
-class GuidedDiffusion(Generator):
+class GuidedDiffusion(CompositeGenerator):
     """A class-conditional diffusion model, and a classifier of its noisy samples that guides it.
 
     ``guidance`` w is w - 1 times the classifier's gradient, so that 1 is none, and w follows what
@@ -82,17 +82,13 @@ class GuidedDiffusion(Generator):
     """
 
     config: GuidedConfig
+    MODELS = ("diffusion", "classifier")
 
     def __init__(self, config: GuidedConfig) -> None:
         super().__init__()
         self.config = config
         self.diffusion = Diffusion(config.diffusion)
         self.classifier = NoisyClassifier(config.diffusion)
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The diffusion model and the classifier, where they are not frozen."""
-        found = {"diffusion": self.diffusion.groups(), "classifier": self.classifier.groups()}
-        return {name: groups["model"] for name, groups in found.items() if groups["model"]}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Both losses: they can be trained together, or one after the other as stages."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.base import Batch, CompositeGenerator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 
@@ -37,12 +37,13 @@ class LatentConfig(GeneratorConfig):
         object.__setattr__(self, "flow", flow)
 
 
-class Latent(Generator):
+class Latent(CompositeGenerator):
     """An autoencoder, trained first, and a diffusion model of its standardised latents."""
 
     config: LatentConfig
     mean: Tensor
     deviation: Tensor
+    MODELS = ("autoencoder", "flow")
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__()
@@ -51,14 +52,6 @@ class Latent(Generator):
         self.flow = Diffusion(config.flow)
         self.register_buffer("mean", torch.zeros(config.flow.shape))
         self.register_buffer("deviation", torch.ones(config.flow.shape))
-
-    def groups(self) -> dict[str, list[torch.nn.Parameter]]:
-        """Autoencoder and flow; what is frozen is in none."""
-        found = {
-            "autoencoder": [p for p in self.autoencoder.parameters() if p.requires_grad],
-            "flow": [p for p in self.flow.parameters() if p.requires_grad],
-        }
-        return {name: parameters for name, parameters in found.items() if parameters}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of those that are not frozen; the flow sees the latents as they are at this time."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.base import Batch, CompositeGenerator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair, text_of
@@ -39,8 +39,7 @@ class UnclipConfig(GeneratorConfig):
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant, in one line."""
         super().__post_init__()
-        if self.pair.shape != self.shape or self.pair.text != self.condition.text:
-            raise HarmoniaError("the matching pair takes the same pictures and texts: give it shape and text")
+        self.pair.require(self.shape, self.condition.text)
         if self.tries < 1:
             raise HarmoniaError(f"tries is 1 or more, not {self.tries}")
         width, drop = self.pair.width, self.condition.drop
@@ -54,10 +53,11 @@ class UnclipConfig(GeneratorConfig):
         object.__setattr__(self, "decoder", decoder)
 
 
-class Unclip(Generator):
+class Unclip(CompositeGenerator):
     """The pair, the prior and the decoder."""
 
     config: UnclipConfig
+    MODELS = ("prior", "decoder")
 
     def __init__(self, config: UnclipConfig) -> None:
         super().__init__()
@@ -65,11 +65,6 @@ class Unclip(Generator):
         self.pair = MatchingPair(config.pair)
         self.prior = Diffusion(config.prior)
         self.decoder = Diffusion(config.decoder)
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Prior and decoder, where they are not frozen; the pair is trained before."""
-        found = {"prior": self.prior.groups()["model"], "decoder": self.decoder.groups()["model"]}
-        return {name: parameters for name, parameters in found.items() if parameters}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The prior's of the pictures' codes, given texts; the decoder's of pictures, given their codes."""

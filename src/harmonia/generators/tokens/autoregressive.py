@@ -57,7 +57,30 @@ class AutoregressiveConfig(CodeConfig):
     """The settings of an `Autoregressive`."""
 
 
-class CodeTransformer(nn.Module):
+class GridOfCodes(nn.Module):
+    """The embedding of codes that stand on a grid: that of the code, plus that of its row and its column."""
+
+    embed: nn.Embedding
+    row: nn.Parameter
+    column: nn.Parameter
+
+    def place_grid(self, height: int, width: int, dim: int) -> None:
+        """Make the embeddings of the rows and columns of a grid.
+
+        They are as large as the embedding of a condition: next to it, positions of the customary 0.02 take
+        long to have an effect.
+        """
+        self.row = nn.Parameter(torch.randn(height, 1, dim) * 0.7)
+        self.column = nn.Parameter(torch.randn(width, dim) * 0.7)
+
+    def tokens(self, codes: Tensor, first: int = 0) -> Tensor:
+        """Embed codes int64 (n, t) at the places from ``first`` on: (n, t, width)."""
+        place = (self.row + self.column).flatten(0, 1)[first : first + codes.shape[1]]
+        out: Tensor = self.embed(codes) + place
+        return out
+
+
+class CodeTransformer(GridOfCodes):
     """Logits for each code of a grid, given some codes and a condition.
 
     The condition's tokens are a prefix, and its vector is added to every token. Code ``entries`` (one more
@@ -71,9 +94,7 @@ class CodeTransformer(nn.Module):
         self.entries, self.length = entries, h * w
         self.conditioner = Conditioner(config.condition, scale.width)
         self.embed = nn.Embedding(entries + 1, scale.width)
-        # as large as what the conditioner says: next to it, positions of 0.02 are not heard for long
-        self.row = nn.Parameter(torch.randn(h, 1, scale.width) * 0.7)
-        self.column = nn.Parameter(torch.randn(w, scale.width) * 0.7)
+        self.place_grid(h, w, scale.width)
         self.body = CausalTransformer(
             scale.width, scale.blocks, scale.heads, dropout=config.dropout, causal=causal
         )
@@ -87,8 +108,7 @@ class CodeTransformer(nn.Module):
 
         With a cache, the codes before ``first`` are in it. The prefix goes with the first place.
         """
-        place = (self.row + self.column).flatten(0, 1)[first : first + ids.shape[1]]
-        x, mask = self.embed(ids) + place, None
+        x, mask = self.tokens(ids, first), None
         if first == 0:
             ones = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
             x, mask = torch.cat([told.tokens, x], 1), torch.cat([told.mask, ones], 1)
@@ -124,6 +144,45 @@ class CodeGenerator(Generator):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The transformer's; the codec is a model of its own."""
         return {"model": list(self.prior.parameters())}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw codes (see ``sample_codes``) and decode them."""
+        codes = self.sample_codes(condition, steps=steps, guidance=guidance, generator=generator, watch=watch)
+        return self.codec.decode_codes(codes)
+
+    @torch.no_grad()
+    def sample_codes(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw codes, int64 (n, h', w'), for each row of ``condition``; see ``sample`` for the arguments."""
+        strength = self.config.guidance if guidance is None else guidance
+        return self.draw_codes(condition.to(self.device), steps, strength, generator, watch)
+
+    @abstractmethod
+    def draw_codes(
+        self,
+        condition: Condition,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
+    ) -> Tensor:
+        """Codes, int64 (n, h', w'), for a condition on the model's device."""
 
     def codes(self, batch: Batch) -> Tensor:
         """Those of a batch of pictures or codes, row by row: int64 (n, h' w')."""
@@ -169,36 +228,20 @@ class Autoregressive(CodeGenerator):
         out: Tensor = self.prior(self.prior.shifted(codes), self.prior.conditioner(condition))
         return out
 
-    @torch.no_grad()
-    def sample(
+    def draw_codes(
         self,
         condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
     ) -> Tensor:
-        """One code after the other: there are as many steps as codes, and ``steps`` is not looked at."""
-        codes = self.sample_codes(condition, guidance=guidance, generator=generator, watch=watch)
-        return self.codec.decode_codes(codes)
-
-    @torch.no_grad()
-    def sample_codes(
-        self,
-        condition: Condition,
-        *,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Codes, int64 (n, h', w')."""
-        guidance = self.config.guidance if guidance is None else guidance
-        told = self.prior.conditioner(both(condition.to(self.device), guidance))
+        """One code after the other: there are as many steps as codes, and ``steps`` is ignored."""
+        embedded = self.prior.conditioner(both(condition, guidance))
         cache = Cache()
 
         def predict(before: Tensor, place: int) -> Tensor:
-            logits: Tensor = self.prior(before[:, None], told, cache=cache, first=place)[:, 0]
+            logits: Tensor = self.prior(before[:, None], embedded, cache=cache, first=place)[:, 0]
             return logits
 
         return one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harmonia.generators.autoencoders.autoencoder import VQVAEConfig
 from harmonia.generators.base import Batch, Generator, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.tokens.autoregressive import CodeConfig, CodeGenerator, both, one_by_one
+from harmonia.generators.tokens.autoregressive import CodeConfig, CodeGenerator, GridOfCodes, both, one_by_one
 from harmonia.layers.causal import Cache, CausalTransformer
 from harmonia.objectives import token_cross_entropy
 from harmonia.types import HarmoniaError
@@ -73,19 +73,16 @@ class DallE(CodeGenerator):
         words = token_cross_entropy(said, text, counts=counts)
         return {"model": weight * words + (1 - weight) * token_cross_entropy(seen, codes)}
 
-    @torch.no_grad()
-    def sample(
+    def draw_codes(
         self,
         condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
     ) -> Tensor:
-        """One code after the other: there are as many steps as codes, and ``steps`` is not looked at."""
-        guidance = self.config.guidance if guidance is None else guidance
-        text = self.prior.text_of(both(condition.to(self.device), guidance))
+        """One code after the other: there are as many steps as codes, and ``steps`` is ignored."""
+        text = self.prior.text_of(both(condition, guidance))
         cache = Cache()
 
         def predict(before: Tensor, place: int) -> Tensor:
@@ -93,12 +90,11 @@ class DallE(CodeGenerator):
                 return self.prior.begin(text, cache)
             return self.prior.next(before, place, cache)
 
-        codes = one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)
-        return self.codec.decode_codes(codes)
+        return one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)
 
 
-class TextAndCodes(nn.Module):
-    """The transformer over both.
+class TextAndCodes(GridOfCodes):
+    """The transformer over text and codes; each code stands at the place that it predicts.
 
     At every place either a byte or a code is possible, never both: so there are two heads, which is the
     paper's one vocabulary without the logits that it masks.
@@ -112,8 +108,7 @@ class TextAndCodes(nn.Module):
         self.letter, self.embed = nn.Embedding(BYTES, s.width), nn.Embedding(c.codes, s.width)
         self.start = nn.Parameter(torch.zeros(s.width))
         self.place = nn.Parameter(torch.randn(self.letters, s.width) * 0.7)
-        self.row = nn.Parameter(torch.randn(h, 1, s.width) * 0.7)
-        self.column = nn.Parameter(torch.randn(w, s.width) * 0.7)
+        self.place_grid(h, w, s.width)
         self.body = CausalTransformer(s.width, s.blocks, s.heads, dropout=config.dropout)
         self.say, self.see = nn.Linear(s.width, BYTES), nn.Linear(s.width, c.codes)
 
@@ -122,7 +117,7 @@ class TextAndCodes(nn.Module):
 
         ``text`` int64 (n, t) with zeros after its end, ``codes`` int64 (n, h' w').
         """
-        x = torch.cat([self._text(text), self._codes(codes[:, :-1], 1)], 1)
+        x = torch.cat([self._text(text), self.tokens(codes[:, :-1], 1)], 1)
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         mask[:, 1 : 1 + self.letters] = text > 0
         y = self.body(x, mask=mask)
@@ -136,7 +131,7 @@ class TextAndCodes(nn.Module):
 
     def next(self, before: Tensor, place: int, cache: Cache) -> Tensor:
         """Logits (n, K) of the code at ``place``, given the one before, int64 (n,)."""
-        logits: Tensor = self.see(self.body(self._codes(before[:, None], place), cache=cache)[:, 0])
+        logits: Tensor = self.see(self.body(self.tokens(before[:, None], place), cache=cache)[:, 0])
         return logits
 
     def text_of(self, condition: Condition) -> Tensor:
@@ -151,12 +146,6 @@ class TextAndCodes(nn.Module):
     def _text(self, text: Tensor) -> Tensor:
         start = self.start.expand(len(text), 1, -1)
         return torch.cat([start, self.letter(text) + self.place], 1)
-
-    def _codes(self, codes: Tensor, first: int) -> Tensor:
-        """Codes (n, t) as tokens; each stands at the place that it is to predict, from ``first`` on."""
-        place = (self.row + self.column).flatten(0, 1)[first : first + codes.shape[1]]
-        tokens: Tensor = self.embed(codes) + place
-        return tokens
 
 
 @torch.no_grad()

@@ -61,37 +61,20 @@ class MaskGIT(CodeGenerator):
         logits = self.prior(codes.masked_fill(hidden, self.prior.entries), told)
         return {"model": masked_prediction(logits, codes, hidden, smoothing=self.config.smoothing)}
 
-    @torch.no_grad()
-    def sample(
+    def draw_codes(
         self,
         condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
     ) -> Tensor:
         """Fill all places in ``steps`` passes; HarmoniaError if that is less than one."""
-        codes = self.sample_codes(condition, steps=steps, guidance=guidance, generator=generator, watch=watch)
-        return self.codec.decode_codes(codes)
-
-    @torch.no_grad()
-    def sample_codes(
-        self,
-        condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Codes, int64 (n, h', w')."""
         n, prior, config = condition.n, self.prior, self.config
-        guidance = config.guidance if guidance is None else guidance
-        told = prior.conditioner(both(condition.to(self.device), guidance))
+        embedded = prior.conditioner(both(condition, guidance))
 
         def predict(ids: Tensor) -> Tensor:
-            return guided(prior(ids if guidance == 1 else ids.repeat(2, 1), told), n, guidance)
+            return guided(prior(ids if guidance == 1 else ids.repeat(2, 1), embedded), n, guidance)
 
         def draw(logits: Tensor) -> Tensor:
             flat = pick(logits.flatten(0, 1), config.temperature, config.top_k, config.top_p, generator)
