@@ -732,7 +732,7 @@ def test_questions_whose_picture_is_damaged(tmp_path: Path) -> None:
     table(tmp_path / "questions.parquet", [*questions, {"question": "", "answer": "no", "image_id": 0}])
     records, problems = split_up(easyvqa(tmp_path, "all"))
     assert len(records) == 2
-    assert problems == ["row 2: there is no picture 1", "row 4: its question is missing"]
+    assert problems == ["row 2: there is no image 1", "row 4: its question is missing"]
     assert len(split_up(easyvqa(tmp_path, "dev"))[0]) == 2  # the last tenth of one picture
     assert not split_up(easyvqa(tmp_path, "train"))[0]
 

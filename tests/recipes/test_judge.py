@@ -35,7 +35,7 @@ from harmonia.generators import (
     save_generator,
     spell,
 )
-from harmonia.generators.saved import KINDS
+from harmonia.generators.saved import FORMAT
 from harmonia.metrics import Codes, text_match
 from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes import prepare
@@ -206,7 +206,7 @@ def test_drawing_is_timed_without_previews() -> None:
 def test_evaluate_command_of_a_generator(
     judged: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KINDS, "spots", f"{__name__}:Spots")
+    monkeypatch.setitem(FORMAT.networks, "spots", f"{__name__}:Spots")
     config = SpotsConfig(shape=(1, SIDE, SIDE), condition=ConditionConfig(classes=10))
     save_generator(tmp_path / "model", Spots(config))
     args = ["evaluate", str(tmp_path / "model"), "--dataset", "mnist", "--data", str(digits), "--json"]
@@ -240,7 +240,7 @@ def evaluated(*args: object) -> dict[str, dict[str, Any]]:
 def test_an_encoder_measures_and_matches_words(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KINDS, "written", f"{__name__}:Written")
+    monkeypatch.setitem(FORMAT.networks, "written", f"{__name__}:Written")
     config = SpotsConfig(shape=(1, SIDE, SIDE), condition=ConditionConfig(text=32))
     save_generator(tmp_path / "model", Written(config))
     asked = (tmp_path / "model", "--dataset", "mnist", "--data", digits, "-n", 100, "--encoder", "mini")
@@ -302,7 +302,7 @@ def test_the_shipped_generator_is_evaluated(tmp_path: Path) -> None:
 
 def test_codes_of_another_space_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_emoji(tmp_path, 40)
-    monkeypatch.setitem(KINDS, "spots", f"{__name__}:Spots")
+    monkeypatch.setitem(FORMAT.networks, "spots", f"{__name__}:Spots")
     config = SpotsConfig(shape=(3, 32, 32), condition=ConditionConfig(code=128))
     save_generator(tmp_path / "model", Spots(config), facts=Facts("spots", "another"))
     asked = ["evaluate", tmp_path / "model", "--dataset", "emoji", "--data", tmp_path, "--encoder", "mini"]

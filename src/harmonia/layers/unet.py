@@ -42,7 +42,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 8))), channels)
 
 
-class ResidualBlock(nn.Module):
+class AdaptiveResidualBlock(nn.Module):
     """Two 3x3 convolutions; the vector scales and shifts what stands between them."""
 
     def __init__(self, before: int, after: int, width: int, dropout: float = 0.0) -> None:
@@ -101,7 +101,7 @@ class Level(nn.Module):
         self, before: int, after: int, width: int, attend: bool, tokens: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.block = ResidualBlock(before, after, width, dropout)
+        self.block = AdaptiveResidualBlock(before, after, width, dropout)
         self.attention = SpatialAttention(after, width, tokens) if attend else None
 
     def forward(self, x: Tensor, vector: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -174,14 +174,14 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(x))), self.patch)
 
 
-class Encoder(nn.Module):
+class UNetEncoder(nn.Module):
     """The way down of the U-Net and a mean: a vector of scores for noisy pictures (ADM's classifier)."""
 
     def __init__(self, before: int, after: int, channels: Sequence[int], width: int, patch: int = 1) -> None:
         super().__init__()
         self.patch = patch
         self.stem = nn.Conv2d(before * patch**2, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(ResidualBlock(c, c, width) for c in channels)
+        self.down = nn.ModuleList(AdaptiveResidualBlock(c, c, width) for c in channels)
         pairs = pairwise(channels)
         self.coarser = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.norm = group_norm(channels[-1])

@@ -61,7 +61,7 @@ def modality_gap(x: Tensor, y: Tensor, *, seed: int = 0) -> Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Hubness:
+class CodeHubness:
     """Whether a few items are everyone's neighbour.
 
     ``skewness`` of the k-occurrence (Radovanović, Nanopoulos and Ivanović 2010, "Hubs in Space"): 0 without
@@ -76,8 +76,8 @@ class Hubness:
     largest: float
 
 
-def hubness(queries: Tensor, items: Tensor | None = None, *, k: int = 10, block: int = BLOCK) -> Hubness:
-    """Hubness of ``items`` (m, d) as neighbours of ``queries`` (n, d) by cosine; see `k_occurrence`.
+def hubness(queries: Tensor, items: Tensor | None = None, *, k: int = 10, block: int = BLOCK) -> CodeHubness:
+    """CodeHubness of ``items`` (m, d) as neighbours of ``queries`` (n, d) by cosine; see `k_occurrence`.
 
     As few queries as items or fewer leave some skewness by chance alone: compare equal numbers.
     """
@@ -87,7 +87,7 @@ def hubness(queries: Tensor, items: Tensor | None = None, *, k: int = 10, block:
     variance = centred.square().mean()
     # Shares of ties are rounded: an even spread is one up to that.
     even = bool(variance.sqrt() <= 1e-9 * mean)
-    return Hubness(
+    return CodeHubness(
         skewness=0.0 if even else float(centred.pow(3).mean() / variance.pow(1.5)),
         robin_hood=float(0.5 * centred.abs().sum() / counts.sum()),
         antihubs=float((counts == 0).double().mean()),

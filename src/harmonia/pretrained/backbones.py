@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging
 
-from harmonia.encoders.towers.base import Head, Tower, TowerConfig, check_inputs, choose
+from harmonia.encoders.towers.base import ProjectionHead, Tower, TowerConfig, check_inputs, choose
 from harmonia.pretrained.hub import digest, locate
 from harmonia.pretrained.processors import Pixels, Spectra, TokenIds
 from harmonia.types import HarmoniaError, Signal
@@ -105,7 +105,7 @@ class Backbone(Tower):
         width = self._width()
         if not config.project:
             self.config = replace(config, dim=width)
-        self.head = Head(width, config) if config.project else nn.Identity()
+        self.head = ProjectionHead(width, config) if config.project else nn.Identity()
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Token ids int32 ``(n, length)``, pixels uint8 ``(n, 3, height, width)``, or log-mels float32.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -69,12 +69,14 @@ class AudioTower(Tower):
 
     modality = "audio"
 
+    config: AudioConfig
+
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
-        self.config: AudioConfig = config
+        self.config = config
         self.backbone = AudioBackbone(config)
         self.pool = Pool(self.backbone.out, config.pool)
-        self.head = Head(self.backbone.out, config)
+        self.head = ProjectionHead(self.backbone.out, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Log-mel spectrograms in [-1, 1], float16 ``(n, mels, frames)``."""

@@ -83,7 +83,7 @@ class Tower(nn.Module, ABC):
         return [signal]
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """Features to a code: layer norm, dropout, one linear map."""
 
     def __init__(self, width: int, config: TowerConfig) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -54,12 +54,14 @@ class ImageConfig(TowerConfig):
 class ImageTower(Tower):
     """A backbone, the mean of its features over the picture, a linear map."""
 
+    config: ImageConfig
+
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
-        self.config: ImageConfig = config
+        self.config = config
         self.modality = config.modality
         self.backbone = backbone(config)
-        self.head = Head(self.backbone.out, config)
+        self.head = ProjectionHead(self.backbone.out, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Pixels, uint8 ``(n, channels, resolution, resolution)``; the picture is squashed to a square."""

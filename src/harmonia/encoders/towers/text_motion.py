@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -50,6 +50,8 @@ class TextTower(Tower):
 
     modality = "text"
 
+    config: TextConfig
+
     def __init__(self, config: TextConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
         if tokenizer.get_vocab_size() > config.vocabulary:
@@ -57,7 +59,7 @@ class TextTower(Tower):
                 f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the text tower "
                 f"{config.vocabulary}: set vocabulary to at least that"
             )
-        self.config: TextConfig = config
+        self.config = config
         self.tokenizer = tokenizer
         size = SIZES[config.size]
         blocks = size.blocks if config.blocks is None else config.blocks
@@ -66,7 +68,7 @@ class TextTower(Tower):
         self.transformer = Transformer(size.width, blocks, size.heads, config.dropout) if blocks else None
         self.pool = Pool(size.width, config.pool)
         self.mlp = nn.Identity() if blocks else _perceptron(size.width)
-        self.head = Head(size.width, config)
+        self.head = ProjectionHead(size.width, config)
         nn.init.normal_(self.embed.weight, std=0.02)
         if self.position is not None:
             nn.init.normal_(self.position, std=0.02)
@@ -123,15 +125,17 @@ class MotionTower(Tower):
 
     modality = "motion"
 
+    config: MotionConfig
+
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
-        self.config: MotionConfig = config
+        self.config = config
         size = SIZES[config.size]
         self.embed = nn.Conv1d(config.channels, size.width, config.patch, stride=config.patch)
         self.position = nn.Parameter(torch.randn(config.samples // config.patch, size.width) * 0.02)
         self.transformer = Transformer(size.width, size.blocks, size.heads, config.dropout)
         self.pool = Pool(size.width, config.pool)
-        self.head = Head(size.width, config)
+        self.head = ProjectionHead(size.width, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Readings, float32 ``(n, channels, samples)``; every signal is ``(channels, time)`` and finite."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harmonia.encoders.towers.audio import AudioBackbone, AudioConfig, spectrograms
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -80,16 +80,18 @@ class VideoTower(Tower):
 
     modality = "video"
 
+    config: VideoConfig
+
     def __init__(self, config: VideoConfig) -> None:
         super().__init__()
-        self.config: VideoConfig = config
+        self.config = config
         size = SIZES[config.size]
         self.picture = ImageTower(config.picture)
         self.position = nn.Parameter(torch.randn(config.frames, size.width) * 0.02)
         self.hearing = Hearing(config.hearing, size.width) if config.sound else None
         self.transformer = Transformer(size.width, TEMPORAL_BLOCKS, size.heads, config.dropout)
         self.pool = Pool(size.width, config.pool)
-        self.head = Head(size.width, config)
+        self.head = ProjectionHead(size.width, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Frames, spectrogram of the sound, and whether there is one: bytes, uint8 ``(n, length)``."""

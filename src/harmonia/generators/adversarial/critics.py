@@ -40,7 +40,7 @@ def minibatch_std(x: Tensor, group: int = 4) -> Tensor:
     return torch.cat([x, std.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])], dim=1)
 
 
-class Head(nn.Module):
+class CriticHead(nn.Module):
     """Features on a small grid to a score: psi(phi) + <condition, phi> / sqrt(width), the projection."""
 
     def __init__(
@@ -89,7 +89,7 @@ class ConvCritic(nn.Module):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             height, breadth = height // 2, breadth // 2
         self.body = nn.Sequential(*layers)
-        self.head = Head(widths[-1], (height, breadth), width, condition)
+        self.head = CriticHead(widths[-1], (height, breadth), width, condition)
         if spectral:
             for module in [*self.body, self.head.phi, self.head.psi]:
                 if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -117,7 +117,7 @@ class ResidualCritic(nn.Module):
             self.skip.append(EqualConv(before, after, 1, bias=False))
             height, breadth = -(-height // 2), -(-breadth // 2)
         self.last = EqualConv(widths[-1], widths[-1], 3)
-        self.head = Head(widths[-1], (height, breadth), width, condition, linear=EqualLinear)
+        self.head = CriticHead(widths[-1], (height, breadth), width, condition, linear=EqualLinear)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         """Pictures (n, channels, h, w) to scores (n,)."""

@@ -35,7 +35,7 @@ class GANConfig(GeneratorConfig):
             raise HarmoniaError(f"latent is {self.latent}: it has to be at least 1")
 
 
-class Synthesis(nn.Module):
+class ConvSynthesis(nn.Module):
     """A vector to a picture: a layer to the smallest grid, then two convolutions for each doubling."""
 
     def __init__(self, width: int, shape: tuple[int, int, int], channels: int) -> None:
@@ -68,7 +68,7 @@ class GAN(OnePassGenerator):
         self.config = config
         channels, halvings = config.scale.channels, doublings(config.shape) + 1
         self.told = Conditioner(config.condition, config.latent)
-        self.synthesis = Synthesis(2 * config.latent, config.shape, channels)
+        self.synthesis = ConvSynthesis(2 * config.latent, config.shape, channels)
         widths = [channels * min(4, 2**k) for k in range(halvings)]
         critic = ConvCritic(config.shape, widths, 4 * channels, config.condition, spectral=config.spectral)
         self.game = Game(config.game, critic)

@@ -119,7 +119,7 @@ class StyledLayer(nn.Module):
         return active(x + self.strength * noise(len(x), *x.shape[2:]) + self.bias)
 
 
-class Synthesis(nn.Module):
+class StyleSynthesis(nn.Module):
     """A learned constant to a picture, which is the sum of what each resolution adds to it (skip outputs)."""
 
     def __init__(self, config: StyleGANConfig) -> None:
@@ -157,7 +157,7 @@ class StyleGAN(OnePassGenerator):
         super().__init__()
         self.config, width = config, config.scale.width
         self.mapping = Mapping(config.latent, config.condition, width, config.mapping, config.rate)
-        self.synthesis = Synthesis(config)
+        self.synthesis = StyleSynthesis(config)
         critic = ResidualCritic(config.shape, stages(config), width, config.condition)
         self.game = Game(config.game, critic)
         self.register_buffer("length", torch.zeros(()))

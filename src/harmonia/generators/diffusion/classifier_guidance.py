@@ -17,7 +17,7 @@ from harmonia.generators.diffusion import guidance as guiding
 from harmonia.generators.diffusion.model import EMBEDDED, Diffusion, DiffusionConfig
 from harmonia.generators.diffusion.paths import PATHS, Prediction
 from harmonia.generators.diffusion.samplers import Predict
-from harmonia.layers.unet import Encoder, timestep_embedding
+from harmonia.layers.unet import UNetEncoder, timestep_embedding
 from harmonia.types import HarmoniaError
 
 
@@ -49,7 +49,7 @@ class NoisyClassifier(nn.Module):
         width = config.scale.width
         channels = [c * config.scale.channels // 2 for c in config.channels]
         self.time = nn.Sequential(nn.Linear(EMBEDDED, width), nn.SiLU(), nn.Linear(width, width))
-        self.network = Encoder(config.shape[0], config.condition.classes, channels, width, config.patch)
+        self.network = UNetEncoder(config.shape[0], config.condition.classes, channels, width, config.patch)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters that are not frozen."""

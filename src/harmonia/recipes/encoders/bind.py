@@ -105,7 +105,7 @@ SETTINGS = BindSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class HeldOutSounds:
     """A test of a hearing: sounds that were held out, and words for each of the concepts they may be."""
 
     audio: Views
@@ -123,7 +123,7 @@ class Material:
     named: dict[str, Views]
     heard: dict[str, Views]
     words: Views
-    held: dict[str, Held]
+    held: dict[str, HeldOutSounds]
 
 
 class Sets(Pairs):
@@ -232,8 +232,8 @@ def load(data: Path | None, settings: BindSettings) -> Material:
     }
     words = _texts(own["text"], [[word] for word in DIGITS] + [list(said) for _, said in HEARD.values()])
     held = {
-        "digits": Held(_only(sounds["test"], 0, first), _only(words, 0, first)),
-        "sounds": Held(_only(sounds["test"], first, CONCEPTS), _only(words, first, CONCEPTS)),
+        "digits": HeldOutSounds(_only(sounds["test"], 0, first), _only(words, 0, first)),
+        "sounds": HeldOutSounds(_only(sounds["test"], first, CONCEPTS), _only(words, first, CONCEPTS)),
     }
     return Material(tokenizer, named, heard, words, held)
 
@@ -323,5 +323,5 @@ def concepts(model: Alignment, texts: Views) -> Tensor:
     return F.normalize(total.index_add(0, texts.record, codes), dim=-1)
 
 
-def _right(scores: Tensor, test: Held) -> float:
+def _right(scores: Tensor, test: HeldOutSounds) -> float:
     return float((scores.argmax(dim=1) == test.audio.record).float().mean())

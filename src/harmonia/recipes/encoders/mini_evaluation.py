@@ -29,7 +29,7 @@ DECIBELS = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class HeldOut:
     """Prepared: pictures of emoji (record = emoji), their held-out names and their English names (the other
     languages' names are asked for the English one), and digits and sounds that nothing was trained on."""
 
@@ -46,13 +46,13 @@ def hold(
     pictures: Views,
     names: list[tuple[str, int]],
     english: list[tuple[str, int]],
-) -> Held:
+) -> HeldOut:
     """Prepare what is held out; names are (text, record of the picture)."""
     digits = trimodal.prepare(trimodal.digit_signals(data, dev=True), towers)
     sounds = trimodal.prepare(trimodal.sound_signals(data, dev=True, free=True), towers)
     video = towers["video"]
     assert isinstance(video, VideoTower)
-    return Held(
+    return HeldOut(
         pictures,
         _said(names, towers["text"]),
         _said(english, towers["text"]),
@@ -61,7 +61,7 @@ def hold(
     )
 
 
-def score(model: nn.Module, held: Held) -> dict[str, float]:
+def score(model: nn.Module, held: HeldOut) -> dict[str, float]:
     """All figures; "mean" is that of those between modalities."""
     assert isinstance(model, Alignment)
 

@@ -134,13 +134,13 @@ def two_stages(
         return Coded(pictures, model.codec, settings.shift)
 
     stages = (
-        Stage("codec", model.codec, Moved(pictures, settings.shift), codec),
+        Stage("codec", model.codec, ShiftedPictures(pictures, settings.shift), codec),
         Stage("prior", model, coded, prior),
     )
     return generator_run(name, settings, pictures, model, stages, paper)
 
 
-class Moved:
+class ShiftedPictures:
     """Pictures, each moved by up to ``by`` pixels; what comes in repeats the border."""
 
     def __init__(self, pictures: Pictures, by: int) -> None:

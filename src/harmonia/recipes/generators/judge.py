@@ -7,7 +7,6 @@ grown a little), so that a generator cannot have learned what it looks at.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +17,14 @@ from torch import Tensor, nn
 
 from harmonia import weights
 from harmonia.datasets.registry import reader
-from harmonia.generators.saved import built
 from harmonia.metrics.image_features import bytes_of, in_batches
 from harmonia.recipes.generators.pictures import load_pictures, part_of
 from harmonia.recipes.generators.run import LICENCES
 from harmonia.recipes.run import Outcome, RunSettings
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError, Record
-from harmonia.weights import CARD, CONFIG
 
-MODEL_TYPE = "harmonia-judge"
-VERSION = 1
+FORMAT = weights.ModelFormat("harmonia-judge", 1, "judge")
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class Judge(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moved:
+class LabelledPictures:
     """Labelled pictures, uint8 (n, c, h, w), in batches moved, turned and grown a little."""
 
     x: Tensor
@@ -139,7 +135,7 @@ class JudgeRun:
 
     judge: Judge
     dataset: Indexed
-    held: Moved
+    held: LabelledPictures
     config: TrainConfig
     card: str
 
@@ -174,17 +170,19 @@ def judge(data: Path | None = None, settings: JudgeSettings = SETTINGS) -> Judge
     return JudgeRun(Judge(config), train, held, run, card)
 
 
-def labelled(dataset: str, split: str, resolution: int, data: Path | None) -> tuple[Moved, tuple[str, ...]]:
+def labelled(
+    dataset: str, split: str, resolution: int, data: Path | None
+) -> tuple[LabelledPictures, tuple[str, ...]]:
     """The pictures of a split with their labels, and the names of the classes."""
     pictures = load_pictures(dataset, split, resolution=resolution or None, data=data)
     if pictures.label is not None:
-        return Moved(pictures.x, pictures.label), tuple(words[0] for words in pictures.labels)
+        return LabelledPictures(pictures.x, pictures.label), tuple(words[0] for words in pictures.labels)
     if dataset != "emoji":
         raise HarmoniaError(f"{dataset} has no classes to judge by: take mnist or emoji")
     groups = [str(record.metadata.get("group") or "other") for record in emoji_records(None, data)]
     classes = tuple(sorted(set(groups)))
     own = [str(record.metadata.get("group") or "other") for record in emoji_records(split, data)]
-    return Moved(pictures.x, torch.tensor([classes.index(group) for group in own])), classes
+    return LabelledPictures(pictures.x, torch.tensor([classes.index(group) for group in own])), classes
 
 
 def emoji_records(split: str | None, data: Path | None) -> list[Record]:
@@ -195,9 +193,7 @@ def emoji_records(split: str | None, data: Path | None) -> list[Record]:
 
 def save_judge(folder: Path, judge: Judge, card: str) -> None:
     """Write a judge: all of it, or nothing. One that stands in ``folder`` is replaced."""
-    settings = {"model_type": MODEL_TYPE, "version": VERSION, "config": asdict(judge.config)}
-    texts = {CONFIG: json.dumps(settings, indent=1, ensure_ascii=False) + "\n", CARD: card}
-    weights.write_model(folder.absolute(), judge.state_dict(), texts, MODEL_TYPE, torch.float32)
+    FORMAT.write(folder, {"config": asdict(judge.config)}, judge.state_dict(), card=card)
 
 
 def load_judge(folder: str | Path, device: str | torch.device = "cpu") -> Judge:
@@ -206,13 +202,10 @@ def load_judge(folder: str | Path, device: str | torch.device = "cpu") -> Judge:
     Its name has the dataset and the first digits of its content's hash: figures of two judges do not compare.
     """
     folder = Path(folder)
-    settings = weights.read_settings(folder, MODEL_TYPE, VERSION)
-    tensors = weights.read_tensors(folder)
-    try:
-        config = built(JudgeConfig, settings["config"])
-        with torch.random.fork_rng(devices=[]):
-            judge = Judge(config, f"judge of {config.dataset} {weights.identity(folder)[:6]}")
-        judge.load_state_dict(tensors, assign=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise HarmoniaError(f"the judge {folder} is damaged: train it again") from error
-    return judge.to(device).eval()
+    settings, tensors = FORMAT.read(folder)
+
+    def build() -> Judge:
+        config = weights.built(JudgeConfig, settings["config"])
+        return Judge(config, f"judge of {config.dataset} {weights.identity(folder)[:6]}")
+
+    return weights.restored(build, tensors, f"the judge {folder}").to(device).eval()
