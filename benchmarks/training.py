@@ -27,11 +27,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.common import REPOSITORY, Row, report, row
+from benchmarks.crash_simulation import kill_and_resume
 from harmonia.objectives import info_nce
 from harmonia.recipes.encoders.image_text import ImageTextSettings, cmhn
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig, fit
-from harmonia.training.crash_simulation import kill_and_resume
 from harmonia.training.record_arrays import Pairs, Views
 
 DIM = 512

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.crash_simulation import kill_and_resume
 from harmonia.training import TrainConfig, checkpoint, fit
-from harmonia.training.crash_simulation import kill_and_resume
 
 STEPS = 120
 
