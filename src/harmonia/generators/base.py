@@ -1,4 +1,4 @@
-"""What every generator is: a network that trains on samples with conditions, and draws new ones."""
+"""The base classes of generators: networks that train on samples with conditions and draw new samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.types import HarmoniaError
 
 Watch = Callable[[int, int, Tensor], None]
-"""Called after each step of sampling: the step, of how many, and the samples as they would be if it ended."""
+"""Called after each sampling step with the step, the number of steps, and the current estimate of the
+samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,12 @@ SCALES = {
     "base": Scale(128, 512, 12, 8),
     "large": Scale(192, 1024, 24, 16),
 }
-"""The one dial of a generator: 0.5, 2, 18 and 80 million parameters of a U-Net, 1, 7, 58 and 457 of a DiT."""
+"""Sizes of generators: 0.5, 2, 18 and 80 million parameters as a U-Net, 1, 7, 58 and 457 as a DiT."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
-    """What all generators have.
+    """Settings that all generators have.
 
     ``shape``      channels, height and width of a sample
     ``size``       a key of ``SCALES``
@@ -50,7 +51,7 @@ class GeneratorConfig:
     condition: ConditionConfig = field(default_factory=ConditionConfig)
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         if self.size not in SCALES:
             raise HarmoniaError(f"there is no size {self.size!r}: give one of {', '.join(SCALES)}")
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -58,13 +59,13 @@ class GeneratorConfig:
 
     @property
     def scale(self) -> Scale:
-        """The widths that ``size`` stands for."""
+        """The widths of ``size``."""
         return SCALES[self.size]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Samples ``x``, float32 (n, channels, height, width) in [-1, 1], and what they are of."""
+    """Samples ``x``, float32 (n, channels, height, width) in [-1, 1], and their conditions."""
 
     x: Tensor
     condition: Condition
@@ -75,17 +76,18 @@ class Batch:
 
 
 class Generator(nn.Module, ABC):
-    """A model of samples of one shape, given a condition. Trains in ``harmonia.training.fit``."""
+    """A conditional model of samples of one shape, trained by ``harmonia.training.fit``."""
 
     config: Any
-    """A frozen dataclass, a ``GeneratorConfig`` by kind: the network is built from it alone."""
+    """A frozen dataclass, a ``GeneratorConfig``; the network is built from it alone."""
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars by optimizer group. Random numbers are torch's global ones, which ``fit`` seeds by step."""
+        """One scalar loss for each optimizer group. Random numbers come from torch's global generator, which
+        ``fit`` seeds at each step."""
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The trained parameters by optimizer group; those that are frozen are in none."""
+        """The trained parameters by optimizer group, without the frozen ones."""
         return {"model": [p for p in self.parameters() if p.requires_grad]}
 
     @abstractmethod
@@ -110,7 +112,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
 
@@ -152,5 +154,6 @@ class CompositeGenerator(Generator):
 
 
 def draw(n: int, *shape: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Standard normal numbers (n, *shape), drawn on the CPU so that a seed means the same everywhere."""
+    """Standard normal numbers (n, *shape), drawn on the CPU so that a seed gives the same ones on any
+    device."""
     return torch.randn(n, *shape, generator=generator).to(device)

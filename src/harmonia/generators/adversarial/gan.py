@@ -1,8 +1,8 @@
-"""A conditional generative adversarial network: noise and a condition to a picture, in one pass.
+"""A conditional generative adversarial network: noise and a condition to an image, in one pass.
 
 Generator and critic are DCGAN's stacks of strided convolutions (Radford et al. 2016) without batch norm; the
-game is R3GAN's, relativistic pairs with gradient penalties on both sides (Huang et al. 2024), under which
-so plain a network trains stably. The critic is told the condition by projection (Miyato and Koyama 2018).
+loss is that of R3GAN, relativistic pairs with gradient penalties on both sides (Huang et al. 2024), with
+which this plain network trains stably. The critic is conditioned by projection (Miyato and Koyama 2018).
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from harmonia.types import HarmoniaError
 
 @dataclass(frozen=True, kw_only=True)
 class GANConfig(GeneratorConfig):
-    """``latent`` numbers of noise; ``game`` the loss and its penalties; ``spectral`` norm in the critic."""
+    """``latent`` numbers of noise; ``game`` the loss and its penalties; ``spectral`` normalisation of the
+    critic."""
 
     latent: int = 32
     game: GameConfig = field(default_factory=GameConfig)
     spectral: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         GeneratorConfig.__post_init__(self)
         check_picture(self.shape, self.condition.channels)
         if self.latent < 1:
-            raise HarmoniaError(f"latent is {self.latent}: it has to be at least 1")
+            raise HarmoniaError(f"latent is {self.latent}: it must be at least 1")
 
 
 class ConvSynthesis(nn.Module):
-    """A vector to a picture: a layer to the smallest grid, then two convolutions for each doubling."""
+    """A vector to an image: a linear layer to the smallest grid, then two convolutions for each doubling."""
 
     def __init__(self, width: int, shape: tuple[int, int, int], channels: int) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class ConvSynthesis(nn.Module):
 
 
 class GAN(OnePassGenerator):
-    """Draws pictures from noise and a condition in one pass; ``groups`` are its two players."""
+    """A conditional GAN; its optimizer groups are the critic and the generator."""
 
     config: GANConfig
 
@@ -79,7 +80,7 @@ class GAN(OnePassGenerator):
         return pictures
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of both players, which share one graph (see `Game`)."""
+        """The losses of critic and generator, which share one graph (see `Game`)."""
         condition = self.told.drop(batch.condition)
         z = torch.randn(len(batch.x), self.config.latent, device=batch.x.device)
         critic, generator = self.game(batch.x, self(z, condition), condition)
@@ -97,7 +98,7 @@ class GAN(OnePassGenerator):
 
 
 def players(model: nn.Module, game: Game) -> dict[str, list[nn.Parameter]]:
-    """Trained parameters of the critic and of everything else."""
+    """The trained parameters of the critic and those of everything else."""
     own = {id(p) for p in game.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     return {
@@ -107,7 +108,7 @@ def players(model: nn.Module, game: Game) -> dict[str, list[nn.Parameter]]:
 
 
 def doublings(shape: tuple[int, int, int]) -> int:
-    """How many times both sides of a picture can be halved before one is odd, or 4 or less."""
+    """How many times both sides of an image can be halved before one is odd or at most 4."""
     height, width, count = shape[1], shape[2], 0
     while height % 2 == width % 2 == 0 and min(height, width) > 4:
         height, width, count = height // 2, width // 2, count + 1
@@ -115,10 +116,10 @@ def doublings(shape: tuple[int, int, int]) -> int:
 
 
 def check_picture(shape: tuple[int, int, int], channels: int) -> None:
-    """HarmoniaError for sides that cannot be halved, and for conditions on a picture."""
+    """HarmoniaError if the sides cannot be halved or if there is an image condition."""
     if not doublings(shape):
         raise HarmoniaError(
             f"a GAN needs even sides above 4, not {shape[1:]}: give a resolution such as 28, 32, 64"
         )
     if channels:
-        raise HarmoniaError("a GAN here takes no image as a condition: set ConditionConfig(channels=0)")
+        raise HarmoniaError("a GAN cannot be conditioned on an image: set ConditionConfig(channels=0)")

@@ -36,7 +36,7 @@ class CascadeConfig(GeneratorConfig):
     level: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         super().__post_init__()
         channels, height, width = self.shape
         if self.factor < 1 or height % self.factor or width % self.factor:
@@ -147,7 +147,7 @@ class ImagenConfig(CascadeConfig):
     pair: MatchingConfig = field(default_factory=MatchingConfig)
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         super().__post_init__()
         self.pair.require(self.shape, self.condition.text)
 

@@ -80,7 +80,7 @@ class DiffusionConfig(GeneratorConfig):
     bounds: str = "end"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         super().__post_init__()
         choices = {
             "network": ("unet", "dit", "mlp"),

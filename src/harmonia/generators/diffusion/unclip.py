@@ -37,7 +37,7 @@ class UnclipConfig(GeneratorConfig):
     tries: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         super().__post_init__()
         self.pair.require(self.shape, self.condition.text)
         if self.tries < 1:

@@ -1,9 +1,9 @@
-"""DALL-E: one transformer over a text and the codes of its picture, as one stream.
+"""DALL-E: one transformer over the tokens of a text and the codes of its image.
 
-Reference: Ramesh et al. 2021, "Zero-shot text-to-image generation". Two stages: a dVAE (its bottleneck is
-the Gumbel-softmax relaxation, not a VQ-VAE's nearest entry), then the transformer. What differs here: the
-text is its UTF-8 bytes in place of BPE tokens, attention is dense in place of sparse, the codec's error is
-the one of its configuration in place of the logit-Laplace likelihood, and there is guidance.
+Reference: Ramesh et al. 2021, "Zero-shot text-to-image generation". Two stages: a dVAE, whose
+bottleneck is the Gumbel-softmax relaxation, then the transformer. Differences from the paper: the text is
+UTF-8 bytes instead of BPE tokens, attention is dense instead of sparse, the codec's error is that of its
+configuration instead of the logit-Laplace likelihood, and there is classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from harmonia.objectives import token_cross_entropy
 from harmonia.types import HarmoniaError
 
 BYTES = 257
-"""The bytes of UTF-8, and 0 for the end of a text."""
+"""The size of the text vocabulary: the bytes of UTF-8, and 0 for the end of a text."""
 
 Rerank = Callable[[Tensor, Condition], Tensor]
-"""How well each of n pictures fits its row of a condition, (n,): an encoder's cosine of picture and text."""
+"""Scores (n,) of how well each of n images fits its row of a condition, such as a CLIP cosine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DallEConfig(CodeConfig):
-    """``text_weight`` is the share of the text in the loss; ``condition.text`` the bytes of the longest."""
+    """``text_weight`` is the share of the text in the loss; ``condition.text`` the longest text in bytes."""
 
     codec: VQVAEConfig = field(default_factory=lambda: VQVAEConfig(bottleneck="gumbel"))
     condition: ConditionConfig = field(default_factory=lambda: ConditionConfig(text=32))
@@ -40,38 +40,39 @@ class DallEConfig(CodeConfig):
     def __post_init__(self) -> None:
         CodeConfig.__post_init__(self)
         if self.condition.text < 1:
-            raise HarmoniaError("DALL-E reads text: set condition=text")
+            raise HarmoniaError("DALL-E needs texts: set condition=text")
         if not 0 <= self.text_weight < 1:
-            raise HarmoniaError(f"text_weight is {self.text_weight}: it has to be from 0 to below 1")
+            raise HarmoniaError(f"text_weight is {self.text_weight}: it must be from 0 to below 1")
 
 
 class DallE(CodeGenerator):
     """A dVAE and a causal transformer over [start, the bytes of a text, the codes of a picture].
 
-    Of a condition only ``text`` is read.
+    The only kind of condition is ``text``.
     """
 
     config: DallEConfig
     prior: TextAndCodes
 
     def transformer(self) -> TextAndCodes:
-        """Over a text and the codes of its picture."""
+        """A transformer over a text and the codes of its image."""
         return TextAndCodes(self.config)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats per token: text_weight times those of the text, the rest those of the picture.
+        """The cross-entropy in nats per token: text_weight times that of the text, the rest that of the
+        codes.
 
         The end of a text counts as one of its tokens; what follows does not.
         """
         codes = self.codes(batch)
         dropped = torch.rand(len(codes)) < self.config.condition.drop
         text = self.prior.text_of(batch.condition.without(dropped))
-        said, seen = self.prior(text, codes)
-        spelled = text > 0
-        counts = torch.cat([torch.ones_like(spelled[:, :1]), spelled[:, :-1]], 1)
+        of_text, of_codes = self.prior(text, codes)
+        present = text > 0
+        counts = torch.cat([torch.ones_like(present[:, :1]), present[:, :-1]], 1)
         weight = self.config.text_weight
-        words = token_cross_entropy(said, text, counts=counts)
-        return {"model": weight * words + (1 - weight) * token_cross_entropy(seen, codes)}
+        words = token_cross_entropy(of_text, text, counts=counts)
+        return {"model": weight * words + (1 - weight) * token_cross_entropy(of_codes, codes)}
 
     def draw_codes(
         self,
@@ -96,8 +97,8 @@ class DallE(CodeGenerator):
 class TextAndCodes(GridOfCodes):
     """The transformer over text and codes; each code stands at the place that it predicts.
 
-    At every place either a byte or a code is possible, never both: so there are two heads, which is the
-    paper's one vocabulary without the logits that it masks.
+    Every place is either a byte or a code, so there are two heads. This equals the paper's joint vocabulary
+    with the masked logits left out.
     """
 
     def __init__(self, config: DallEConfig) -> None:
@@ -113,7 +114,7 @@ class TextAndCodes(GridOfCodes):
         self.say, self.see = nn.Linear(s.width, BYTES), nn.Linear(s.width, c.codes)
 
     def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of each byte (n, t, 257) and each code (n, h' w', K), given all that stands before it.
+        """Logits of each byte (n, t, 257) and each code (n, h' w', K), given all tokens before it.
 
         ``text`` int64 (n, t) with zeros after its end, ``codes`` int64 (n, h' w').
         """
@@ -124,7 +125,7 @@ class TextAndCodes(GridOfCodes):
         return self.say(y[:, : self.letters]), self.see(y[:, self.letters :])
 
     def begin(self, text: Tensor, cache: Cache) -> Tensor:
-        """Read a text; logits (n, K) of the first code."""
+        """Feed a text; logits (n, K) of the first code."""
         mask = torch.cat([torch.ones_like(text[:, :1], dtype=torch.bool), text > 0], 1)
         logits: Tensor = self.see(self.body(self._text(text), mask=mask, cache=cache)[:, -1])
         return logits
@@ -135,12 +136,15 @@ class TextAndCodes(GridOfCodes):
         return logits
 
     def text_of(self, condition: Condition) -> Tensor:
-        """The bytes, int64 (n, letters); none where there is no text. HarmoniaError if it is too long."""
+        """The bytes of a condition's text, int64 (n, letters), zeros without one. HarmoniaError if it is too
+        long."""
         if condition.text is None:
             return torch.zeros(condition.n, self.letters, dtype=torch.int64, device=self.start.device)
         n, t = condition.text.shape
         if t > self.letters:
-            raise HarmoniaError(f"texts of {t} bytes for a DALL-E that reads {self.letters}: cut them")
+            raise HarmoniaError(
+                f"texts of {t} bytes are too long for a DALL-E that reads {self.letters}: cut them"
+            )
         return torch.cat([condition.text, condition.text.new_zeros(n, self.letters - t)], 1)
 
     def _text(self, text: Tensor) -> Tensor:
@@ -158,9 +162,9 @@ def best_of(
     guidance: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Of ``candidates`` samples for each row, the one that ``rerank`` puts highest (DALL-E: CLIP, of 512)."""
+    """The best of ``candidates`` samples for each row by ``rerank`` (in the paper: CLIP, 512 candidates)."""
     if candidates < 1:
-        raise HarmoniaError(f"candidates is {candidates}: it has to be at least 1")
+        raise HarmoniaError(f"candidates is {candidates}: it must be at least 1")
     rows = condition.rows(torch.arange(condition.n).repeat_interleave(candidates))
     x = model.sample(rows, guidance=guidance, generator=generator)
     best = rerank(x, rows).view(condition.n, candidates).argmax(1)
