@@ -85,9 +85,7 @@ class ModelFormat:
         for kind, known in self.networks.items():
             if known == address:
                 return {"kind": kind, "config": asdict(typing.cast(Any, network.config))}
-        raise HarmoniaError(
-            f"a {type(network).__name__} is not a known kind of {self.noun}: add it to the format to save it"
-        )
+        raise HarmoniaError(f"a {type(network).__name__} cannot be saved: it is no known kind of {self.noun}")
 
     def build(
         self, entry: Any, tensors: Mapping[str, Tensor], *arguments: Any, where: str, what: str

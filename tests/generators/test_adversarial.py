@@ -334,8 +334,8 @@ def test_a_critic_that_knows_its_few_pictures_raises_the_probability() -> None:
     [
         (lambda: GameConfig(loss="wasserstein"), "there is no adversarial loss 'wasserstein'"),
         (lambda: GameConfig(r1=-1), "r1 and r2"),
-        (lambda: AugmentConfig(kinds=("blur",)), "there is no change 'blur'"),
-        (lambda: AugmentConfig(start=0.9), "start is from 0"),
+        (lambda: AugmentConfig(kinds=("blur",)), "there is no augmentation 'blur'"),
+        (lambda: AugmentConfig(start=0.9), "start must be from 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(make: object, match: str) -> None:

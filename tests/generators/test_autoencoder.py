@@ -246,7 +246,7 @@ def test_denoising_brings_digits_nearer_to_what_they_were(corruption: str, tmp_p
     changes |= {"steps": "150", "batch": "32", "device": "cpu"}
     run = prepare("denoising", digits(), changes)
     figures = run.train(tmp_path).figures
-    assert figures["PSNR of those denoised, dB"] > figures["PSNR of damaged pictures, dB"] + 2
+    assert figures["PSNR of denoised images, dB"] > figures["PSNR of corrupted images, dB"] + 2
 
 
 @pytest.mark.parametrize("name", ["vae, told", "vq", "gumbel"])

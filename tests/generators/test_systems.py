@@ -271,7 +271,7 @@ def test_what_cannot_be_meant_is_refused():
         UnclipConfig(shape=SHAPE, condition=CONDITION)
     with pytest.raises(HarmoniaError, match="matching pair"):
         ImagenConfig(shape=SHAPE, condition=CONDITION)
-    with pytest.raises(HarmoniaError, match="give a text"):
+    with pytest.raises(HarmoniaError, match="needs a text"):
         build("unclip").sample(Condition(1))
 
 

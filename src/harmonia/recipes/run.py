@@ -19,7 +19,7 @@ from harmonia.training import Indexed, Result, TrainConfig, fit
 from harmonia.training.record_arrays import Views
 from harmonia.types import HarmoniaError, Record, Signal
 
-# Signals decoded before a tower prepares them together.
+# Number of signals that a tower prepares together.
 BLOCK = 256
 
 
@@ -55,7 +55,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """How a run ended, the figures of the model, and the folder it is saved in."""
+    """The result of a run, the figures of its model, and the folder of the model."""
 
     result: Result
     figures: dict[str, float]
@@ -64,9 +64,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """A training run, complete: model, data, settings, how it is scored, what its model card says.
+    """A training run of an encoder: model, data, settings, evaluation and model card.
 
-    ``evaluate`` gives numbers, of which ``monitor`` is the one that counts.
+    ``evaluate`` returns figures; the one named ``monitor`` selects the best checkpoint.
     """
 
     name: str
@@ -80,18 +80,18 @@ class Run:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def train(self, folder: Path) -> Outcome:
-        """Train, or go on training, in ``folder``; the model that can be used is ``folder/model``."""
+        """Train, or resume training, in ``folder``; the trained model is ``folder/model``."""
         result = fit(
             self.model, self.dataset, self.config, folder, evaluate=self.evaluate, monitor=self.monitor
         )
         figures = dict(self.evaluate(self.model))
-        # of the processes of torchrun, one writes
+        # only one process of torchrun writes
         if int(os.environ.get("RANK", "0")) == 0:
             self.save(folder / "model", figures)
         return Outcome(result, figures, folder / "model")
 
     def save(self, folder: Path, figures: Mapping[str, float]) -> None:
-        """Write the towers with a card that quotes ``figures``."""
+        """Write the towers and the model card with ``figures``."""
         lines = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
         card = "\n".join(
             (self.card.rstrip(), "", "## Figures", "", "| measure | value |", "|---|---|", *lines, "")
@@ -140,9 +140,9 @@ def run_of(
 
 
 def prepared(records: Iterable[Record | Problem], towers: Mapping[str, Tower]) -> dict[str, Views]:
-    """The parts of records as the towers take them; modalities without a tower are left out.
+    """The parts of records, prepared by the towers; modalities without a tower are skipped.
 
-    Records that cannot be read are left out; a HarmoniaError if none is left.
+    Records that cannot be read are skipped; a HarmoniaError if none is left.
     """
     waiting: dict[str, list[Signal]] = {name: [] for name in towers}
     done: dict[str, list[Tensor]] = {name: [] for name in towers}
@@ -167,5 +167,5 @@ def prepared(records: Iterable[Record | Problem], towers: Mapping[str, Tower]) -
         if ready:
             done[name].append(towers[name].prepare(ready))
     if not any(done.values()):
-        raise HarmoniaError(f"the data hold nothing that has a part of {', '.join(towers)}")
+        raise HarmoniaError(f"the data has no record with a part of {', '.join(towers)}")
     return {name: Views(torch.cat(rows), torch.tensor(ids[name])) for name, rows in done.items() if rows}

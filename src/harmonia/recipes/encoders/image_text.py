@@ -1,7 +1,7 @@
-"""Photos and captions: CLIP, SigLIP, CLOOB, Hopfield-Fenchel-Young and the CMHN on equal terms.
+"""Image-text recipes: CLIP, SigLIP, CLOOB, Hopfield-Fenchel-Young and the CMHN on equal terms.
 
-Every recipe has the same towers, tokenizer, photos, batch, steps and augmentation, so that a difference
-between two of them is one of what they are trained for. Flickr8k (Hodosh et al. 2013) by default: 6,000
+All recipes have the same towers, tokenizer, photos, batch, steps and augmentation and differ in their
+objective only. Flickr8k (Hodosh et al. 2013) by default: 6,000
 photos with five captions each; trained from scratch in a few minutes on one CPU core.
 """
 
@@ -30,12 +30,12 @@ from harmonia.types import HarmoniaError, Record
 
 CARD = """# {name}
 
-Image and text towers of one space, trained from scratch with the objective `{objective}` on {dataset}.
+Image and text towers with a shared space, trained from scratch with the objective `{objective}` on {dataset}.
 
 * Recipe: `harmonia train {name}` ({steps} steps of {batch} photos, seed {seed}).
 * Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: {licence}
-* Limits: it has seen {photos} photos; names, numbers and the order of words mean little to it.
+* Limits: trained on {photos} photos; names, numbers and word order have little effect.
 """
 
 
@@ -46,10 +46,10 @@ LICENCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTextSettings(RunSettings):
-    """What all recipes of this file share.
+    """Settings of the image-text recipes.
 
-    ``captions``: how many of a photo's captions one step takes. ``size``: of both towers; ``resolution`` in
-    pixels; ``vocabulary`` in tokens.
+    ``captions``: captions of each photo in a batch. ``size`` of both towers; ``resolution`` in pixels;
+    ``vocabulary`` in tokens.
     """
 
     dataset: str = "flickr8k"
@@ -69,7 +69,7 @@ CAPTIONS = ImageTextSettings(captions=2)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photos:
-    """A dataset of photos and captions as towers take it; ``held`` is what it is scored on."""
+    """Photos and captions, prepared by the towers; ``held`` is the held-out split."""
 
     tokenizer: Tokenizer
     train: dict[str, Views]
@@ -82,7 +82,7 @@ def clip(data: Path | None = None, settings: ImageTextSettings = SETTINGS) -> Ru
 
 
 def siglip(data: Path | None = None, settings: ImageTextSettings = SETTINGS) -> Run:
-    """SigLIP (Zhai et al. 2023): every pair of photo and caption for itself, by a sigmoid."""
+    """SigLIP (Zhai et al. 2023): an independent binary loss for each pair of photo and caption."""
     return image_text("siglip", AlignmentConfig(objective="siglip", scale=10.0), data, settings)
 
 
@@ -97,17 +97,17 @@ def hfy(data: Path | None = None, settings: ImageTextSettings = SETTINGS) -> Run
 
 
 def cmhn(data: Path | None = None, settings: ImageTextSettings = CAPTIONS) -> Run:
-    """The Cross-Modal Harmonic Network: any part of a record is a cue for any other part of it."""
+    """The Cross-Modal Harmonic Network: every part of a record is a cue for the others."""
     return image_text("cmhn", AlignmentConfig(objective="cmhn", within=1.0), data, settings)
 
 
 def image_text(
     name: str, alignment: AlignmentConfig, data: Path | None = None, settings: ImageTextSettings = SETTINGS
 ) -> Run:
-    """The run that all recipes of this file are, for any objective."""
+    """The run of an image-text recipe, with any objective."""
     s = settings
     if s.batch < 2:
-        raise HarmoniaError("batch must be at least 2: a pair is told from others")
+        raise HarmoniaError("batch must be at least 2: contrastive losses need negatives")
     photos = load(data, s)
     torch.manual_seed(s.seed)
     model = Alignment(towers(s, photos.tokenizer), alignment)
@@ -125,7 +125,7 @@ def image_text(
 
 
 def towers(settings: ImageTextSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
-    """A photo tower and a bag-of-words caption tower, which learns most from a few thousand captions."""
+    """An image tower and a bag-of-words text tower, which is best for a few thousand captions."""
     s = settings
     text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=s.length, blocks=0)
     image = ImageConfig(size=s.size, dim=s.dim, resolution=s.resolution, kind=s.kind)
@@ -133,7 +133,7 @@ def towers(settings: ImageTextSettings, tokenizer: Tokenizer) -> dict[str, Tower
 
 
 def load(data: Path | None, settings: ImageTextSettings) -> Photos:
-    """The dataset, prepared; the tokenizer learns from the training captions."""
+    """The prepared dataset; the tokenizer is trained on the training captions."""
     s = settings
     return _loaded(
         data,
@@ -154,7 +154,7 @@ def _loaded(data: Path | None, settings: ImageTextSettings) -> Photos:
 
 
 def score(model: nn.Module, held: Mapping[str, Views]) -> dict[str, float]:
-    """Recall, NDCG and mAP of held-out photos by caption, of captions by photo, and their means."""
+    """Recall, NDCG and mAP of text-to-image and image-to-text retrieval on held-out data, and their means."""
     assert isinstance(model, Alignment)
     codes = {name: model.codes(name, view.inputs) for name, view in held.items()}
     x, y = held["image"].record, held["text"].record

@@ -1,7 +1,7 @@
-"""The judge of text match: image and text towers that measure generated pictures and never condition them.
+"""A CLIP-style model for measuring text match of generated images; no generator is conditioned on it.
 
-CLIP's objective (Radford et al. 2021) with a seed and an architecture of its own: a ConvNeXt-like picture
-tower, where mini and the recipes of photos have a residual one, and a bag of English words.
+It has CLIP's objective (Radford et al. 2021) and its own seed and architecture: a ConvNeXt-like image tower,
+where mini and the image-text recipes have a residual one, and a bag of English words.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from harmonia.types import HarmoniaError, Record, Signal
 
 CARD = """# text-judge of {dataset}
 
-Measures whether generated pictures show their text.
+Measures whether generated images match their text.
 
 Recipe: `harmonia train text-judge`, {steps} steps of {batch}, seed {seed}; {licence}.
 
-It knows the pictures that it was trained on, and little else."""
+It is trained on the data of the generators only and does not generalise beyond it."""
 
 WINDOW = 64
-"""Pixels of the picture tower; smaller pictures are enlarged, as generated ones will be."""
+"""Resolution of the image tower; smaller images are enlarged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextJudgeSettings(RunSettings):
-    """``dataset`` emoji (English names and keywords) or flickr8k (captions); ``texts`` in a step of each."""
+    """Settings of `text_judge`: ``dataset`` is emoji (English names and keywords) or flickr8k (captions);
+    ``texts`` are the texts of each image in a batch."""
 
     dataset: str = "emoji"
     resolution: int = 0
@@ -58,7 +59,7 @@ SETTINGS = TextJudgeSettings()
 
 
 def text_judge(data: Path | None = None, settings: TextJudgeSettings = SETTINGS) -> Run:
-    """The judge of text match: CLIP on the pictures that generators learn, which never conditions them."""
+    """CLIP on the images of the generators, to measure text match."""
     s = settings
     pictures, said = captioned(s, data)
     texts = [text for own in said for text in own]
@@ -88,10 +89,10 @@ def text_judge(data: Path | None = None, settings: TextJudgeSettings = SETTINGS)
 
 
 def captioned(settings: TextJudgeSettings, data: Path | None) -> tuple[Tensor, list[list[str]]]:
-    """Pictures uint8 (n, c, h, w), and for each its English name and keywords, or its captions."""
+    """Images uint8 (n, c, h, w), and for each its English name and keywords, or its captions."""
     s = settings
     if s.dataset not in ("emoji", "flickr8k"):
-        raise HarmoniaError(f"{s.dataset} has no texts to judge by: take emoji or flickr8k")
+        raise HarmoniaError(f"{s.dataset} has no texts: choose emoji or flickr8k")
     if s.dataset == "flickr8k":
         photos = load_pictures(s.dataset, "train", resolution=s.resolution or None, data=data, keep=("text",))
         return photos.x, [list(own) for own in photos.texts]
@@ -110,13 +111,13 @@ def english(record: Record) -> list[str]:
 
 
 def as_signals(pictures: Tensor) -> Sequence[Signal]:
-    """Pictures uint8 (n, c, h, w) as signals in RGB."""
+    """Images uint8 (n, c, h, w) as RGB signals."""
     rgb = pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     return [Signal("image", one) for one in rgb]
 
 
 def score(model: nn.Module, images: Tensor, texts: Tensor) -> dict[str, float]:
-    """Text match of pictures with their first text, with another's, and the difference."""
+    """Text match of images with their first text and with the text of another image, and the difference."""
     assert isinstance(model, Alignment)
     x, y = model.codes("image", images), model.codes("text", texts)
     own, other = float(text_match(x, y).mean()), float(text_match(x, y.roll(1, 0)).mean())

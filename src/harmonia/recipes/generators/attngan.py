@@ -1,4 +1,4 @@
-"""AttnGAN on digits or emoji: first which words go with which picture, then the drawing."""
+"""AttnGAN on digits or emoji: a stage of text-image matching, then the GAN."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Sta
 
 @dataclass(frozen=True, kw_only=True)
 class AttnGANSettings(GeneratorSettings):
-    """``share`` of the steps that the matching pair gets, before the GAN; ``match`` weighs its loss.
+    """Settings of `attngan`.
 
-    ``loss`` is a key of ``objectives.ADVERSARIAL`` and ``gamma`` the weight of the gradient penalties; the
-    paper's are non_saturating and 0.
+    ``share``  steps of the matching stage, as a share of those of the GAN
+    ``match``  weight of the matching loss
+    ``loss``   a key of ``objectives.ADVERSARIAL``; paper: non_saturating
+    ``gamma``  weight of the gradient penalties; paper: 0
     """
 
     condition: str = "text"
@@ -32,9 +34,10 @@ class AttnGANSettings(GeneratorSettings):
 
 
 def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSettings()) -> GeneratorRun:
-    """AttnGAN: words to a picture in stages, with word attention and a text-image matching loss.
+    """AttnGAN: text to image in stages, with word attention and a text-image matching loss.
 
-    Stage 1 trains the text and image towers of the matching pair, stage 2 the generator and its critics.
+    The first stage trains the text and image towers of the matching pair, the second the generator and its
+    critics.
     """
     s = settings
     pictures = s.pictures(data)
@@ -50,7 +53,7 @@ def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSetting
         s.batch, steps=max(1, round(s.share * s.steps)), lr=3e-3, weight_decay=0.01, warmup=50, ema=0.998,
         seed=s.seed + 1,
     )  # fmt: skip
-    # Adam with little momentum and no decay, as networks against each other need
+    # adversarial training needs Adam with little momentum and no weight decay
     draw = s.training(
         s.batch, betas=(0.5, 0.99), weight_decay=0.0, clip=None, warmup=50, lr_end=0.1, ema=0.998
     )

@@ -1,4 +1,4 @@
-"""Autoencoders: plain, denoising, variational and vector-quantised."""
+"""Recipes of autoencoders: plain, denoising, variational and vector-quantised."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Sta
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderSettings(GeneratorSettings):
-    """``dim`` numbers that a picture goes through, ``corruption`` and ``amount`` as in `corrupt`."""
+    """Settings of `autoencoder`: ``dim`` numbers of the latent; ``corruption`` and ``amount`` as in
+    `corrupt`."""
 
     condition: str = "none"
     steps: int = 3000
@@ -39,7 +40,7 @@ class AutoencoderSettings(GeneratorSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingSettings(AutoencoderSettings):
-    """Noise by default; "masking" and "salt-and-pepper" are the others."""
+    """Settings of `denoising`: ``corruption`` "gaussian", "masking" or "salt-and-pepper"."""
 
     dim: int = 64
     corruption: str = "gaussian"
@@ -47,7 +48,8 @@ class DenoisingSettings(AutoencoderSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class VAESettings(GeneratorSettings):
-    """``beta`` weighs the KL; ``likelihood`` of a pixel is bernoulli or gaussian, of deviation ``sigma``."""
+    """Settings of `vae`: ``beta`` is the weight of the KL; ``likelihood`` of a pixel is bernoulli or
+    gaussian, the latter with standard deviation ``sigma``."""
 
     steps: int = 3000
     lr: float = 2e-3
@@ -61,14 +63,15 @@ class VAESettings(GeneratorSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BetaVAESettings(VAESettings):
-    """A VAE whose KL counts four times."""
+    """Settings of `beta_vae`: a VAE whose KL has the weight 4."""
 
     beta: float = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAESettings(GeneratorSettings):
-    """``bottleneck`` vq, vq-gradient, gumbel or fsq; ``codes`` entries, ``dim`` wide."""
+    """Settings of `vqvae`: ``bottleneck`` is vq, vq-gradient, gumbel or fsq; ``codes`` entries of width
+    ``dim``."""
 
     condition: str = "none"
     steps: int = 3000
@@ -84,7 +87,7 @@ def autoencoder(
     data: Path | None = None,
     settings: AutoencoderSettings = AutoencoderSettings(),
 ) -> GeneratorRun:
-    """Autoencoder: pictures through few numbers and back."""
+    """Autoencoder: images compressed to a small latent and back."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
     shape = pictures.shape
@@ -100,12 +103,12 @@ def denoising(
     data: Path | None = None,
     settings: DenoisingSettings = DenoisingSettings(),
 ) -> GeneratorRun:
-    """Denoising autoencoder: from damaged pictures to whole ones."""
+    """Denoising autoencoder: reconstruction of corrupted images."""
     return autoencoder(data, settings)
 
 
 def vae(data: Path | None = None, settings: VAESettings = VAESettings()) -> GeneratorRun:
-    """VAE: a latent Gaussian whose prior knows the condition."""
+    """Conditional VAE: a Gaussian latent with a learned conditional prior."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
     shape = pictures.shape
@@ -119,12 +122,12 @@ def vae(data: Path | None = None, settings: VAESettings = VAESettings()) -> Gene
 
 
 def beta_vae(data: Path | None = None, settings: BetaVAESettings = BetaVAESettings()) -> GeneratorRun:
-    """beta-VAE: a VAE of fewer, more separate factors."""
+    """beta-VAE: a VAE with a stronger KL, for disentangled factors."""
     return vae(data, settings)
 
 
 def vqvae(data: Path | None = None, settings: VQVAESettings = VQVAESettings()) -> GeneratorRun:
-    """VQ-VAE, DALL-E's dVAE or FSQ: pictures as grids of codes."""
+    """VQ-VAE, DALL-E's dVAE or FSQ: images as grids of discrete codes."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
     shape = pictures.shape
@@ -147,17 +150,18 @@ def _run(
 
 @torch.no_grad()
 def _figures(generator: Generator, s: GeneratorSettings, data: Path | None) -> dict[str, float]:
-    """PSNR of reconstructed held-out pictures; of damaged ones before and after where it is trained so."""
+    """PSNR of reconstructed held-out images, and of corrupted and denoised ones if trained with a
+    corruption."""
     assert isinstance(generator, AutoencoderBase)
     held = s.pictures(data, "val")
     x = held.x[:1000].float() / 127.5 - 1
-    found = {"PSNR of held-out pictures, dB": _psnr(_through(generator, x), x)}
+    found = {"PSNR of held-out images, dB": _psnr(_through(generator, x), x)}
     if isinstance(generator, Autoencoder) and generator.config.corruption != "none":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             noisy = corrupt(x, generator.config.corruption, generator.config.amount)
-        found["PSNR of damaged pictures, dB"] = _psnr(noisy.clamp(-1, 1), x)
-        found["PSNR of those denoised, dB"] = _psnr(_through(generator, noisy), x)
+        found["PSNR of corrupted images, dB"] = _psnr(noisy.clamp(-1, 1), x)
+        found["PSNR of denoised images, dB"] = _psnr(_through(generator, noisy), x)
     if isinstance(generator, VQVAE):
         codes = torch.cat([generator.codes(part.to(generator.device)) for part in torch.split(x, 100)])
         share = codes.flatten().bincount(minlength=generator.config.codes) / codes.numel()
@@ -174,5 +178,5 @@ def _through(coder: AutoencoderBase, x: torch.Tensor) -> torch.Tensor:
 
 
 def _stride(shape: tuple[int, int, int]) -> int:
-    """Grids of 7 or 8 places a side."""
+    """The stride that gives a grid of 7 or 8 places per side."""
     return 8 if shape[1] >= 64 else 4

@@ -1,4 +1,4 @@
-"""Adversarial generators: a conditional GAN and StyleGAN2-ADA."""
+"""Recipes of a conditional GAN and StyleGAN2-ADA."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Sta
 
 @dataclass(frozen=True, kw_only=True)
 class GANSettings(GeneratorSettings):
-    """``loss`` a key of ``objectives.ADVERSARIAL``; ``gamma`` weight of gradient penalties; ``drop`` share
-    of pictures whose condition is left out."""
+    """Settings of `gan`.
+
+    ``loss``   a key of ``objectives.ADVERSARIAL``
+    ``gamma``  weight of the gradient penalties
+    ``drop``   share of images whose condition is dropped
+    """
 
     steps: int = 9000
     batch: int = 64
@@ -33,12 +37,12 @@ class GANSettings(GeneratorSettings):
 class StyleGANSettings(GeneratorSettings):
     """Settings of `stylegan`.
 
-    ``loss``     a key of ``objectives.ADVERSARIAL``; the paper's, non_saturating (with R1 alone), gives one
-                 picture per class in a short run
+    ``loss``     a key of ``objectives.ADVERSARIAL``; that of the paper, non_saturating (with R1 only),
+                 collapses to one image per class in a short run
     ``gamma``    weight of the gradient penalties
-    ``path``     weight of path length, which the paper leaves off at 32 pixels
-    ``augment``  whether the critic's pictures are changed, adaptively
-    ``drop``     share of pictures whose condition is left out
+    ``path``     weight of the path length penalty; paper: 0 at 32 pixels
+    ``augment``  whether to use adaptive augmentation
+    ``drop``     share of images whose condition is dropped
     """
 
     steps: int = 5000
@@ -88,7 +92,7 @@ def stylegan(data: Path | None = None, settings: StyleGANSettings = STYLEGAN_SET
 def _run(
     name: str, model: Generator, pictures: Pictures, settings: GeneratorSettings, paper: str
 ) -> GeneratorRun:
-    """Adam without momentum or decay, as networks against each other need; averaged weights are kept."""
+    """Adversarial training: Adam without momentum or weight decay; the averaged weights are saved."""
     s = settings
     config = s.training(
         min(s.batch, len(pictures)), betas=(0.0, 0.99), weight_decay=0.0, warmup=100, lr_end=0.1, ema=0.998,
