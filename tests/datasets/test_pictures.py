@@ -225,7 +225,7 @@ def test_every_reader_says_how_to_get_what_is_absent(
 
 
 def test_there_is_no_such_dataset(tmp_path: Path) -> None:
-    with pytest.raises(HarmoniaError, match="no dataset 'cooc'; name one of coco, "):
+    with pytest.raises(HarmoniaError, match="no dataset 'cooc': name one of coco, "):
         reader("cooc")
     with pytest.raises(HarmoniaError, match=r"X is not complete in .*: no b, no c; load it"):
         write(tmp_path / "a", "")

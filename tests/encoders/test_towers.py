@@ -382,13 +382,13 @@ def test_bad_signals_and_inputs_are_refused(made: dict[str, tuple[Tower, list[Si
     bad: list[tuple[str, Signal, str]] = [
         ("text", photo(0), "was given a signal of modality image"),
         ("convnet", texts()[0], "was given a signal of modality text"),
-        ("convnet", Signal("image", array((0, 4, 3), dtype=np.uint8)), "a picture must be"),
-        ("convnet", Signal("image", array((4, 4, 3))), "a picture must be"),
+        ("convnet", Signal("image", array((0, 4, 3), dtype=np.uint8)), "an image must be"),
+        ("convnet", Signal("image", array((4, 4, 3))), "an image must be"),
         ("depth", Signal("depth", np.full((2, 2), np.nan)), "no finite value"),
         ("audio", Signal("audio", array(5, dtype=np.float32), rate=8000), "audio must be"),
         ("video", Signal("video", array((0, 4, 4, 3), dtype=np.uint8)), "a video must be"),
         ("motion", Signal("motion", array((3, 50), dtype=np.float32)), "a motion signal must be"),
-        ("motion", Signal("motion", np.full((6, 5), np.inf, dtype=np.float32)), "no numbers"),
+        ("motion", Signal("motion", np.full((6, 5), np.inf, dtype=np.float32)), "not finite"),
     ]
     for name, signal, says in bad:
         with pytest.raises(HarmoniaError, match=says):

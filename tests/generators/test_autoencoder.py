@@ -294,13 +294,13 @@ def test_what_cannot_be_meant_is_refused() -> None:
     for make, words in (
         (lambda: VAEConfig(shape=(1, 30, 30)), "another stride"),
         (lambda: VAEConfig(stride=3), "stride is one of"),
-        (lambda: VAEConfig(network="mlp"), "network is one of"),
+        (lambda: VAEConfig(network="mlp"), "network must be one of"),
         (lambda: VAEConfig(network="linear", spatial=True), "no grid"),
-        (lambda: VAEConfig(likelihood="poisson"), "likelihood is"),
-        (lambda: AutoencoderConfig(corruption="blur"), "corruption is one of"),
-        (lambda: AutoencoderConfig(loss="l3"), "loss is l1 or l2"),
+        (lambda: VAEConfig(likelihood="poisson"), "likelihood must be"),
+        (lambda: AutoencoderConfig(corruption="blur"), "corruption must be one of"),
+        (lambda: AutoencoderConfig(loss="l3"), "loss must be l1 or l2"),
         (lambda: AutoencoderConfig(dim=4096), "2048"),
-        (lambda: VQVAEConfig(bottleneck="lfq"), "bottleneck is"),
+        (lambda: VQVAEConfig(bottleneck="lfq"), "bottleneck must be"),
         (lambda: VQVAEConfig(spatial=False), "grids"),
     ):
         with pytest.raises(HarmoniaError, match=words):

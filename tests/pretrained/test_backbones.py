@@ -202,7 +202,7 @@ def test_models_that_are_no_towers_say_why(tmp_path: Path, folders: dict[str, Pa
             Backbone(BackboneConfig(model=str(folder), **settings))  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
     tower = bare(folders["clip"], "image")
-    with pytest.raises(HarmoniaError, match="what its prepare"):
+    with pytest.raises(HarmoniaError, match="the output of its prepare"):
         tower(torch.zeros(1, 3, 8, 8))
     with pytest.raises(HarmoniaError, match="modality text"):
         tower.prepare(texts())

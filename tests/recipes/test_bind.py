@@ -182,7 +182,7 @@ def test_pictures_without_any_that_stand_for_a_sound_are_refused(tmp_path: Path)
     folder = write_hub(tmp_path)
     rows = pq.read_table(folder / "emoji" / "noto.parquet").to_pylist()
     table(folder / "emoji" / "noto.parquet", [r for r in rows if r["name"].startswith("face")])
-    with pytest.raises(HarmoniaError, match="no emoji of these stands for a sound"):
+    with pytest.raises(HarmoniaError, match="none of these emoji belongs to a sound"):
         prepare("bind", folder, TINY)
 
 
@@ -300,7 +300,7 @@ def test_latent_semantics_puts_sentences_of_common_words_together() -> None:
     dog, hound, car, none = space.codes(["dog runs", "the dog runs", "red cars", "xyz"])
     assert float(dog @ hound) > 0.9 > float(dog @ car)
     assert not none.any()
-    with pytest.raises(HarmoniaError, match="too few for 100 numbers"):
+    with pytest.raises(HarmoniaError, match="too few for 100 dimensions"):
         LatentSemantics(texts, 100)
 
 

@@ -133,7 +133,7 @@ def test_a_judge_is_what_was_saved(judged: Path, digits: Path) -> None:
     torch.testing.assert_close(p.sum(1), torch.ones(40))
     torch.testing.assert_close(judge.features(pictures.x.float() / 127.5 - 1), features)
     torch.testing.assert_close(judge.features(pictures.x[:1]), features[:1], atol=1e-4, rtol=1e-4)
-    with pytest.raises(HarmoniaError, match="takes pictures"):
+    with pytest.raises(HarmoniaError, match="takes images"):
         judge.features(pictures.x[:, :, 2:])
 
 

@@ -1,4 +1,4 @@
-"""Towers of sequences: text, and motion (IMU)."""
+"""Text and motion (IMU) towers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from harmonia.types import HarmoniaError, Signal
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(TowerConfig):
-    """A text tower.
+    """Settings of a text tower.
 
-    ``blocks`` None takes the size's own; 0 is a bag of words (the pooled embeddings through a two-layer
-    perceptron), blind to word order, which trains best on a few thousand texts. ``length`` is in tokens.
+    ``blocks`` None takes the number of the size; 0 is a bag of words (pooled embeddings and a two-layer
+    perceptron), which ignores word order and is best for a few thousand texts. ``length`` is in tokens.
     """
 
     vocabulary: int = 8192
@@ -46,7 +46,7 @@ class TextConfig(TowerConfig):
 
 
 class TextTower(Tower):
-    """Token embeddings and learned positions, a transformer, a pool, a linear map."""
+    """Token embeddings with learned positions, a transformer, pooling, and a projection."""
 
     modality = "text"
 
@@ -74,12 +74,12 @@ class TextTower(Tower):
             nn.init.normal_(self.position, std=0.02)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
-        """Token ids, int32 ``(n, length)``, 0 after the end. A long text is cut at its end."""
+        """Token ids, int32 ``(n, length)``, padded with 0. Long texts are truncated."""
         check_modality(signals, self.modality)
         return torch.from_numpy(encode(self.tokenizer, [s.text for s in signals], self.config.length))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Codes of token ids ``(n, t)``, ``t`` at most ``length``; columns of padding only cost nothing."""
+        """Codes of token ids ``(n, t)``, ``t`` at most ``length``; columns of padding are skipped."""
         check_inputs(inputs, (-1,), self.modality)
         if inputs.shape[1] > self.config.length:
             raise HarmoniaError(
@@ -103,9 +103,9 @@ def _perceptron(width: int) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig(TowerConfig):
-    """A tower of readings over time (accelerometer, gyroscope, ...).
+    """Settings of a motion tower (accelerometer, gyroscope, ...).
 
-    A signal is brought to ``samples`` readings by interpolation, and cut into pieces of ``patch`` of them.
+    A signal is interpolated to ``samples`` readings and cut into patches of ``patch`` readings.
     """
 
     channels: int = 6
@@ -121,7 +121,8 @@ class MotionConfig(TowerConfig):
 
 
 class MotionTower(Tower):
-    """Patches of readings by a strided convolution, learned positions, a transformer, a pool."""
+    """Patches of readings by a strided convolution, learned positions, a transformer, pooling, a
+    projection."""
 
     modality = "motion"
 
@@ -148,7 +149,7 @@ class MotionTower(Tower):
                     f"a motion signal must be ({self.config.channels}, time >= 1), not {readings.shape}"
                 )
             if not np.isfinite(readings).all():
-                raise HarmoniaError("a motion signal has readings that are no numbers: fill or drop them")
+                raise HarmoniaError("a motion signal has readings that are not finite: fill or drop them")
             now = np.linspace(0, readings.shape[1] - 1, self.config.samples)
             row[:] = [np.interp(now, np.arange(readings.shape[1]), channel) for channel in readings]
         return torch.from_numpy(rows)

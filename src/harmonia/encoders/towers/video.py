@@ -1,4 +1,4 @@
-"""Towers of video: frames and sound as tokens of one transformer."""
+"""Video towers: frames and sound as tokens of one transformer."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ TEMPORAL_BLOCKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(TowerConfig):
-    """A tower of clips of about ``seconds``: ``frames`` evenly spread frames, and the sound if ``sound``.
+    """Settings of a video tower for clips of about ``seconds``: ``frames`` evenly spaced frames, and the
+    sound if
+    ``sound``.
 
-    ``kind``, ``resolution`` and ``patch`` are those of the picture tower, ``mels`` of the sound's front end.
-    A tower has the parameters of a picture backbone, a sound backbone and two transformer blocks.
+    ``kind``, ``resolution`` and ``patch`` are those of the image tower, ``mels`` that of the spectrogram. A
+    tower has the parameters of an image backbone, an audio backbone and two transformer blocks.
     """
 
     resolution: int = 64
@@ -51,11 +53,11 @@ class VideoConfig(TowerConfig):
         choose("pool", self.pool, POOLS)
         if self.frames < 1:
             raise HarmoniaError("a video tower needs frames >= 1")
-        _ = self.picture, self.hearing  # which check the rest
+        _ = self.picture, self.hearing  # they check the other settings
 
     @property
     def picture(self) -> ImageConfig:
-        """The tower of one frame."""
+        """The configuration of the tower of single frames."""
         return ImageConfig(
             size=self.size,
             dim=SIZES[self.size].width,
@@ -66,16 +68,17 @@ class VideoConfig(TowerConfig):
 
     @property
     def hearing(self) -> AudioConfig:
-        """The tower of the sound, of the kind nearest to that of the pictures."""
+        """The configuration of the audio tower, of the kind closest to that of the frames."""
         kind = {"residual": "residual", "vit": "transformer"}.get(self.kind, "convnet")
         return AudioConfig(size=self.size, kind=kind, seconds=self.seconds, mels=self.mels)
 
 
 class VideoTower(Tower):
-    """A picture tower on every frame and a sound backbone give tokens; a transformer, a pool, a linear map.
+    """Tokens by an image tower on every frame and an audio backbone, a transformer, pooling, and a
+    projection.
 
-    A video without sound is normal: its sound tokens are left out. ``prepare`` packs frames and sound
-    into one tensor of bytes; ``pack`` and ``unpack`` are exact, for augmentation in between.
+    For videos without sound the sound tokens are masked. ``prepare`` packs frames and sound into one tensor
+    of bytes; ``unpack`` and ``pack`` allow augmentation of both.
     """
 
     modality = "video"
@@ -94,7 +97,7 @@ class VideoTower(Tower):
         self.head = ProjectionHead(size.width, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
-        """Frames, spectrogram of the sound, and whether there is one: bytes, uint8 ``(n, length)``."""
+        """Frames, spectrogram and a flag for sound, packed as uint8 ``(n, length)``."""
         check_modality(signals, self.modality)
         config = self.config
         frames = torch.from_numpy(np.stack([self._frames(s) for s in signals])) if signals else None
@@ -130,7 +133,7 @@ class VideoTower(Tower):
         return 2 * self.config.mels * self.config.hearing.frames if self.config.sound else 0
 
     def pack(self, frames: Tensor, mel: Tensor, heard: Tensor) -> Tensor:
-        """What ``unpack`` gives, as bytes, uint8 ``(n, length)``."""
+        """Pack the output of ``unpack`` as uint8 ``(n, length)``."""
         sound = mel.half().contiguous().view(torch.uint8).flatten(1)[:, : self._mel_bytes]
         return torch.cat([frames.flatten(1), sound, heard[:, None].to(torch.uint8)], dim=1)
 

@@ -60,9 +60,7 @@ class Sampler(ABC):
             watch: called after each step with the x0 estimate of the step.
         """
         if not 0 < start <= 1 or (begin is None and start != 1):
-            raise HarmoniaError(
-                f"start must be in (0, 1], and 1 unless there are samples to begin from, not {start}"
-            )
+            raise HarmoniaError(f"start must be in (0, 1], and 1 without samples to begin from, not {start}")
         times = path.times(steps, start).to(noise.dtype)
         points = tuple(path.at(t) for t in times.tolist())
         track = Track(times.to(noise.device).unbind(), points)
