@@ -1,4 +1,4 @@
-"""Network blocks that several models share, the Hopfield layers among them. Tensors in, tensors out."""
+"""Neural network layers shared by several models, including Hopfield layers."""
 
 from harmonia.layers.causal import Cache, CausalTransformer
 from harmonia.layers.codec import ConvDecoder, ConvEncoder, PatchDecoder, PatchEncoder

@@ -93,4 +93,4 @@ def _parsed(key: str, text: str, kind: type) -> Any:
     try:
         return kind(text)
     except ValueError as error:
-        raise HarmoniaError(f"{key} must be a {kind.__name__} (got {text!r})") from error
+        raise HarmoniaError(f"{key} must be of type {kind.__name__} (got {text!r})") from error

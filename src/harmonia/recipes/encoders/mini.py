@@ -30,7 +30,7 @@ from harmonia.recipes.encoders.mini_evaluation import hold, score
 from harmonia.recipes.encoders.trimodal import SOUNDS, Labelled
 from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.record_arrays import Augment, Batch, Pairs, Views
-from harmonia.training.views import film, vary_digits, vary_pictures, vary_sounds, vary_words
+from harmonia.training.views import synthetic_videos, vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.types import Record, Signal
 
 CARD = """# Harmonia mini
@@ -258,7 +258,7 @@ def films(images: Views, sounds: Views, start: int, tower: VideoTower, generator
     pictures, heard = _first(images), _first(sounds)
     records = [record for record in pictures if record >= start]
     config = tower.config
-    shots = film(
+    shots = synthetic_videos(
         images.inputs[[pictures[record] for record in records]], config.frames, config.resolution, generator
     )
     mel = torch.zeros(len(records), config.mels, config.hearing.frames, dtype=torch.float16)

@@ -18,7 +18,7 @@ from harmonia.encoders.towers.video import VideoTower
 from harmonia.recipes.encoders import trimodal
 from harmonia.recipes.encoders.trimodal import hit_rate, means
 from harmonia.training.record_arrays import Views
-from harmonia.training.views import film, in_noise
+from harmonia.training.views import in_noise, synthetic_videos
 from harmonia.types import Signal
 
 SEED = 0
@@ -112,7 +112,7 @@ def filmed(parts: Mapping[str, Views], tower: VideoTower) -> Views:
     config, records = tower.config, parts["audio"].record
     shown = [(parts["image"].record == record).nonzero()[:, 0] for record in records]
     rows = torch.stack([some[i % len(some)] for i, some in enumerate(shown)])
-    shots = film(parts["image"].inputs[rows], config.frames, config.resolution, draws)
+    shots = synthetic_videos(parts["image"].inputs[rows], config.frames, config.resolution, draws)
     return Views(tower.pack(shots, parts["audio"].inputs, torch.ones(len(records)).bool()), records)
 
 
