@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_good_checkpoint_stays(tm
             self.calls += 1
             return {"all": super().losses(batch)["all"] * (float("nan") if self.calls == 12 else 1.0)}
 
-    with pytest.raises(HarmoniaError, match=r"the loss 'all' is nan at step 12 \(step 10 is kept\)"):
+    with pytest.raises(HarmoniaError, match=r"the loss 'all' is nan at step 12 \(step 10 is saved\)"):
         fit(Breaks(), Points(), settings(log_every=20), tmp_path)
     assert load_weights(Breaks(), tmp_path) == 10
 
@@ -482,5 +482,5 @@ def test_refusals_of_a_run(tmp_path: Path) -> None:
         fit(Adversaries(), Points(), settings(lr={"maker": 0.1}), tmp_path)
     with pytest.raises(HarmoniaError, match="list is no training data"):
         fit(Regression(), [], settings(), tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(HarmoniaError, match="gave no 'score' to monitor: it gave recall"):
+    with pytest.raises(HarmoniaError, match="returned no 'score' to monitor: it returned recall"):
         fit(Regression(), Points(), settings(), tmp_path, evaluate=lambda model: {"recall": 1.0})
