@@ -203,12 +203,12 @@ class Pretrained(Generator):
             raise HarmoniaError(
                 f"{self.config.model} cannot take a state beside the text: set code=0"
             ) from error
-        told = {name: value for name, value in zip(NAMES, found, strict=False) if value is not None}
+        embeddings = {name: value for name, value in zip(NAMES, found, strict=False) if value is not None}
         if self.state is not None and code is not None:
-            embeds, tokens = told["prompt_embeds"], self.config.tokens
+            embeds, tokens = embeddings["prompt_embeds"], self.config.tokens
             added = self.state(code * code.shape[1] ** 0.5).view(len(code), tokens, -1).to(embeds)
-            told["prompt_embeds"] = embeds + F.pad(added, (0, 0, embeds.shape[1] - tokens, 0))
-        return told
+            embeddings["prompt_embeds"] = embeds + F.pad(added, (0, 0, embeds.shape[1] - tokens, 0))
+        return embeddings
 
     def _conditions(self) -> ConditionConfig:
         """The conditions of the pipeline."""
@@ -231,12 +231,12 @@ class Pretrained(Generator):
         return channels, height * factor, width * factor
 
     def _callback(self, watch: Watch) -> Callable[..., dict[str, Tensor]]:
-        def told(pipeline: Any, step: int, _: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        def callback(pipeline: Any, step: int, _: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             seen = pipeline.vae.decode(tensors["latents"] / pipeline.vae.config.scaling_factor).sample
             watch(step + 1, pipeline.num_timesteps, seen.clamp(-1, 1))
             return {}
 
-        return told
+        return callback
 
 
 def _texts(condition: Condition) -> list[str]:

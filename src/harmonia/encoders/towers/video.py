@@ -103,13 +103,13 @@ class VideoTower(Tower):
         frames = torch.from_numpy(np.stack([self._frames(s) for s in signals])) if signals else None
         if frames is None:
             return torch.empty(0, self.length, dtype=torch.uint8)
-        heard = torch.zeros(len(signals), dtype=torch.bool)
+        has_sound = torch.zeros(len(signals), dtype=torch.bool)
         mel = torch.zeros(len(signals), config.mels, config.hearing.frames, dtype=torch.float16)
         if config.sound:
             sounds = {i: s.sound for i, s in enumerate(signals) if s.sound is not None and s.sound.array.size}
-            heard[list(sounds)] = True
+            has_sound[list(sounds)] = True
             mel[list(sounds)] = spectrograms(list(sounds.values()), config.hearing)
-        return self.pack(frames, mel, heard)
+        return self.pack(frames, mel, has_sound)
 
     def _frames(self, signal: Signal) -> NDArray[np.uint8]:
         shots = signal.array
@@ -132,13 +132,13 @@ class VideoTower(Tower):
     def _mel_bytes(self) -> int:
         return 2 * self.config.mels * self.config.hearing.frames if self.config.sound else 0
 
-    def pack(self, frames: Tensor, mel: Tensor, heard: Tensor) -> Tensor:
+    def pack(self, frames: Tensor, mel: Tensor, has_sound: Tensor) -> Tensor:
         """Pack the output of ``unpack`` as uint8 ``(n, length)``."""
         sound = mel.half().contiguous().view(torch.uint8).flatten(1)[:, : self._mel_bytes]
-        return torch.cat([frames.flatten(1), sound, heard[:, None].to(torch.uint8)], dim=1)
+        return torch.cat([frames.flatten(1), sound, has_sound[:, None].to(torch.uint8)], dim=1)
 
     def unpack(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames uint8 ``(n, frames, 3, r, r)``, log-mel float16 ``(n, mels, t)``, heard bool ``(n,)``.
+        """Frames uint8 ``(n, frames, 3, r, r)``, log-mel float16 ``(n, mels, t)``, has_sound bool ``(n,)``.
 
         For a tower without sound ``t`` is 0.
         """
@@ -171,12 +171,12 @@ class VideoTower(Tower):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Codes of packed videos, uint8 ``(n, length)``."""
-        frames, mel, heard = self.unpack(inputs)
+        frames, mel, has_sound = self.unpack(inputs)
         tokens = self.picture(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]) + self.position
-        mask = heard.new_ones(tokens.shape[:2])
+        mask = has_sound.new_ones(tokens.shape[:2])
         if self.hearing is not None:
             sound = self.hearing(mel)
-            mask = torch.cat([mask, heard[:, None].expand(-1, sound.shape[1])], dim=1)
+            mask = torch.cat([mask, has_sound[:, None].expand(-1, sound.shape[1])], dim=1)
             tokens = torch.cat([tokens, sound], dim=1)
         code: Tensor = self.head(self.pool(self.transformer(tokens, mask), mask))
         return code

@@ -35,8 +35,8 @@ class GuidedConfig(GeneratorConfig):
         super().__post_init__()
         if not self.condition.classes:
             raise HarmoniaError("classifier guidance needs classes: set condition.classes (condition=label)")
-        told = replace(self.condition, drop=0.0)
-        own = replace(self.diffusion, shape=self.shape, size=self.size, condition=told)
+        condition = replace(self.condition, drop=0.0)
+        own = replace(self.diffusion, shape=self.shape, size=self.size, condition=condition)
         object.__setattr__(self, "diffusion", own)
 
 

@@ -81,9 +81,9 @@ def video(data: Path | None = None, settings: VideoSettings = SETTINGS) -> Run:
     clips = load(data, s)
     torch.manual_seed(s.seed)
     model = Alignment(towers(s, clips.tokenizer), AlignmentConfig(objective=s.objective, pairs=PAIRS))
-    film = model.towers["video"]
-    assert isinstance(film, VideoTower)
-    dataset = Pairs(clips.train, augment={"video": partial(vary_video, film), "audio": vary})
+    tower = model.towers["video"]
+    assert isinstance(tower, VideoTower)
+    dataset = Pairs(clips.train, augment={"video": partial(vary_video, tower), "audio": vary})
     return run_of(
         "video", s, model, dataset, CARD, batch=s.batch, warmup=20, clip=None,
         evaluate=partial(score, held=clips.held), monitor="recall@1", facts={"clips": len(dataset)},
@@ -93,7 +93,7 @@ def video(data: Path | None = None, settings: VideoSettings = SETTINGS) -> Run:
 def towers(settings: VideoSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
     """Residual towers of images and sound, and a bag of words: in GRID a word determines its place."""
     s = settings
-    film = VideoConfig(
+    video = VideoConfig(
         size=s.size,
         dim=s.dim,
         kind="residual",
@@ -104,20 +104,20 @@ def towers(settings: VideoSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
     )
     sound = AudioConfig(size=s.size, dim=s.dim, kind="residual", seconds=s.seconds, mels=s.mels)
     text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=s.length, blocks=0)
-    return {"video": VideoTower(film), "audio": AudioTower(sound), "text": TextTower(text, tokenizer)}
+    return {"video": VideoTower(video), "audio": AudioTower(sound), "text": TextTower(text, tokenizer)}
 
 
 @cache
 def load(data: Path | None, settings: VideoSettings) -> Clips:
     """The prepared dataset; the tokenizer is trained on the training sentences."""
-    train, held = (list(heard(grid(data, split))) for split in ("train", "test"))
+    train, held = (list(with_sound(grid(data, split))) for split in ("train", "test"))
     sentences = [part.text for record in train for part in record.parts if part.text]
     tokenizer = train_tokenizer(sentences, settings.vocabulary)
     own = towers(settings, tokenizer)
     return Clips(tokenizer, prepared(train, own), prepared(held, own))
 
 
-def heard(records: Iterator[Record | Problem]) -> Iterator[Record]:
+def with_sound(records: Iterator[Record | Problem]) -> Iterator[Record]:
     """Records with the sound of their videos as an additional part."""
     for record in records:
         if isinstance(record, Record):

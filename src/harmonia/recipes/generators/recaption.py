@@ -176,12 +176,12 @@ def matched(
     is also evaluated with expanded prompts.
     """
     figures = {}
-    for told, captions in (("training names", known), ("unseen names", unseen)):
+    for kind, captions in (("training names", known), ("unseen names", unseen)):
         names = [next(iter(own)) for own in captions[:: max(1, len(captions) // ASKED)]][:ASKED]
-        figures[told] = margin(model, names, names, settings)
+        figures[kind] = margin(model, names, names, settings)
         if settings.descriptive:
             longer = [expand(name, known, settings.length) for name in names]
-            figures[f"{told}, expanded"] = margin(model, longer, names, settings)
+            figures[f"{kind}, expanded"] = margin(model, longer, names, settings)
     return figures
 
 
