@@ -480,7 +480,7 @@ def test_refusals_of_a_run(tmp_path: Path) -> None:
         fit(Regression(), Points(), settings(shard=True), tmp_path)
     with pytest.raises(HarmoniaError, match="lr has no value for the optimizer group 'judge'"):
         fit(Adversaries(), Points(), settings(lr={"maker": 0.1}), tmp_path)
-    with pytest.raises(HarmoniaError, match="list is no training data"):
+    with pytest.raises(HarmoniaError, match="list is not a dataset"):
         fit(Regression(), [], settings(), tmp_path)  # type: ignore[arg-type]
     with pytest.raises(HarmoniaError, match="returned no 'score' to monitor: it returned recall"):
         fit(Regression(), Points(), settings(), tmp_path, evaluate=lambda model: {"recall": 1.0})
