@@ -158,7 +158,7 @@ def test_data_folder_is_the_environment_else_beside(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HARMONIA_DATA", str(tmp_path))
     assert data_folder() == tmp_path
     monkeypatch.setenv("HARMONIA_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(HarmoniaError, match="no folder"):
+    with pytest.raises(HarmoniaError, match="not a directory"):
         data_folder()
     monkeypatch.delenv("HARMONIA_DATA")
     (tmp_path / "shared" / "data").mkdir(parents=True)

@@ -380,8 +380,8 @@ def test_bad_settings_are_refused_in_one_line(case: str) -> None:
 def test_bad_signals_and_inputs_are_refused(made: dict[str, tuple[Tower, list[Signal]]]) -> None:
     array = np.zeros
     bad: list[tuple[str, Signal, str]] = [
-        ("text", photo(0), "was given a signal of modality image"),
-        ("convnet", texts()[0], "was given a signal of modality text"),
+        ("text", photo(0), "cannot encode a signal of modality image"),
+        ("convnet", texts()[0], "cannot encode a signal of modality text"),
         ("convnet", Signal("image", array((0, 4, 3), dtype=np.uint8)), "an image must be"),
         ("convnet", Signal("image", array((4, 4, 3))), "an image must be"),
         ("depth", Signal("depth", np.full((2, 2), np.nan)), "no finite value"),
