@@ -36,7 +36,7 @@ from benchmarks import frozen
 from benchmarks.common import REPOSITORY, Row, report, row
 from harmonia.encoders.alignment import Alignment, AlignmentConfig, Harmonic
 from harmonia.metrics import Records, noisy_codes, retrieval_metrics
-from harmonia.recipes.encoders.image_text import Photos, Settings, image_text, load
+from harmonia.recipes.encoders.image_text import ImageTextSettings, Photos, image_text, load
 from harmonia.training import fit
 from harmonia.training.record_arrays import Views
 
@@ -89,7 +89,7 @@ def first(views: dict[str, Views], records: int) -> dict[str, Views]:
 def trained(name: str, seed: int, folder: Path, steps: int) -> Alignment:
     """The model of a row and seed: trained now, or found in ``folder``."""
     entry = ENTRIES[name]
-    settings = replace(Settings(), captions=entry.captions, steps=steps, seed=seed, device="cpu")
+    settings = replace(ImageTextSettings(), captions=entry.captions, steps=steps, seed=seed, device="cpu")
     run = image_text(name, entry.config, None, settings)
     fit(run.model, run.dataset, run.config, folder / f"{name.replace(' ', '-')}-{seed}")
     return run.model
@@ -212,13 +212,13 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="ROW", help="train these rows and stop")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    steps = QUICK if args.quick else Settings().steps
+    steps = QUICK if args.quick else ImageTextSettings().steps
     folder = REPOSITORY / "build" / ("alignment-quick" if args.quick else "alignment")
     if args.quick:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     names = args.only or (MAIN if args.quick else list(ENTRIES))
-    photos = load(None, Settings())
+    photos = load(None, ImageTextSettings())
     if args.quick:
         photos = replace(photos, train=first(photos.train, 500), held=first(photos.held, 100))
     table: Table = {}

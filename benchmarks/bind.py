@@ -65,7 +65,7 @@ def shuffled(heard: Mapping[str, Views], seed: int) -> dict[str, Views]:
     return {**heard, "audio": Views(audio.inputs, audio.record[order])}
 
 
-def bind_run(kind: str, material: bind.Material, settings: bind.Settings) -> Run:
+def bind_run(kind: str, material: bind.Material, settings: bind.BindSettings) -> Run:
     """One of: "cmhn" and "clip", the hub; "direct", words in the place of pictures; "shuffled"."""
     s = replace(settings, objective="clip" if kind == "clip" else "cmhn")
     named, heard = material.named, material.heard
@@ -82,7 +82,7 @@ def bind_run(kind: str, material: bind.Material, settings: bind.Settings) -> Run
 
 def bound(data: Path, folder: Path, quick: bool) -> list[Row]:
     """Sound to word: the hub for both objectives, and the two controls."""
-    settings = bind.Settings(device="cpu", steps=20 if quick else bind.SETTINGS.steps)
+    settings = bind.BindSettings(device="cpu", steps=20 if quick else bind.SETTINGS.steps)
     material = bind.load(data, settings)
     seeds = SEEDS[:1] if quick else SEEDS
     goals = {"digits": 0.7, "digits recalled": 0.7, "sounds": 0.25, "sounds recalled": 0.3}

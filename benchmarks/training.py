@@ -27,17 +27,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.common import REPOSITORY, Row, report, row
+from benchmarks.crash_simulation import kill_and_resume
 from harmonia.objectives import info_nce
-from harmonia.recipes.encoders.image_text import Settings, cmhn
+from harmonia.recipes.encoders.image_text import ImageTextSettings, cmhn
 from harmonia.recipes.run import Run
 from harmonia.training import TrainConfig, fit
-from harmonia.training.crash_simulation import kill_and_resume
 from harmonia.training.record_arrays import Pairs, Views
 
 DIM = 512
 
 
-def some(settings: Settings, photos: int = 1024) -> Run:
+def some(settings: ImageTextSettings, photos: int = 1024) -> Run:
     """The run of the recipe on the first photos."""
     run = cmhn(None, settings)
     parts = {}
@@ -49,7 +49,7 @@ def some(settings: Settings, photos: int = 1024) -> Run:
 
 def throughput(steps: int, turns: int) -> list[Row]:
     """Samples per second of ``fit`` and of a bare loop: the same model, batches and optimizer, in turns."""
-    settings = Settings(captions=2, steps=steps * turns, device="cpu")
+    settings = ImageTextSettings(captions=2, steps=steps * turns, device="cpu")
     ours, bare = some(settings), some(settings)
     config, model, data = ours.config, bare.model, bare.dataset
     decayed = [p for p in model.groups()["alignment"] if p.ndim >= 2]
@@ -156,7 +156,7 @@ def losses(batch: int) -> list[Row]:
 def worker(folder: Path, steps: int) -> None:
     """A short run in ``folder``, as one process or as one of those of torchrun."""
     torch.set_num_threads(1)
-    run = some(Settings(size="tiny", captions=2, steps=steps, batch=64, device="cpu"), photos=256)
+    run = some(ImageTextSettings(size="tiny", captions=2, steps=steps, batch=64, device="cpu"), photos=256)
     config = TrainConfig(**(vars(run.config) | {"log_every": 1, "save_every": 5}))
     fit(run.model, run.dataset, config, folder)
 

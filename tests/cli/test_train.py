@@ -98,7 +98,7 @@ def test_train_lists_its_recipes():
     [
         (("train", "clop"), "no recipe 'clop'"),
         (("train", "clip", "--set", "sise=tiny"), "no setting 'sise'"),
-        (("train", "clip", "--set", "steps=many"), "steps takes a int"),
+        (("train", "clip", "--set", "steps=many"), "steps must be of type int"),
         (("evaluate", "descriptors"), "no two modalities of flickr8k"),
         (("evaluate", "descriptors", "--dataset", "flick"), "no dataset 'flick'"),
     ],

@@ -158,7 +158,7 @@ def test_data_folder_is_the_environment_else_beside(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HARMONIA_DATA", str(tmp_path))
     assert data_folder() == tmp_path
     monkeypatch.setenv("HARMONIA_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(HarmoniaError, match="no folder"):
+    with pytest.raises(HarmoniaError, match="not a directory"):
         data_folder()
     monkeypatch.delenv("HARMONIA_DATA")
     (tmp_path / "shared" / "data").mkdir(parents=True)
@@ -225,7 +225,7 @@ def test_every_reader_says_how_to_get_what_is_absent(
 
 
 def test_there_is_no_such_dataset(tmp_path: Path) -> None:
-    with pytest.raises(HarmoniaError, match="no dataset 'cooc'; name one of coco, "):
+    with pytest.raises(HarmoniaError, match="no dataset 'cooc': name one of coco, "):
         reader("cooc")
     with pytest.raises(HarmoniaError, match=r"X is not complete in .*: no b, no c; load it"):
         write(tmp_path / "a", "")
@@ -732,7 +732,7 @@ def test_questions_whose_picture_is_damaged(tmp_path: Path) -> None:
     table(tmp_path / "questions.parquet", [*questions, {"question": "", "answer": "no", "image_id": 0}])
     records, problems = split_up(easyvqa(tmp_path, "all"))
     assert len(records) == 2
-    assert problems == ["row 2: there is no picture 1", "row 4: its question is missing"]
+    assert problems == ["row 2: there is no image 1", "row 4: its question is missing"]
     assert len(split_up(easyvqa(tmp_path, "dev"))[0]) == 2  # the last tenth of one picture
     assert not split_up(easyvqa(tmp_path, "train"))[0]
 

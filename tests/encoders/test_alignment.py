@@ -295,7 +295,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path, kind: s
 
 
 def test_bad_settings_are_refused_in_one_line():
-    with pytest.raises(HarmoniaError, match="not known: give one of clip"):
+    with pytest.raises(HarmoniaError, match="not known: choose from clip"):
         AlignmentConfig(objective="clipp")  # type: ignore[arg-type]
     with pytest.raises(HarmoniaError, match="scale"):
         AlignmentConfig(scale=0.0)

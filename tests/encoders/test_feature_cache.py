@@ -282,7 +282,7 @@ def test_what_cannot_be_kept_says_why(photos: list[Signal], tmp_path: Path) -> N
         yield lambda: cached_features(tower, photos, tmp_path, "x", digests=["a"]), "1 digests were given"
         yield lambda: cached_features(tower, photos, tmp_path, "x", dtype="int8"), "dtype is one of"
         yield lambda: cached_inputs(tower, photos, tmp_path, "x", dtype="int8"), "dtype is None or"
-        yield lambda: cached_features(tower, photos, file, "x"), "cannot keep x in"
+        yield lambda: cached_features(tower, photos, file, "x"), "cannot cache x in"
         yield lambda: cached_features(Large(), photos, tmp_path, "x", dtype="float16"), "use float32"
         yield lambda: cached_features(Broken(), photos, tmp_path, "x"), "check the weights"
         yield lambda: cached_features(tower, [Signal("text", "a")], tmp_path, "x"), "modality text"

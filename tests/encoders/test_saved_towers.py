@@ -270,4 +270,6 @@ def test_damaged_models_are_refused_in_one_line(case: str, towers: dict[str, Tow
 
 
 def test_every_kind_of_tower_can_be_saved(towers: dict[str, Tower]) -> None:
-    assert {trained._kind(tower) for tower in towers.values()} == set(trained.KINDS)
+    assert {trained.FORMAT.describe(tower)["kind"] for tower in towers.values()} == set(
+        trained.FORMAT.networks
+    )

@@ -345,14 +345,14 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "dim": (lambda: ImageConfig(dim=0), "dim >= 1"),
     "dropout": (lambda: ImageConfig(dropout=1.0), "dropout < 1"),
     "length": (lambda: TextConfig(length=1), "length >= 2"),
-    "text pool": (lambda: TextConfig(pool="sum"), "pool is one of"),
+    "text pool": (lambda: TextConfig(pool="sum"), "pool must be one of"),
     "motion": (lambda: MotionConfig(samples=100, patch=8), "multiple of patch"),
-    "kind": (lambda: ImageConfig(kind="vgg"), "kind is one of"),
+    "kind": (lambda: ImageConfig(kind="vgg"), "kind must be one of"),
     "channels": (lambda: ImageConfig(channels=4), "channels 1 or 3"),
     "patch": (lambda: ImageConfig(kind="vit", resolution=60), "multiple of patch"),
     "mels": (lambda: AudioConfig(mels=128), "16 to 80 mels"),
     "seconds": (lambda: AudioConfig(seconds=0), "seconds"),
-    "audio kind": (lambda: AudioConfig(kind="lstm"), "kind is one of"),
+    "audio kind": (lambda: AudioConfig(kind="lstm"), "kind must be one of"),
     "frames": (lambda: VideoConfig(frames=0), "frames >= 1"),
     "video seconds": (lambda: VideoConfig(seconds=0), "seconds"),
     "vocabulary": (lambda: bpe.train_tokenizer(SENTENCES, 100), "too small"),
@@ -380,15 +380,15 @@ def test_bad_settings_are_refused_in_one_line(case: str) -> None:
 def test_bad_signals_and_inputs_are_refused(made: dict[str, tuple[Tower, list[Signal]]]) -> None:
     array = np.zeros
     bad: list[tuple[str, Signal, str]] = [
-        ("text", photo(0), "was given a signal of modality image"),
-        ("convnet", texts()[0], "was given a signal of modality text"),
-        ("convnet", Signal("image", array((0, 4, 3), dtype=np.uint8)), "a picture must be"),
-        ("convnet", Signal("image", array((4, 4, 3))), "a picture must be"),
+        ("text", photo(0), "cannot encode a signal of modality image"),
+        ("convnet", texts()[0], "cannot encode a signal of modality text"),
+        ("convnet", Signal("image", array((0, 4, 3), dtype=np.uint8)), "an image must be"),
+        ("convnet", Signal("image", array((4, 4, 3))), "an image must be"),
         ("depth", Signal("depth", np.full((2, 2), np.nan)), "no finite value"),
         ("audio", Signal("audio", array(5, dtype=np.float32), rate=8000), "audio must be"),
         ("video", Signal("video", array((0, 4, 4, 3), dtype=np.uint8)), "a video must be"),
         ("motion", Signal("motion", array((3, 50), dtype=np.float32)), "a motion signal must be"),
-        ("motion", Signal("motion", np.full((6, 5), np.inf, dtype=np.float32)), "no numbers"),
+        ("motion", Signal("motion", np.full((6, 5), np.inf, dtype=np.float32)), "not finite"),
     ]
     for name, signal, says in bad:
         with pytest.raises(HarmoniaError, match=says):

@@ -13,9 +13,9 @@ from harmonia.generators import Condition, ConditionConfig
 from harmonia.generators.adversarial.ada import KINDS, MOST, Augment, AugmentConfig
 from harmonia.generators.adversarial.critics import (
     ConvCritic,
+    CriticHead,
     Game,
     GameConfig,
-    Head,
     ResidualCritic,
     minibatch_std,
 )
@@ -187,7 +187,7 @@ def test_minibatch_std_by_hand() -> None:
 
 def test_projection_is_linear_in_the_condition() -> None:
     torch.manual_seed(0)
-    head = Head(4, (2, 2), 16, ConditionConfig(classes=3), group=1)
+    head = CriticHead(4, (2, 2), 16, ConditionConfig(classes=3), group=1)
     x = torch.randn(1, 4, 2, 2)
     said = [head(x, Condition(1, label=torch.tensor([label]))) for label in (0, 1, -1)]
     phi = F.leaky_relu(head.phi(F.pad(x, (0, 0, 0, 0, 0, 1)).flatten(1)), 0.2)
@@ -334,8 +334,8 @@ def test_a_critic_that_knows_its_few_pictures_raises_the_probability() -> None:
     [
         (lambda: GameConfig(loss="wasserstein"), "there is no adversarial loss 'wasserstein'"),
         (lambda: GameConfig(r1=-1), "r1 and r2"),
-        (lambda: AugmentConfig(kinds=("blur",)), "there is no change 'blur'"),
-        (lambda: AugmentConfig(start=0.9), "start is from 0"),
+        (lambda: AugmentConfig(kinds=("blur",)), "there is no augmentation 'blur'"),
+        (lambda: AugmentConfig(start=0.9), "start must be from 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(make: object, match: str) -> None:

@@ -150,7 +150,7 @@ def test_saved_and_loaded_draws_the_same(tmp_path: Path):
 
 
 def test_it_draws_from_words_alone():
-    with pytest.raises(HarmoniaError, match="give a text"):
+    with pytest.raises(HarmoniaError, match="needs a text"):
         model().sample(Condition(1))
     with pytest.raises(HarmoniaError, match="matching pair"):
         AttnGANConfig(shape=(1, 28, 28), condition=ConditionConfig(text=16))

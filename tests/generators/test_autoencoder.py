@@ -246,7 +246,7 @@ def test_denoising_brings_digits_nearer_to_what_they_were(corruption: str, tmp_p
     changes |= {"steps": "150", "batch": "32", "device": "cpu"}
     run = prepare("denoising", digits(), changes)
     figures = run.train(tmp_path).figures
-    assert figures["PSNR of those denoised, dB"] > figures["PSNR of damaged pictures, dB"] + 2
+    assert figures["PSNR of denoised images, dB"] > figures["PSNR of corrupted images, dB"] + 2
 
 
 @pytest.mark.parametrize("name", ["vae, told", "vq", "gumbel"])
@@ -294,13 +294,13 @@ def test_what_cannot_be_meant_is_refused() -> None:
     for make, words in (
         (lambda: VAEConfig(shape=(1, 30, 30)), "another stride"),
         (lambda: VAEConfig(stride=3), "stride is one of"),
-        (lambda: VAEConfig(network="mlp"), "network is one of"),
+        (lambda: VAEConfig(network="mlp"), "network must be one of"),
         (lambda: VAEConfig(network="linear", spatial=True), "no grid"),
-        (lambda: VAEConfig(likelihood="poisson"), "likelihood is"),
-        (lambda: AutoencoderConfig(corruption="blur"), "corruption is one of"),
-        (lambda: AutoencoderConfig(loss="l3"), "loss is l1 or l2"),
+        (lambda: VAEConfig(likelihood="poisson"), "likelihood must be"),
+        (lambda: AutoencoderConfig(corruption="blur"), "corruption must be one of"),
+        (lambda: AutoencoderConfig(loss="l3"), "loss must be l1 or l2"),
         (lambda: AutoencoderConfig(dim=4096), "2048"),
-        (lambda: VQVAEConfig(bottleneck="lfq"), "bottleneck is"),
+        (lambda: VQVAEConfig(bottleneck="lfq"), "bottleneck must be"),
         (lambda: VQVAEConfig(spatial=False), "grids"),
     ):
         with pytest.raises(HarmoniaError, match=words):

@@ -130,7 +130,7 @@ def test_the_best_of_many_is_what_the_encoder_prefers() -> None:
 
 
 def test_bad_use_is_told() -> None:
-    with pytest.raises(HarmoniaError, match="reads text"):
+    with pytest.raises(HarmoniaError, match="needs texts"):
         DallEConfig(condition=ConditionConfig(classes=10))
     with pytest.raises(HarmoniaError, match="cut them"):
         made().sample(Condition(1, text=spell(["too long"], 9)))

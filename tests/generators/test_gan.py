@@ -159,7 +159,7 @@ def test_sizes_and_settings_that_cannot_be_meant() -> None:
     assert [doublings((1, side, side)) for side in (28, 32, 64, 25)] == [2, 3, 4, 0]
     with pytest.raises(HarmoniaError, match="even sides above 4"):
         GANConfig(shape=(1, 25, 25))
-    with pytest.raises(HarmoniaError, match="no image as a condition"):
+    with pytest.raises(HarmoniaError, match="cannot be conditioned on an image"):
         GANConfig(condition=ConditionConfig(channels=1))
     with pytest.raises(HarmoniaError, match="latent is 0"):
         GANConfig(latent=0)

@@ -153,7 +153,7 @@ def test_an_encoder_pulls_samples_toward_its_goal() -> None:
 def test_an_encoder_that_runs_without_autograd_is_refused() -> None:
     path, x = CondOT(), torch.randn(2, 3)
     guided = guidance.by_encoder(of_class(path, 0), path, lambda x0: x0.detach(), torch.ones(1, 3), 1.0)
-    with pytest.raises(HarmoniaError, match="no gradient to guide by"):
+    with pytest.raises(HarmoniaError, match="guidance needs a gradient"):
         guided(x, torch.tensor(0.5))
 
 

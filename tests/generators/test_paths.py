@@ -182,9 +182,9 @@ def test_what_cannot_be_meant_is_refused() -> None:
     one = torch.zeros(1, 1)
     with pytest.raises(HarmoniaError, match="1001 steps are more than"):
         VPLinear().times(1001)
-    with pytest.raises(HarmoniaError, match="at least one step"):
+    with pytest.raises(HarmoniaError, match="steps must be at least 1"):
         EDM().times(0)
-    with pytest.raises(HarmoniaError, match="no network puts out 'score'"):
+    with pytest.raises(HarmoniaError, match="no parameterisation 'score'"):
         prediction("score", EDM(), one, one, torch.tensor(0.5))
 
 

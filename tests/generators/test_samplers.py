@@ -198,7 +198,7 @@ def test_a_partial_start_keeps_what_it_begins_from() -> None:
     like = [float(torch.corrcoef(torch.stack([x, begin])[..., 0])[0, 1]) for x in (near, far)]
     assert like[0] > 0.9 > 0.5 > like[1] > 0
     assert float(far.std() / SD) == pytest.approx(1, abs=0.1)
-    with pytest.raises(HarmoniaError, match="start is in"):
+    with pytest.raises(HarmoniaError, match="start must be in"):
         Euler().run(gaussian(path), path, noise, 5, start=0.5)
 
 

@@ -187,7 +187,7 @@ def test_inpainting_keeps_what_is_known_and_completes_the_rest(glide):
     # what is known below tells the base what is above, without a word
     upper = glide.reduce(data.x)[:, :, :3]
     drawn = (
-        glide.base.sample(glide.base_told(c), generator=torch.Generator().manual_seed(0), steps=6)
+        glide.base.sample(glide.base_condition(c), generator=torch.Generator().manual_seed(0), steps=6)
         for c in (told, plain)
     )
     error, chance = ((y[:, :, :3] - upper).square().mean() for y in drawn)
@@ -210,7 +210,7 @@ def test_a_small_pixel_is_known_where_all_of_its_square_is():
     model = build("glide")
     image = torch.cat([torch.full((1, 1, 12, 12), 0.5), torch.ones(1, 1, 12, 12)], 1)
     image[0, 1, 0, 0] = 0
-    told = model.base_told(Condition(1, image=image))
+    told = model.base_condition(Condition(1, image=image))
     assert told.image[0, 1].sum() == 35 and told.image[0, 1, 0, 0] == 0
     assert told.image[0, 0, 0, 0] == 0 and (told.image[0, 0].flatten()[1:] == 0.5).all()
     assert (told.level == 0).all()
@@ -221,11 +221,11 @@ def test_a_small_pixel_is_known_where_all_of_its_square_is():
 
 def test_imagen_reads_texts_by_its_frozen_tower():
     model = build("imagen")
-    told = model.told(condition([0, 1]))
+    told = model.model_condition(condition([0, 1]))
     assert told.text is None and torch.equal(told.features, model.pair.letters(condition([0, 1]).text))
     assert told.features.shape == (2, 8, model.config.base.condition.features)
     # a text that says nothing is the null
-    assert (model.told(Condition(1, text=spell([""], 8))).features == 0).all()
+    assert (model.model_condition(Condition(1, text=spell([""], 8))).features == 0).all()
     assert model.config.base.bounds != "none" and not model.config.base.condition.text
 
 
@@ -271,7 +271,7 @@ def test_what_cannot_be_meant_is_refused():
         UnclipConfig(shape=SHAPE, condition=CONDITION)
     with pytest.raises(HarmoniaError, match="matching pair"):
         ImagenConfig(shape=SHAPE, condition=CONDITION)
-    with pytest.raises(HarmoniaError, match="give a text"):
+    with pytest.raises(HarmoniaError, match="needs a text"):
         build("unclip").sample(Condition(1))
 
 

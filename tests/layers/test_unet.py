@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from harmonia.layers.dit import DiT
 from harmonia.layers.mlp import ResidualMLP
-from harmonia.layers.unet import Encoder, SpatialAttention, UNet, timestep_embedding
+from harmonia.layers.unet import SpatialAttention, UNet, UNetEncoder, timestep_embedding
 
 WIDTH = 16
 
@@ -96,6 +96,6 @@ def test_times_have_distinct_embeddings_of_constant_length() -> None:
 
 
 def test_the_encoder_gives_a_score_a_row() -> None:
-    assert Encoder(1, 10, [8, 16], WIDTH, patch=2)(
+    assert UNetEncoder(1, 10, [8, 16], WIDTH, patch=2)(
         torch.randn(4, 1, 28, 28), torch.randn(4, WIDTH)
     ).shape == (4, 10)

@@ -191,8 +191,8 @@ def test_models_that_are_no_towers_say_why(tmp_path: Path, folders: dict[str, Pa
     cases = [
         (folders["bert"], {"modality": "image"}, "is of type bert: as a tower of image"),
         (folders["clip"], {"modality": "audio"}, "is of type clip"),
-        (folders["clip"], {"modality": "smell"}, "modality is one of"),
-        (folders["bert"], {"modality": "text", "pool": "max"}, "pool is one of"),
+        (folders["clip"], {"modality": "smell"}, "modality must be one of"),
+        (folders["bert"], {"modality": "text", "pool": "max"}, "pool must be one of"),
         (lacking, {}, "lacks weights"),
         (broken, {}, "cannot load the model"),
         (unprepared, {}, "cannot load the model"),
@@ -202,7 +202,7 @@ def test_models_that_are_no_towers_say_why(tmp_path: Path, folders: dict[str, Pa
             Backbone(BackboneConfig(model=str(folder), **settings))  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
     tower = bare(folders["clip"], "image")
-    with pytest.raises(HarmoniaError, match="what its prepare"):
+    with pytest.raises(HarmoniaError, match="the output of its prepare"):
         tower(torch.zeros(1, 3, 8, 8))
     with pytest.raises(HarmoniaError, match="modality text"):
         tower.prepare(texts())

@@ -194,7 +194,7 @@ def test_a_class_or_nothing_is_what_other_pipelines_draw(tmp_path: Path) -> None
         Pretrained.load(str(tmp_path / "ddpm"), condition=ConditionConfig(code=4))
     with pytest.raises(HarmoniaError, match=r"use Pretrained\.load"):
         Pretrained(PretrainedConfig(model=str(tmp_path / "ddpm"))).sample(Condition(1), steps=1)
-    with pytest.raises(HarmoniaError, match="only a Stable Diffusion pipeline"):
+    with pytest.raises(HarmoniaError, match="only the state of a Stable Diffusion pipeline"):
         nothing.losses(Batch(x, Condition(3)))
 
     transformer = diffusers.DiTTransformer2DModel(

@@ -212,7 +212,7 @@ def test_what_cannot_be_done_says_why(
     file = tmp_path / "a"
     with pytest.raises(HarmoniaError, match="has 2 blocks"):
         unfreeze(tower, last=3)
-    with pytest.raises(HarmoniaError, match="repeats no block"):
+    with pytest.raises(HarmoniaError, match="has no repeated blocks"):
         blocks(AudioTower(AudioConfig(kind="vggish")))
     with pytest.raises(HarmoniaError, match="no adapters: add them"):
         save_adapter(tower, file)
@@ -227,7 +227,7 @@ def test_what_cannot_be_done_says_why(
     save_adapter(tower, file)
     other = tower_of("clip", folders)
     nn.init.normal_(other.network.visual_projection.weight)  # type: ignore[union-attr,arg-type]
-    with pytest.raises(HarmoniaError, match="beside other weights"):
+    with pytest.raises(HarmoniaError, match="trained for other weights"):
         load_adapter(other, file)
     with pytest.raises(HarmoniaError, match="another shape"):
         load_adapter(tower_of("clip", folders, dim=7), file)

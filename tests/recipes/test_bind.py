@@ -22,7 +22,7 @@ from benchmarks.bind import NAMES, World, bind_run, by_modality, nearest, never_
 from harmonia.encoders.towers.saved import load_towers
 from harmonia.memory import Given
 from harmonia.recipes import RECIPES, prepare
-from harmonia.recipes.encoders.bind import CONCEPTS, HEARD, Sets, Settings, load, vary
+from harmonia.recipes.encoders.bind import CONCEPTS, HEARD, BindSettings, Sets, load, vary
 from harmonia.recipes.encoders.multilingual import LatentSemantics, balanced
 from harmonia.recipes.run import Run
 from harmonia.training.record_arrays import Views
@@ -111,7 +111,7 @@ def test_bind_trains_and_no_record_has_a_sound_and_a_word(tmp_path: Path) -> Non
 
 
 def test_held_out_sounds_are_not_trained_on(tmp_path: Path) -> None:
-    settings = Settings(seconds=1.0, mels=32, vocabulary=300, dim=16)
+    settings = BindSettings(seconds=1.0, mels=32, vocabulary=300, dim=16)
     material = load(write_hub(tmp_path), settings)
     assert len(material.heard["audio"].record) == CONCEPTS
     for name in ("digits", "sounds"):
@@ -128,7 +128,7 @@ def test_held_out_sounds_are_not_trained_on(tmp_path: Path) -> None:
     ("kind", "met"), [("cmhn", False), ("clip", False), ("direct", True), ("shuffled", False)]
 )
 def test_only_the_direct_control_has_sounds_with_words(tmp_path: Path, kind: str, met: bool) -> None:
-    settings = Settings(seconds=1.0, mels=32, vocabulary=300, dim=16, steps=2, batch=8, device="cpu")
+    settings = BindSettings(seconds=1.0, mels=32, vocabulary=300, dim=16, steps=2, batch=8, device="cpu")
     material = load(write_hub(tmp_path), settings)
     run = bind_run(kind, material, settings)
     assert never_met(run.dataset, "audio", "text") is not met
@@ -182,7 +182,7 @@ def test_pictures_without_any_that_stand_for_a_sound_are_refused(tmp_path: Path)
     folder = write_hub(tmp_path)
     rows = pq.read_table(folder / "emoji" / "noto.parquet").to_pylist()
     table(folder / "emoji" / "noto.parquet", [r for r in rows if r["name"].startswith("face")])
-    with pytest.raises(HarmoniaError, match="no emoji of these stands for a sound"):
+    with pytest.raises(HarmoniaError, match="none of these emoji belongs to a sound"):
         prepare("bind", folder, TINY)
 
 
@@ -300,7 +300,7 @@ def test_latent_semantics_puts_sentences_of_common_words_together() -> None:
     dog, hound, car, none = space.codes(["dog runs", "the dog runs", "red cars", "xyz"])
     assert float(dog @ hound) > 0.9 > float(dog @ car)
     assert not none.any()
-    with pytest.raises(HarmoniaError, match="too few for 100 numbers"):
+    with pytest.raises(HarmoniaError, match="too few for 100 dimensions"):
         LatentSemantics(texts, 100)
 
 
@@ -317,4 +317,4 @@ def test_the_recipes_are_registered_and_their_settings_can_be_changed(tmp_path: 
         prepare("video", tmp_path, {"colour": "red"})
     with pytest.raises(HarmoniaError, match="is not here"):
         prepare("bind", tmp_path / "nothing", {})
-    assert replace(Settings(), seed=1).seed == 1
+    assert replace(BindSettings(), seed=1).seed == 1

@@ -35,11 +35,11 @@ from harmonia.generators import (
     save_generator,
     spell,
 )
-from harmonia.generators.saved import KINDS
+from harmonia.generators.saved import FORMAT
 from harmonia.metrics import Codes, text_match
 from harmonia.pretrained.loading import load_encoders
 from harmonia.recipes import prepare
-from harmonia.recipes.encoders.text_judge import Settings, text_judge
+from harmonia.recipes.encoders.text_judge import TextJudgeSettings, text_judge
 from harmonia.recipes.generators.judge import emoji_records, load_judge
 from harmonia.recipes.generators.pictures import DIGIT_WORDS, load_pictures
 from harmonia.recipes.generators.run import GeneratorRun, Stage
@@ -133,7 +133,7 @@ def test_a_judge_is_what_was_saved(judged: Path, digits: Path) -> None:
     torch.testing.assert_close(p.sum(1), torch.ones(40))
     torch.testing.assert_close(judge.features(pictures.x.float() / 127.5 - 1), features)
     torch.testing.assert_close(judge.features(pictures.x[:1]), features[:1], atol=1e-4, rtol=1e-4)
-    with pytest.raises(HarmoniaError, match="takes pictures"):
+    with pytest.raises(HarmoniaError, match="takes images"):
         judge.features(pictures.x[:, :, 2:])
 
 
@@ -206,7 +206,7 @@ def test_drawing_is_timed_without_previews() -> None:
 def test_evaluate_command_of_a_generator(
     judged: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KINDS, "spots", f"{__name__}:Spots")
+    monkeypatch.setitem(FORMAT.networks, "spots", f"{__name__}:Spots")
     config = SpotsConfig(shape=(1, SIDE, SIDE), condition=ConditionConfig(classes=10))
     save_generator(tmp_path / "model", Spots(config))
     args = ["evaluate", str(tmp_path / "model"), "--dataset", "mnist", "--data", str(digits), "--json"]
@@ -240,7 +240,7 @@ def evaluated(*args: object) -> dict[str, dict[str, Any]]:
 def test_an_encoder_measures_and_matches_words(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KINDS, "written", f"{__name__}:Written")
+    monkeypatch.setitem(FORMAT.networks, "written", f"{__name__}:Written")
     config = SpotsConfig(shape=(1, SIDE, SIDE), condition=ConditionConfig(text=32))
     save_generator(tmp_path / "model", Written(config))
     asked = (tmp_path / "model", "--dataset", "mnist", "--data", digits, "-n", 100, "--encoder", "mini")
@@ -302,7 +302,7 @@ def test_the_shipped_generator_is_evaluated(tmp_path: Path) -> None:
 
 def test_codes_of_another_space_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_emoji(tmp_path, 40)
-    monkeypatch.setitem(KINDS, "spots", f"{__name__}:Spots")
+    monkeypatch.setitem(FORMAT.networks, "spots", f"{__name__}:Spots")
     config = SpotsConfig(shape=(3, 32, 32), condition=ConditionConfig(code=128))
     save_generator(tmp_path / "model", Spots(config), facts=Facts("spots", "another"))
     asked = ["evaluate", tmp_path / "model", "--dataset", "emoji", "--data", tmp_path, "--encoder", "mini"]
@@ -339,7 +339,7 @@ def test_judges_of_emoji(tmp_path: Path) -> None:
     )
     assert set(load_towers(outcome.model).towers) == {"image", "text"}
     with pytest.raises(HarmoniaError, match="no texts"):
-        text_judge(tmp_path, Settings(dataset="mnist"))
+        text_judge(tmp_path, TextJudgeSettings(dataset="mnist"))
 
 
 # --- the benchmark

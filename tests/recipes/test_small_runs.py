@@ -21,7 +21,7 @@ from harmonia.recipes.encoders.mini import Mixture, read_emoji
 from harmonia.recipes.encoders.trimodal import ALIASES, NUMBERS, SOUNDS, hit_rate, means, sound_signals
 from harmonia.recipes.generators.pictures import DIGIT_WORDS
 from harmonia.recipes.generators.recaption import RecaptionSettings, recaption
-from harmonia.recipes.generators.run import Settings as GeneratorSettings
+from harmonia.recipes.generators.run import GeneratorSettings
 from harmonia.training import views
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Signal
@@ -166,11 +166,11 @@ def test_pictures_are_named_in_the_languages_asked_for(data: Path) -> None:
     settings = GeneratorSettings(dataset="emoji", condition="text")
     assert settings.pictures(emoji).texts[1] == ("de thing 1", "en thing 1", "en-gb thing 1")
     assert replace(settings, languages="en, de").pictures(emoji).texts[1] == ("en thing 1", "de thing 1")
-    with pytest.raises(HarmoniaError, match="without words in xx: ask for others"):
+    with pytest.raises(HarmoniaError, match="without texts in xx: choose other languages"):
         replace(settings, languages="xx").pictures(emoji)
     digits = replace(settings, dataset="mnist", languages="de,zh").pictures(data / "mnist")
     assert set(digits.texts) < set(zip(DIGIT_WORDS["de"].split(), DIGIT_WORDS["zh"].split(), strict=True))
-    with pytest.raises(HarmoniaError, match="without words in xx: ask for others"):
+    with pytest.raises(HarmoniaError, match="without texts in xx: choose other languages"):
         replace(settings, dataset="mnist", languages="xx").pictures(data / "mnist")
     assert replace(settings, languages="EN_gb").pictures(emoji).texts[1] == ("en-gb thing 1",)
     recaptioned = RecaptionSettings()
@@ -209,7 +209,7 @@ def test_views_change_some_and_keep_shapes() -> None:
     ids = torch.arange(1, 11).repeat(40, 1)
     less = views.vary_words(ids, draws())
     assert bool((less[:, :2] == ids[:, :2]).all()) and 0.7 < float((less > 0).float().mean()) < 0.95
-    films = views.film(images[:2], 4, 16, draws())
+    films = views.synthetic_videos(images[:2], 4, 16, draws())
     assert films.shape == (2, 4, 3, 16, 16) and films.dtype == torch.uint8
     assert bool((films[:, 0] != films[:, -1]).any())
 

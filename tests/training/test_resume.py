@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from harmonia.training import TrainConfig, checkpoint, fit
-from harmonia.training.crash_simulation import kill_and_resume
 
 STEPS = 120
 
@@ -67,6 +66,9 @@ def end(folder: Path) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
 
 
 def test_killed_twice(tmp_path: Path) -> None:
+    # imported here, since this file also runs as a script, which does not see benchmarks/
+    from benchmarks.crash_simulation import kill_and_resume
+
     run(tmp_path / "whole")
     command = [sys.executable, __file__, str(tmp_path / "killed")]
     struck = kill_and_resume(command, tmp_path / "killed", kills=2, within=0.25, seed=0)

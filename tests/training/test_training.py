@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_good_checkpoint_stays(tm
             self.calls += 1
             return {"all": super().losses(batch)["all"] * (float("nan") if self.calls == 12 else 1.0)}
 
-    with pytest.raises(HarmoniaError, match=r"the loss 'all' is nan at step 12 \(step 10 is kept\)"):
+    with pytest.raises(HarmoniaError, match=r"the loss 'all' is nan at step 12 \(step 10 is saved\)"):
         fit(Breaks(), Points(), settings(log_every=20), tmp_path)
     assert load_weights(Breaks(), tmp_path) == 10
 
@@ -254,7 +254,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, number: sig
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    with pytest.raises(Stopped, match=r"stopped after step 8 of 24.*the same command goes on"):
+    with pytest.raises(Stopped, match=r"stopped after step 8 of 24.*run the same command to resume"):
         fit(Regression(), Points(), config, tmp_path / "cut", callbacks=[stop], **evaluate)  # type: ignore[arg-type]
     assert signal.getsignal(number) is before
     cut = fit(resumed := Regression(), Points(), config, tmp_path / "cut", **evaluate)  # type: ignore[arg-type]
@@ -325,7 +325,7 @@ def test_a_changed_run_is_refused(tmp_path: Path) -> None:
 def test_a_second_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     with (
         locked(tmp_path, World(torch.device("cpu"))),
-        pytest.raises(HarmoniaError, match="another run is at work"),
+        pytest.raises(HarmoniaError, match="another run is using"),
     ):
         fit(Regression(), Points(), settings(), tmp_path)
 
@@ -437,7 +437,7 @@ def test_groups_have_to_be_whole() -> None:
     with pytest.raises(HarmoniaError, match=r"judge.weight is in the optimizer groups 'all' and 'judge'"):
         optim.trained(model)
     model.chosen = {"all": [*model.parameters(), nn.Parameter(torch.zeros(1))]}
-    with pytest.raises(HarmoniaError, match="not the model's"):
+    with pytest.raises(HarmoniaError, match="not in the model"):
         optim.trained(model)
 
 
@@ -449,7 +449,7 @@ def test_losses_have_to_fit_the_groups() -> None:
         ({"critic": good}, "'critic', which is no optimizer group"),
         ({"judge": good[None]}, r"has shape \(1,\)"),
         ({"judge": good.detach()}, "does not depend on any trained parameter"),
-        ({}, "gave no loss"),
+        ({}, "returned no loss"),
     ):
         with pytest.raises(HarmoniaError, match=message):
             optim.check_losses(losses, groups)
@@ -480,7 +480,7 @@ def test_refusals_of_a_run(tmp_path: Path) -> None:
         fit(Regression(), Points(), settings(shard=True), tmp_path)
     with pytest.raises(HarmoniaError, match="lr has no value for the optimizer group 'judge'"):
         fit(Adversaries(), Points(), settings(lr={"maker": 0.1}), tmp_path)
-    with pytest.raises(HarmoniaError, match="list is no training data"):
+    with pytest.raises(HarmoniaError, match="list is not a dataset"):
         fit(Regression(), [], settings(), tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(HarmoniaError, match="gave no 'score' to monitor: it gave recall"):
+    with pytest.raises(HarmoniaError, match="returned no 'score' to monitor: it returned recall"):
         fit(Regression(), Points(), settings(), tmp_path, evaluate=lambda model: {"recall": 1.0})

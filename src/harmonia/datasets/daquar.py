@@ -19,10 +19,10 @@ from harmonia.datasets.reading import (
     require_split,
     rows_to_records,
     split_filter,
-    table_rows,
     text_lines,
     text_parts,
 )
+from harmonia.datasets.vqa import question_records
 from harmonia.types import Part, Record
 
 HOW_TO_GET = (
@@ -85,16 +85,7 @@ def _pairs(path: Path) -> Rows:
 def _table(home: Path, split: str) -> Records:
     photos = embedded_parts("image", home / "images.parquet", "image_id", "jpeg")
     held_out = last_tenth(photos, key=lambda name: int(re.sub(r"\D", "", str(name)) or 0))
-    wanted = split_filter(split)
-
-    def make(row: Row) -> Record | None:
-        image_id = need(row, "image_id", str)
-        if image_id not in photos:
-            raise ValueError(f"there is no photo {image_id}")
-        own = "val" if image_id in held_out else "train"
-        return _record(row, own, photos[image_id]) if wanted(own) else None
-
-    yield from rows_to_records(home / "qa.parquet", table_rows(home / "qa.parquet"), make)
+    yield from question_records(home / "qa.parquet", photos, held_out, split, str, _record)
 
 
 def _record(row: Row, split: str, photo: Part) -> Record:

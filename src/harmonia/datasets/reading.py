@@ -1,5 +1,5 @@
-"""What the readers of public datasets share: where the data are, what is missing and how to get it,
-checksums, rows that become records, media embedded in tables."""
+"""Common parts of dataset readers: folders, missing files, checksums, splits, rows as records, embedded
+media."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from harmonia.datasets.json_stream import json_items
 from harmonia.types import HarmoniaError, Part, Record
 
 Records = Iterator[Record | Problem]
-"""What every reader returns: a stream of records, with a Problem in the place of a row that cannot be one."""
+"""The output of a reader: an iterator of records, with a Problem for each row that is not valid."""
 
 READ_ERRORS = (*TABLE_ERRORS, ValueError, EOFError, zlib.error)
-"""What damaged files raise when they are read: tables, JSON and gzip."""
+"""Errors of reading damaged tables, JSON and gzip files."""
 
 T = TypeVar("T")
 
@@ -36,7 +36,9 @@ def data_folder() -> Path | None:
     if given := os.environ.get("HARMONIA_DATA"):
         folder = absolute(given)
         if not folder.is_dir():
-            raise HarmoniaError(f"HARMONIA_DATA names {given}, which is no folder; correct it or unset it")
+            raise HarmoniaError(
+                f"HARMONIA_DATA names {given}, which is not a directory: correct it or unset it"
+            )
         return folder
     for start in (Path.cwd(), Path(__file__).parents[3]):
         folder = absolute(start / ".." / "shared" / "data")
@@ -46,7 +48,7 @@ def data_folder() -> Path | None:
 
 
 def dataset_folder(folder: str | Path | None, name: str, dataset: str, how_to_get: str) -> Path:
-    """The folder that the user gave, else the one called ``name`` in :func:`data_folder`."""
+    """The given folder, or else the folder ``name`` in :func:`data_folder`."""
     home = data_folder() if folder is None else None
     found = absolute(folder) if folder is not None else home / name if home else None
     if found is None or not found.is_dir():
@@ -159,7 +161,7 @@ def last_tenth(ids: Iterable[T], key: Callable[[T], Any] | None = None) -> set[T
 
 
 def require_split(split: str, known: Iterable[str], dataset: str) -> None:
-    """A HarmoniaError when a dataset has not the split that was asked for (``all`` always is)."""
+    """A HarmoniaError if a dataset does not have a split (``all`` is always valid)."""
     names = [split_name(name) for name in known]
     for name in split.split("+"):
         if split_name(name) not in (*names, "all"):
@@ -172,10 +174,10 @@ def require_split(split: str, known: Iterable[str], dataset: str) -> None:
 
 
 def rows_to_records(path: Path, rows: Rows, make: Callable[[Row], Record | None]) -> Records:
-    """The record that ``make`` finds in each row; None leaves a row out.
+    """The record that ``make`` returns for each row; None skips a row.
 
-    A row that is a reason, or for which ``make`` raises a ValueError, is a Problem and the others go on. So
-    is what remains of a damaged file.
+    A row that is an error message, or for which ``make`` raises a ValueError, gives a Problem, and reading
+    goes on. The rest of a damaged file is one Problem.
     """
     rows = iter(rows)
     while True:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 
 from harmonia.datasets.reading import Records
-from harmonia.types import HarmoniaError
+from harmonia.imports import lazy_entry
 
 DATASETS: dict[str, str] = {
     # photos and captions
@@ -35,14 +34,11 @@ DATASETS: dict[str, str] = {
     "webdataset": "harmonia.datasets.webdataset:webdataset",
     "hub": "harmonia.datasets.hub:hub",
 }
-"""Name of a dataset and its reader, ``module:function``, imported when it is asked for. Every reader is
-called as ``reader(folder, split="train", ...)`` and gives a stream of records; to add one, add its line."""
+"""The reader of each dataset, ``module:function``, imported on first use. Every reader is called as
+``reader(folder, split="train", ...)`` and yields records. To add one, write a reader and add its line."""
 
 
 def reader(name: str) -> Callable[..., Records]:
-    """The reader of a dataset; a HarmoniaError names those there are."""
-    if name not in DATASETS:
-        raise HarmoniaError(f"there is no dataset {name!r}; name one of {', '.join(DATASETS)}")
-    module, function = DATASETS[name].split(":")
-    found: Callable[..., Records] = getattr(import_module(module), function)
-    return found
+    """The reader of a dataset; a HarmoniaError lists the datasets if ``name`` is not one."""
+    function: Callable[..., Records] = lazy_entry(DATASETS, name, "dataset")
+    return function

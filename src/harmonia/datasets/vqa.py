@@ -5,7 +5,7 @@ is made from it."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -160,16 +160,37 @@ def _easyvqa(place: Path, split: str) -> Records:
 
 def _easyvqa_table(home: Path, split: str) -> Records:
     pictures = embedded_parts("image", home / "images.parquet", "image_id", "png")
-    held_out, wanted = last_tenth(pictures), split_filter(split)
+    held_out = last_tenth(pictures)
+    yield from question_records(home / "questions.parquet", pictures, held_out, split, int, _shape)
+
+
+def question_records(
+    table: Path,
+    images: Mapping[Any, Part],
+    held_out: Container[Any],
+    split: str,
+    kind: type[int] | type[str],
+    record: Callable[[Row, str, Part], Record],
+) -> Records:
+    """Records of the questions in a table, each about one of ``images``.
+
+    Args:
+        table: whose column ``image_id``, of type ``kind``, names the image.
+        images: by id.
+        held_out: ids of the images in the split val; the others are in train.
+        split: of the records that are wanted.
+        record: makes a record of a row, its split and its image.
+    """
+    wanted = split_filter(split)
 
     def make(row: Row) -> Record | None:
-        image_id = need(row, "image_id", int)
-        if image_id not in pictures:
-            raise ValueError(f"there is no picture {image_id}")
+        image_id = need(row, "image_id", kind)
+        if image_id not in images:
+            raise ValueError(f"there is no image {image_id}")
         own = "val" if image_id in held_out else "train"
-        return _shape(row, own, pictures[image_id]) if wanted(own) else None
+        return record(row, own, images[image_id]) if wanted(own) else None
 
-    yield from rows_to_records(home / "questions.parquet", table_rows(home / "questions.parquet"), make)
+    yield from rows_to_records(table, table_rows(table), make)
 
 
 def _shape(row: Row, split: str, picture: Part) -> Record:

@@ -1,4 +1,4 @@
-"""Signals in, codes out: hand-made descriptors, trainable towers, alignment, and the shipped model."""
+"""Encoders (Signal -> Code): hand-made descriptors, trainable towers, alignment, and the shipped model."""
 
 from __future__ import annotations
 

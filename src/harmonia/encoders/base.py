@@ -1,4 +1,4 @@
-"""What every encoder promises, Signal -> Code, and a wrapper that lets it only bridge modalities."""
+"""The encoder protocol (Signal -> Code), and a wrapper for encoders that only compare modalities."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harmonia.types import Signal
 
 
 class Encoder(Protocol):
-    """Turns signals of one modality into unit vectors of one space.
+    """Maps signals of one modality to unit vectors in one space.
 
-    ``name`` identifies the encoder and its settings (a store records it and refuses codes of
-    another); ``space`` says which codes may be compared with which; ``dim`` is the code's width.
+    ``name`` identifies the encoder and its settings: a store records it and refuses codes of another encoder.
+    Codes can be compared if their ``space`` is the same. ``dim`` is the width of a code.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Encoder(Protocol):
 
 
 class Bridge:
-    """Another encoder, whose codes are only compared with codes of other modalities.
+    """An encoder whose codes are only compared with codes of other modalities.
 
-    It stands beside encoders that are better within a modality but know no other: words find a picture
-    by it, where a picture finds itself by its descriptor.
+    It complements encoders that are better within a modality but cannot compare modalities: for example, a
+    text retrieves images by it, while an image retrieves images by its descriptor.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -41,7 +41,7 @@ class Bridge:
         self.space, self.dim = encoder.space, encoder.dim
 
     def encode(self, signals: Sequence[Signal]) -> NDArray[np.float32]:
-        """The codes of the other encoder."""
+        """The codes of the wrapped encoder."""
         return self.encoder.encode(signals)
 
 
@@ -57,7 +57,7 @@ def unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def scaled(block: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """One block of a descriptor, flattened to norm close to 1; a block near zero stays near zero."""
+    """One block of a descriptor, flattened and scaled to a norm close to 1; a block near zero stays so."""
     flat = np.asarray(block, dtype=np.float32).ravel()
     out: NDArray[np.float32] = flat / (np.linalg.norm(flat) + np.float32(1e-3))
     return out

@@ -1,4 +1,4 @@
-"""Code -> Signal: networks that draw samples, by method. Every one is a composition of few shared parts."""
+"""Generators (Code -> Signal): GANs, autoencoders, diffusion models and token models."""
 
 from harmonia.generators.base import SCALES, Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import (

@@ -1,8 +1,8 @@
-"""What a sample is to be of, and how a network is told.
+"""Conditions of samples (class, text, code, features, image) and their embeddings.
 
-One :class:`Condition` carries everything that generators here can be conditioned on; a :class:`Conditioner`
-turns it into one vector (for adaptive norms) and a sequence of tokens (for cross-attention). A part that is
-missing, or that was dropped so that guidance can do without it (Ho and Salimans 2022), is a learned null.
+A :class:`Condition` has everything that a generator can be conditioned on. A :class:`Conditioner` embeds it
+as one vector (for adaptive norms) and a sequence of tokens (for cross-attention). A missing kind, and one
+that is dropped in training for classifier-free guidance (Ho and Salimans 2022), is a learned null embedding.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from harmonia.types import HarmoniaError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """What ``n`` samples are to be of, a row for each; None for a kind that none of them has.
+    """The conditions of ``n`` samples, a row for each; None for a kind that none of them has.
 
     ``label``     int64 (n,), a class; -1: none
     ``text``      int64 (n, t), UTF-8 bytes as ``spell`` gives them; a row of zeros: none
-    ``code``      float32 (n, d), a code of any modality of a shared space, or of the memory's settled state;
+    ``code``      float32 (n, d), a code of any modality in a shared space, or the settled state of the
+                  memory;
                   zeros: none
-    ``features``  float32 (n, t, w), what a frozen text encoder says of each token; zero rows pad
-    ``image``     float32 (n, c, h, w), a picture on the grid of the samples: a smaller one enlarged, or what
-                  is known of one and, in the last channel, where (1) it is
-    ``level``     float32 (n,), noise in [0, 1] that was added to ``image`` (conditioning augmentation)
+    ``features``  float32 (n, t, w), token features of a frozen text encoder; zero rows are padding
+    ``image``     float32 (n, c, h, w), an image of the size of the samples: an enlarged smaller image, or the
+                  known pixels of an image with the mask of the known pixels (1) as the last channel
+    ``level``     float32 (n,), level in [0, 1] of the noise added to ``image`` (conditioning augmentation)
     """
 
     n: int
@@ -42,18 +43,20 @@ class Condition:
     def __post_init__(self) -> None:
         for name, value in self.parts().items():
             if len(value) != self.n:
-                raise HarmoniaError(f"a condition of {self.n} samples has {len(value)} rows of {name}")
+                raise HarmoniaError(
+                    f"a condition of {self.n} samples has {len(value)} rows of {name}: give {self.n}"
+                )
 
     def __len__(self) -> int:
         return self.n
 
     def parts(self) -> dict[str, Tensor]:
-        """The kinds that are there, by name."""
+        """The kinds that are not None, by name."""
         found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "n"}
         return {name: value for name, value in found.items() if value is not None}
 
     def to(self, device: torch.device) -> Condition:
-        """The same on a device."""
+        """The condition on a device."""
         return Condition(self.n, **{name: value.to(device) for name, value in self.parts().items()})
 
     def rows(self, index: Tensor) -> Condition:
@@ -61,7 +64,7 @@ class Condition:
         return Condition(len(index), **{name: value[index] for name, value in self.parts().items()})
 
     def without(self, rows: Tensor | None = None) -> Condition:
-        """The same with nothing said in ``rows``, bool (n,), or in any; ``image`` and ``level`` stay."""
+        """The condition with ``rows``, bool (n,), or all rows set to null; ``image`` and ``level`` stay."""
         said = {}
         for name, value in self.parts().items():
             if name in ("image", "level"):
@@ -73,13 +76,14 @@ class Condition:
 
 
 def join(first: Condition, second: Condition) -> Condition:
-    """The rows of two conditions of the same kinds, one after the other: one pass for guidance."""
+    """The rows of two conditions of the same kinds, concatenated, so that guidance takes one pass."""
     a, b = first.parts(), second.parts()
     return Condition(first.n + second.n, **{name: torch.cat([a[name], b[name]]) for name in a})
 
 
 def spell(texts: Sequence[str], length: int = 64) -> Tensor:
-    """Texts of any language as int64 (n, length): each UTF-8 byte plus 1, then zeros; longer ones are cut."""
+    """Texts of any language as int64 (n, length): each UTF-8 byte plus 1, padded with zeros; long texts are
+    cut."""
     ids = torch.zeros(len(texts), length, dtype=torch.int64)
     for row, text in enumerate(texts):
         data = list(text.encode("utf-8")[:length])
@@ -89,14 +93,14 @@ def spell(texts: Sequence[str], length: int = 64) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionConfig:
-    """What a generator can be conditioned on; what is 0 it is never told.
+    """The kinds of condition of a generator; 0 for a kind that it does not take.
 
     ``classes``   number of labels
     ``text``      longest text in bytes
     ``code``      width of codes
     ``features``  width of a frozen text encoder's token features
     ``channels``  of ``image``
-    ``drop``      share of training samples that are told nothing, for classifier-free guidance
+    ``drop``      share of training samples whose condition is dropped, for classifier-free guidance
     """
 
     classes: int = 0
@@ -109,9 +113,9 @@ class ConditionConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConditionEmbedding:
-    """A condition as a network takes it: ``vector`` (n, width), ``tokens`` (n, t, width), ``mask`` (n, t).
+    """An embedded condition: ``vector`` (n, width), ``tokens`` (n, t, width), ``mask`` (n, t).
 
-    ``mask`` is true where a token counts, and at least one does; ``tokens`` always has one.
+    ``mask`` is true for the tokens that count; at least one token of each row does.
     """
 
     vector: Tensor
@@ -120,7 +124,8 @@ class ConditionEmbedding:
 
 
 class Conditioner(nn.Module):
-    """Embeds a condition in ``width``; texts go through ``blocks`` transformer blocks over their bytes."""
+    """Embeds conditions in ``width`` dimensions; a text goes through ``blocks`` transformer blocks over its
+    bytes."""
 
     def __init__(self, config: ConditionConfig, width: int, blocks: int = 2) -> None:
         super().__init__()
@@ -140,11 +145,12 @@ class Conditioner(nn.Module):
             self.level = nn.Linear(1, width)
 
     def drop(self, condition: Condition) -> Condition:
-        """Say nothing in a share ``config.drop`` of the rows, drawn from torch's global numbers."""
+        """Set a random share ``config.drop`` of the rows to null, drawn from torch's global generator."""
         return condition.without(torch.rand(condition.n) < self.config.drop)
 
     def forward(self, condition: Condition) -> ConditionEmbedding:
-        """The vector is the sum of what each kind says; kinds the network does not know are passed over."""
+        """Embed a condition. The vector is the sum of the kinds' embeddings; kinds without a layer are
+        ignored."""
         c, config = condition, self.config
         vector, tokens = self.null.expand(c.n, -1), [self.null.expand(c.n, 1, -1)]
         mask = torch.ones(c.n, 1, dtype=torch.bool, device=self.null.device)
@@ -154,7 +160,7 @@ class Conditioner(nn.Module):
             vector, tokens, mask = vector + said, [*tokens, said[:, None]], torch.cat([mask, known], 1)
         if config.text and c.text is not None:
             known = c.text > 0
-            # a text that says nothing still needs one token to attend to
+            # an empty text still needs one token to attend to
             seen = known | (torch.arange(c.text.shape[1], device=known.device) == 0)
             said = self.read(self.letter(c.text) + self.place[: c.text.shape[1]], seen) * known[..., None]
             mean = said.sum(1) / known.sum(1, keepdim=True).clamp_min(1)

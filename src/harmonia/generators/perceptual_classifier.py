@@ -1,4 +1,4 @@
-"""A small classifier whose layers say what of a picture matters: for perceptual losses, and nothing else."""
+"""A small image classifier whose features serve as a perceptual loss."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STRIDES = (2, 1, 2, 2)
 
 
 class Perception(nn.Module):
-    """Scores for the class of a picture in [-1, 1], by four normalised convolutions and two linear layers.
+    """Class scores of images in [-1, 1], by four normalised convolutions and two linear layers.
 
-    It is trained before the generator that looks through it, on the same pictures, and is not kept with it.
-    Johnson, Alahi and Fei-Fei 2016 take VGG-16 for this: where its weights are there, give
-    ``harmonia.layers.VGG16`` in its place.
+    It is trained on the same images before the generator whose loss uses its features, and is not saved.
+    Johnson, Alahi and Fei-Fei 2016 use VGG-16 instead: see ``harmonia.layers.VGG16``, for which you need the
+    published weights.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int, channels: int = 16) -> None:
@@ -42,18 +42,18 @@ class Perception(nn.Module):
         return scores
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The maps of all convolutions but the last: edges, strokes, parts. See `perceptual`."""
+        """The feature maps of all convolutions but the last, for ``harmonia.objectives.perceptual``."""
         found: list[Tensor] = []
         for layer in self.layers[:-1]:
             found.append(layer(found[-1] if found else x))
         return found
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters that are not frozen."""
+        """The parameters that are not frozen."""
         return {"model": [p for p in self.parameters() if p.requires_grad]}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy; HarmoniaError without labels."""
         if batch.condition.label is None:
-            raise HarmoniaError("perception is learned from labels: give pictures that have some")
+            raise HarmoniaError("the perceptual classifier needs labels: give labelled images")
         return {"model": F.cross_entropy(self(batch.x), batch.condition.label, ignore_index=-1)}

@@ -1,8 +1,7 @@
-"""Two towers that tell which text a picture goes with: the judge and the codes of larger systems.
+"""Text-image matching: a text tower and an image tower, trained by the DAMSM loss and then frozen.
 
-Trained on real pairs first (`damsm`) and then frozen, one pair serves AttnGAN (its words, and the loss on
-what is drawn), DALL-E 2 (codes of texts and of pictures in one space) and Imagen (features of a frozen text
-tower). The weights are saved with the generator that uses them.
+AttnGAN takes its word features and its matching loss from the pair, DALL-E 2 the codes of texts and images in
+one space, and Imagen the features of the frozen text tower. The weights are saved with the generator.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ SPACE = ord(" ") + 1
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingConfig:
-    """Pictures of ``shape`` and texts of at most ``text`` bytes, ``words`` words, in codes of ``width``."""
+    """Images of ``shape`` and texts of at most ``text`` bytes and ``words`` words, embedded in ``width``
+    numbers."""
 
     shape: tuple[int, int, int] = (1, 28, 28)
     text: int = 32
@@ -33,32 +33,39 @@ class MatchingConfig:
     size: str = "tiny"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         if self.size not in SCALES:
             raise HarmoniaError(f"there is no size {self.size!r}: give one of {', '.join(SCALES)}")
         if min(self.text, self.words, self.width) < 1:
+            raise HarmoniaError("matching needs texts: set condition=text, and words and width to 1 or more")
+
+    def require(self, shape: tuple[int, int, int], text: int) -> None:
+        """HarmoniaError unless the pair takes pictures of ``shape`` and texts of ``text`` bytes."""
+        if self.shape != shape or self.text != text:
             raise HarmoniaError(
-                "texts are matched by bytes, in words: set condition=text, and words and width to 1 or more"
+                f"the matching pair takes pictures {self.shape} and texts of {self.text} bytes, "
+                f"the generator {shape} and {text}: give both the same"
             )
 
 
-class Read(NamedTuple):
-    """A text: ``words`` (n, t, d), ``mask`` (n, t) where a word is, ``sentence`` (n, d) of unit length."""
+class TextFeatures(NamedTuple):
+    """Features of texts: ``words`` (n, t, d), ``mask`` (n, t) where a word is, ``sentence`` (n, d) of unit
+    length."""
 
     words: Tensor
     mask: Tensor
     sentence: Tensor
 
 
-class Seen(NamedTuple):
-    """A picture: ``regions`` (n, r, d), ``picture`` (n, d) of unit length."""
+class ImageFeatures(NamedTuple):
+    """Features of images: ``regions`` (n, r, d), ``picture`` (n, d) of unit length."""
 
     regions: Tensor
     picture: Tensor
 
 
 class MatchingPair(nn.Module):
-    """A byte transformer, whose bytes are gathered into words at the spaces, and a convolutional network."""
+    """A transformer over bytes, which are averaged by word, and a convolutional network over images."""
 
     def __init__(self, config: MatchingConfig) -> None:
         super().__init__()
@@ -73,45 +80,45 @@ class MatchingPair(nn.Module):
         self.region, self.picture = nn.Linear(self.eye.out, width), nn.Linear(self.eye.out, width)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """All of it."""
+        """The parameters that are not frozen."""
         return {"model": [p for p in self.parameters() if p.requires_grad]}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """`damsm` of the batch's own pairs."""
+        """The DAMSM loss of the pairs of the batch."""
         return {"model": self.match(batch.x, text_of(batch.condition.text))}
 
     def match(self, x: Tensor, text: Tensor) -> Tensor:
-        """How badly pictures (n, c, h, w) and texts, int64 (n, t), fit row by row: `damsm`."""
+        """The DAMSM loss of images (n, c, h, w) and texts, int64 (n, t), row by row."""
         read, seen = self.read(text), self.see(x)
         same = (text[:, None] == text).all(-1)
         return damsm(read.words, read.mask, seen.regions, read.sentence, seen.picture, same=same)
 
     def letters(self, text: Tensor) -> Tensor:
-        """Features of each byte, (n, t, hidden); zeros where there is none: ``Condition.features``."""
+        """Features of each byte, (n, t, hidden), with zeros for padding, as ``Condition.features``."""
         known = text > 0
-        # a text that says nothing still needs one token to attend to
+        # an empty text still needs one token to attend to
         attended = known | (torch.arange(text.shape[1], device=text.device) == 0)
         said: Tensor = self.blocks(self.letter(text) + self.place[: text.shape[1]], attended)
         return said * known[..., None]
 
-    def read(self, text: Tensor) -> Read:
-        """``text`` int64 (n, t), as ``spell`` gives it."""
+    def read(self, text: Tensor) -> TextFeatures:
+        """Features of texts int64 (n, t), as ``spell`` gives them."""
         said = self.letters(text)
         words, mask = by_word(said, text, self.config.words)
         mean = said.sum(1) / (text > 0).sum(1, keepdim=True).clamp_min(1)
-        return Read(self.word(words), mask, F.normalize(self.sentence(mean), dim=-1))
+        return TextFeatures(self.word(words), mask, F.normalize(self.sentence(mean), dim=-1))
 
-    def see(self, x: Tensor) -> Seen:
-        """Pictures (n, c, h, w) in [-1, 1]."""
+    def see(self, x: Tensor) -> ImageFeatures:
+        """Features of images (n, c, h, w) in [-1, 1]."""
         seen = self.eye(x).flatten(2).transpose(1, 2)
-        return Seen(self.region(seen), F.normalize(self.picture(seen.mean(1)), dim=-1))
+        return ImageFeatures(self.region(seen), F.normalize(self.picture(seen.mean(1)), dim=-1))
 
 
 def by_word(letters: Tensor, text: Tensor, words: int) -> tuple[Tensor, Tensor]:
-    """The mean of the features of each word's bytes, (n, t, d), and where there is a word, (n, t).
+    """The mean of the features of each word's bytes, (n, t, d), and the mask of words, (n, t).
 
-    Words end at spaces; t is their number in the longest text, at most ``words``, and those past the last are
-    part of it. An empty text has one word of zeros.
+    Words end at spaces; t is the number of words of the longest text, at most ``words``. Further words count
+    as part of the last one. An empty text has one word of zeros.
     """
     space = text == SPACE
     place = space.cumsum(1).clamp_max(words - 1)
@@ -124,7 +131,7 @@ def by_word(letters: Tensor, text: Tensor, words: int) -> tuple[Tensor, Tensor]:
 
 
 def text_of(text: Tensor | None) -> Tensor:
-    """The text of a condition; HarmoniaError where it has none."""
+    """The text of a condition; HarmoniaError if it has none."""
     if text is None:
-        raise HarmoniaError("this generator draws from words: give a text (training: set condition=text)")
+        raise HarmoniaError("this generator needs a text: give one (in training: set condition=text)")
     return text

@@ -1,7 +1,7 @@
-"""The decoder transformer: each token sees those before it, and a cache spares them being computed again.
+"""A decoder transformer with causal attention and a key-value cache.
 
-References: Vaswani et al. 2017; pre-norm, Xiong et al. 2020; rotary positions, Su et al. 2021 (RoFormer); a
-prefix that sees all of itself, Raffel et al. 2020 (T5's prefix language model).
+References: Vaswani et al. 2017; pre-norm, Xiong et al. 2020; rotary positions, Su et al. 2021 (RoFormer);
+bidirectional attention within a prefix, Raffel et al. 2020 (prefix language model of T5).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(slots=True, eq=False)
 class Cache:
-    """What a ``CausalTransformer`` keeps of the tokens it has seen; begin with an empty one.
+    """The key-value cache of a ``CausalTransformer``, initially empty.
 
     ``seen`` and ``memory`` hold a pair for each block; ``counts`` (n, t) is true where a token counts, None
     as long as all do.
@@ -34,7 +34,7 @@ class Cache:
         return self.seen[0][0].shape[2] if self.seen else 0
 
     def rows(self, index: Tensor) -> Cache:
-        """Some of the rows, int64 (m,): what a beam search keeps; a row may come several times."""
+        """The cache of some rows, int64 (m,), as for beam search; rows may repeat."""
         seen = [(k[index], v[index]) for k, v in self.seen]
         memory = [(k[index], v[index]) for k, v in self.memory]
         return Cache(seen, memory, None if self.counts is None else self.counts[index])
@@ -43,10 +43,9 @@ class Cache:
 class CausalTransformer(nn.Module):
     """``blocks`` blocks on embedded tokens and a last normalisation; 12 width² weights a block.
 
-    ``causal``  a token sees those before it; without, all (as masked prediction needs it)
-    ``cross``   every block also attends to a sequence that ``forward`` is given as ``memory``
-    ``rotary``  queries and keys are turned by their place, so that attention knows distances; without, the
-                caller adds positions to the tokens
+    ``causal``  attend to the tokens before only; without it, to all (for masked prediction)
+    ``cross``   every block also has cross-attention to the ``memory`` argument of ``forward``
+    ``rotary``  rotary position embeddings; without them, the caller adds positions to the tokens
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class CausalTransformer(nn.Module):
     def _allowed(
         self, x: Tensor, mask: Tensor | None, past: int, prefix: int, cache: Cache | None
     ) -> Tensor | None:
-        """Which token may see which, bool (1 or n, 1, t, past + t); None for all."""
+        """The attention mask, bool (1 or n, 1, t, past + t); None for no mask."""
         n, t = x.shape[:2]
         if cache is not None and (mask is not None or cache.counts is not None):
             before = cache.counts if cache.counts is not None else x.new_ones(n, past, dtype=torch.bool)
@@ -135,7 +134,7 @@ class CausalTransformer(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Attention to the tokens before, attention to a memory if there is one, perceptron; each is added."""
+    """A residual block of self-attention, cross-attention if there is a memory, and a perceptron."""
 
     def __init__(self, width: int, heads: int, dropout: float, cross: bool) -> None:
         super().__init__()

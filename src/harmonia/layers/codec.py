@@ -1,8 +1,8 @@
-"""Encoders of images into grids or vectors of features, and the decoders that go back.
+"""Encoders from images to feature grids, and decoders from grids to images.
 
 Convolutional and residual (He et al. 2016, with the normalisation before each convolution) or a transformer
-over patches (Dosovitskiy et al. 2021). A grid is (n, channels, h / stride, w / stride). No batch statistics:
-an image's features do not depend on its batch.
+over patches (Dosovitskiy et al. 2021). A grid is (n, channels, h / stride, w / stride). There is no batch
+norm: the features of an image do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STRIDES = (2, 4, 8, 16, 32)
 
 
 class ResidualBlock(nn.Module):
-    """Twice normalisation, SiLU and a 3x3 convolution; added to what came in. Begins as the identity."""
+    """A residual block: twice group norm, SiLU and a 3x3 convolution. It is initially the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The decoder of `ConvEncoder`: residual blocks, then upsampling by two, up to the full size."""
+    """The decoder of `ConvEncoder`: residual blocks, then upsampling, at each resolution."""
 
     def __init__(self, shape: tuple[int, int, int], inside: int, *, channels: int, stride: int = 4,
                  blocks: int = 1) -> None:  # fmt: skip
@@ -73,13 +73,13 @@ class ConvDecoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, inside, h / stride, w / stride) to images (n, c, h, w), of no bounded range."""
+        """(n, inside, h / stride, w / stride) to images (n, c, h, w) of unbounded range."""
         x: Tensor = self.layers(z)
         return x
 
 
 class PatchEncoder(nn.Module):
-    """Patches of ``stride`` x ``stride`` pixels through a transformer, one token to a place of the grid."""
+    """A transformer over patches of ``stride`` x ``stride`` pixels, one token for each place of the grid."""
 
     def __init__(self, shape: tuple[int, int, int], out: int, *, width: int, blocks: int, heads: int,
                  stride: int = 4) -> None:  # fmt: skip
@@ -98,7 +98,7 @@ class PatchEncoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """The decoder of `PatchEncoder`: every token becomes the pixels of its patch."""
+    """The decoder of `PatchEncoder`: every token is mapped to the pixels of its patch."""
 
     def __init__(self, shape: tuple[int, int, int], inside: int, *, width: int, blocks: int, heads: int,
                  stride: int = 4) -> None:  # fmt: skip
@@ -111,7 +111,7 @@ class PatchDecoder(nn.Module):
         self.shuffle = nn.PixelShuffle(stride)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, inside, h / stride, w / stride) to images (n, c, h, w), of no bounded range."""
+        """(n, inside, h / stride, w / stride) to images (n, c, h, w) of unbounded range."""
         tokens = self.enter(z.flatten(2).transpose(1, 2)) + self.place
         patches = self.pixels(self.read(tokens)).transpose(1, 2).reshape(len(z), -1, *self.grid)
         x: Tensor = self.shuffle(patches)
@@ -119,7 +119,7 @@ class PatchDecoder(nn.Module):
 
 
 def grid(shape: tuple[int, int, int], stride: int) -> tuple[int, int]:
-    """Height and width of the grid; HarmoniaError unless the image is whole strides."""
+    """Height and width of the grid; HarmoniaError unless the stride divides the image."""
     _, h, w = shape
     if stride not in STRIDES:
         raise HarmoniaError(f"stride is one of {', '.join(map(str, STRIDES))}, not {stride}")
@@ -131,6 +131,6 @@ def grid(shape: tuple[int, int, int], stride: int) -> tuple[int, int]:
 
 
 def widths(channels: int, stride: int) -> list[int]:
-    """Channels at each halving, from the image inwards: doubled once."""
+    """Channels after each halving, from the image inwards: doubled once."""
     halvings = stride.bit_length() - 1
     return [channels * min(2**i, 2) for i in range(halvings)]

@@ -1,8 +1,8 @@
-"""A small convolutional network that is fast on a CPU: ConvNeXt's block with a 3x3 depthwise filter.
+"""A small convolutional network for CPUs: ConvNeXt blocks with 3x3 depthwise filters.
 
 Reference: ConvNeXt, Liu et al. 2022. The filter is 3x3 where the paper has 7x7, since the gradient of a
-7x7 depthwise filter takes seven times as long on a CPU; a stem of two 3x3 convolutions makes up for part
-of the reach. No batch statistics: an image's features do not depend on its batch.
+7x7 depthwise filter takes seven times as long on a CPU; a stem of two 3x3 convolutions restores part of
+the receptive field. There is no batch norm: the features of an image do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class ConvBlock(nn.Module):
-    """Depthwise 3x3, layer norm, two-layer perceptron on the channels; added to what came in."""
+    """A residual block: depthwise 3x3 convolution, layer norm, two-layer perceptron on the channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ConvNet(nn.Module):
         self.stride = 2 ** (1 + len(widths))
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the features of such an image."""
+        """Height and width of the features of an image of this size."""
         return -(-height // self.stride), -(-width // self.stride)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The transformer that denoises: patches are tokens, adaptive layer norms say the time and the condition.
+"""The diffusion transformer (DiT): patches as tokens, conditioned by adaptive layer norm.
 
-Reference: Peebles and Xie 2023 (DiT, "adaLN-Zero"); the tokens of a condition, where it has some, are
-attended to together with the patches (in the same softmax, as in ``unet``).
+Reference: Peebles and Xie 2023 (DiT, "adaLN-Zero"); the tokens of a condition are attended to
+together with the patches, in the same softmax as in ``unet``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harmonia.layers.unet import zero
 
 
 class DiTBlock(nn.Module):
-    """Attention and a perceptron, each scaled, shifted and gated by the vector; it begins as the identity."""
+    """Attention and a perceptron, each scaled, shifted and gated by the vector; initially the identity."""
 
     def __init__(self, width: int, heads: int, tokens: bool) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """From noisy images (n, before, h, w) and what is known of them to (n, after, h, w).
+    """From noisy images (n, before, h, w) and their condition to (n, after, h, w).
 
     ``patch`` divides both sides of the image; ``size`` is its height and width.
     """

@@ -1,9 +1,9 @@
 """The Hopfield layer for neural networks: association of sets of patterns.
 
 Ramsauer et al. 2021, "Hopfield Networks is All You Need"; argument names are those of the package that came
-with it. State patterns ask, stored patterns are compared with, pattern projections are what is given back:
-queries, keys and values of attention. They differ from attention in the entropy and in updating the state
-several times before the values are read.
+with it. State patterns, stored patterns and pattern projections correspond to the queries, keys and values of
+attention. The layer differs from attention in the entropy and in updating the state several times before the
+values are read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Input = Tensor | tuple[Tensor, Tensor, Tensor]
 
 
 class Hopfield(nn.Module):
-    """Associate state patterns with stored patterns and give back the mean of their projections.
+    """Associate state patterns with stored patterns and return the mean of their projections.
 
     ``input_size``, ``stored_pattern_size``, ``pattern_projection_size``: widths of state patterns, stored
     patterns and projections as they come; the latter are by default as the first. ``hidden_size``: width of a
@@ -151,7 +151,8 @@ class Hopfield(nn.Module):
         stored_pattern_padding_mask: Tensor | None = None,
         association_mask: Tensor | None = None,
     ) -> Tensor:
-        """How states weigh stored patterns, (B, num_heads, L, S); S + 1 with ``add_zero_association``."""
+        """The association weights of states and stored patterns, (B, num_heads, L, S); S + 1 with
+        ``add_zero_association``."""
         p = self.association(input, stored_pattern_padding_mask, association_mask, need_weights=True)[1]
         assert p is not None
         return p

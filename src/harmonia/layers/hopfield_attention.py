@@ -1,4 +1,4 @@
-"""Hopfield layers in the place of attention: copied weights, and the call of `nn.MultiheadAttention`."""
+"""Hopfield layers that replace `nn.MultiheadAttention`, with its weights and its signature."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def copy_attention(attention: nn.MultiheadAttention, **options: Any) -> Hopfield
 
 
 class _SlowPath:
-    """Stands for weights that torch's fused encoder would take, past the layer: seeing it, torch does not.
+    """A placeholder for weights, which keeps torch's fused encoder from bypassing the layer.
 
     `nn.TransformerEncoder` looks for tensors that override torch functions before it takes its fast path.
     """

@@ -41,7 +41,7 @@ class HopfieldPooling(nn.Module):
         stored_pattern_padding_mask: Tensor | None = None,
         association_mask: Tensor | None = None,
     ) -> Tensor:
-        """How each state pattern weighs the set, (B, num_heads, quantity, S)."""
+        """The weights of the set for each state pattern, (B, num_heads, quantity, S)."""
         return self.hopfield.get_association_matrix(
             self._with_states(input), stored_pattern_padding_mask, association_mask
         )
@@ -54,7 +54,7 @@ class HopfieldPooling(nn.Module):
 class HopfieldLayer(nn.Module):
     """Look the input up in ``quantity`` learned stored patterns.
 
-    What is given back are projections of these, or of learned patterns of their own with
+    It returns projections of these, or of separate learned patterns with
     ``lookup_weights_as_separated``. ``trainable=False`` keeps both as they are, for patterns that are copied
     in. All else is an option of `Hopfield`.
     """
@@ -86,7 +86,7 @@ class HopfieldLayer(nn.Module):
         return out
 
     def get_association_matrix(self, input: Tensor) -> Tensor:
-        """How the input weighs the stored patterns, (B, num_heads, L, quantity)."""
+        """The weights of the stored patterns for the input, (B, num_heads, L, quantity)."""
         return self.hopfield.get_association_matrix(self._with_patterns(input))
 
     def _with_patterns(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A residual perceptron that denoises vectors, with adaptive layer norm: the small network of latent flows.
+"""A residual perceptron with adaptive layer norm, for diffusion of vectors such as latents.
 
 Reference: the blocks are those of DiT (Peebles and Xie 2023) without attention.
 """
@@ -13,7 +13,7 @@ from harmonia.layers.unet import zero
 
 
 class MLPBlock(nn.Module):
-    """A two-layer perceptron, scaled, shifted and gated by the vector; it begins as the identity."""
+    """A two-layer perceptron, scaled, shifted and gated by the vector; initially the identity."""
 
     def __init__(self, width: int, told: int) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class MLPBlock(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """From noisy vectors and what is known of them to ``after`` numbers; samples of any shape are flattened.
+    """From noisy samples, flattened, and their condition to the same shape.
 
-    It knows no tokens: of a text it is told the vector alone.
+    It has no attention: of the condition it takes the vector only, not the tokens.
     """
 
     def __init__(self, before: int, shape: tuple[int, int, int], width: int, blocks: int, told: int) -> None:

@@ -1,4 +1,4 @@
-"""Many tokens to one vector."""
+"""Pooling of tokens to one vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small residual network for images of a few dozen pixels: the fastest learner on a CPU.
+"""A small residual network for images of a few dozen pixels, which trains fastest on a CPU.
 
 Reference: He et al. 2016. The stem is one 4x4 patch to a pixel, and every stage has three 3x3
 convolutions with batch norm, the last two of which are added to the first. Trained from scratch on
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 class ResidualStage(nn.Module):
-    """Half the resolution, then two convolutions around which the signal also goes."""
+    """A convolution of stride 2, then two convolutions with a skip connection."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class ResidualStage(nn.Module):
 class ResidualNet(nn.Module):
     """Stem of stride 4, then one stage of stride 2 for every width; ``out`` channels, those of the last.
 
-    It has batch norm: while training, an image's features depend on its batch, and two processes do
-    not compute what one does (``nn.SyncBatchNorm.convert_sync_batchnorm`` makes them).
+    It has batch norm: in training, the features of an image depend on its batch, and two processes do
+    not compute the same as one (``nn.SyncBatchNorm.convert_sync_batchnorm`` makes them).
     """
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
@@ -47,7 +47,7 @@ class ResidualNet(nn.Module):
         self.halvings = len(widths)
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the features of such an image."""
+        """Height and width of the features of an image of this size."""
         step = 2**self.halvings
         return -(-(height // 4) // step), -(-(width // 4) // step)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with batch norm, added to what came in."""
+    """A bottleneck block: 1x1, 3x3, 1x1 convolutions with batch norm and a skip connection."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """ResNet-50 without its classifier: 23.5 million parameters, 2,048 channels out, stride 32.
 
-    It has batch norm: while training, an image's features depend on its batch, and two processes do
-    not compute what one does (``nn.SyncBatchNorm.convert_sync_batchnorm`` makes them).
+    It has batch norm: in training, the features of an image depend on its batch, and two processes do
+    not compute the same as one (``nn.SyncBatchNorm.convert_sync_batchnorm`` makes them).
     """
 
     out = 2048

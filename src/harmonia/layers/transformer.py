@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a two-layer perceptron, each added to what came in."""
+    """A residual block of attention and a two-layer perceptron."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -46,7 +46,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """``blocks`` blocks and a last normalisation; about ``12 * blocks * width**2`` parameters.
+    """A transformer encoder with ``blocks`` blocks and a final layer norm; about ``12 * blocks * width**2``
+    parameters.
 
     With no blocks it only normalises.
     """

@@ -1,9 +1,9 @@
-"""The U-Net that denoises: residual blocks with adaptive group norm, self- and cross-attention, skips.
+"""The U-Net of diffusion models: residual blocks with adaptive group norm, attention, skip connections.
 
 References: Ronneberger et al. 2015 (the U); Dhariwal and Nichol 2021 ("ADM": adaptive group norm, attention
-at coarse resolutions, last convolutions that begin as zero); Rombach et al. 2022 (cross-attention to the
-tokens of a condition). On a CPU the time goes into 3x3 convolutions, and group norm in the plain layout of
-axes is the cheapest norm there is (measured: 4 ms beside 50 ms of a convolution; channels-last wins nothing).
+at coarse resolutions, zero-initialised last convolutions); Rombach et al. 2022 (cross-attention to the
+tokens of a condition). On a CPU most of the time goes into 3x3 convolutions; group norm in the contiguous
+layout is the cheapest norm (measured: 4 ms against 50 ms of a convolution; channels-last is not faster).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def timestep_embedding(t: Tensor, width: int, period: float = 10_000.0) -> Tenso
 
 
 def zero(layer: nn.Module) -> nn.Module:
-    """The layer with its parameters zero: what it is added to begins as it was."""
+    """A layer with all parameters set to zero, for residual branches that are initially zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -42,8 +42,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 8))), channels)
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the vector scales and shifts what stands between them."""
+class AdaptiveResidualBlock(nn.Module):
+    """A residual block of two 3x3 convolutions; the vector scales and shifts the features between them."""
 
     def __init__(self, before: int, after: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Every pixel attends to all pixels and, if there are any, to the tokens of the condition.
+    """Attention of every pixel to all pixels and to the tokens of the condition, if there are any.
 
     One softmax over both (as in GLIDE, Nichol et al. 2021) costs one attention instead of two.
     """
@@ -101,7 +101,7 @@ class Level(nn.Module):
         self, before: int, after: int, width: int, attend: bool, tokens: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.block = ResidualBlock(before, after, width, dropout)
+        self.block = AdaptiveResidualBlock(before, after, width, dropout)
         self.attention = SpatialAttention(after, width, tokens) if attend else None
 
     def forward(self, x: Tensor, vector: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """From noisy images and what is known of them to images of the same height and width.
+    """From noisy images and their condition to images of the same height and width.
 
     ``before``, ``after``  channels in and out
     ``channels``           those of each resolution, fine to coarse; each is half the one before it
@@ -174,14 +174,14 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(x))), self.patch)
 
 
-class Encoder(nn.Module):
-    """The encoder half of the U-Net and a mean: a vector of scores for noisy images (ADM's classifier)."""
+class UNetEncoder(nn.Module):
+    """The encoder half of the U-Net and average pooling: class scores of noisy images (ADM's classifier)."""
 
     def __init__(self, before: int, after: int, channels: Sequence[int], width: int, patch: int = 1) -> None:
         super().__init__()
         self.patch = patch
         self.stem = nn.Conv2d(before * patch**2, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(ResidualBlock(c, c, width) for c in channels)
+        self.down = nn.ModuleList(AdaptiveResidualBlock(c, c, width) for c in channels)
         pairs = pairwise(channels)
         self.coarser = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.norm = group_norm(channels[-1])

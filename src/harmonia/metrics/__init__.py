@@ -27,8 +27,8 @@ from harmonia.metrics.generation import (
     text_match,
 )
 from harmonia.metrics.geometry import (
+    CodeHubness,
     Gap,
-    Hubness,
     alignment,
     effective_rank,
     hubness,
@@ -63,12 +63,12 @@ from harmonia.metrics.zero_shot import TEMPLATES, ZeroShot, class_codes, prompts
 __all__ = [
     "TEMPLATES",
     "Classifies",
+    "CodeHubness",
     "Codes",
     "Estimate",
     "Features",
     "Function",
     "Gap",
-    "Hubness",
     "Inception",
     "Interval",
     "Linear",

@@ -21,22 +21,24 @@ from harmonia.metrics.scores import (
 )
 from harmonia.types import HarmoniaError
 
-# Penalty of the classifier that tells modalities apart: small, as the question is whether it can be done.
+# L2 penalty of the classifier between modalities: small, since separability is the question.
 SEPARATION_L2 = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """``distance`` of the two centroids, in [0, 2]; ``separability``, the balanced accuracy of a linear
-    classifier on codes that it was not fitted to: 0.5 where the modalities cannot be told apart, 1 where they
-    always can."""
+    """The gap between two modalities.
+
+    ``distance`` of the two centroids, in [0, 2]; ``separability``, the balanced accuracy of a linear
+    classifier on held-out codes: 0.5 at chance, 1 if the modalities are linearly separable.
+    """
 
     distance: float
     separability: float
 
 
 def modality_gap(x: Tensor, y: Tensor, *, seed: int = 0) -> Gap:
-    """How far the modalities lie apart, x (n, d) and y (m, d), scaled to unit length; four of each at least.
+    """The gap between modalities x (n, d) and y (m, d), scaled to unit length; at least four codes of each.
 
     Liang et al. 2022, "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
     Learning". The classifier is fitted to a random half of each modality and scored on the others.
@@ -61,13 +63,14 @@ def modality_gap(x: Tensor, y: Tensor, *, seed: int = 0) -> Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Hubness:
-    """Whether a few items are everyone's neighbour.
+class CodeHubness:
+    """Hubness: whether a few items are neighbours of very many others.
 
     ``skewness`` of the k-occurrence (Radovanović, Nanopoulos and Ivanović 2010, "Hubs in Space"): 0 without
-    hubs, above about 1 strong. ``robin_hood``: the share of all neighbour places that would have to move for
-    every item to have as many (Hoover index; Feldbauer et al. 2018). ``antihubs``: the share of items that
-    are no one's neighbour. ``largest``: the k-occurrence of the greatest hub, over its mean.
+    hubs, above about 1 strong. ``robin_hood``: the share of the k-occurrences to redistribute for equal
+    counts (Hoover index; Feldbauer et al. 2018). ``antihubs``: the share of items that are nobody's
+    neighbour.
+    ``largest``: the largest k-occurrence over its mean.
     """
 
     skewness: float
@@ -76,8 +79,8 @@ class Hubness:
     largest: float
 
 
-def hubness(queries: Tensor, items: Tensor | None = None, *, k: int = 10, block: int = BLOCK) -> Hubness:
-    """Hubness of ``items`` (m, d) as neighbours of ``queries`` (n, d) by cosine; see `k_occurrence`.
+def hubness(queries: Tensor, items: Tensor | None = None, *, k: int = 10, block: int = BLOCK) -> CodeHubness:
+    """CodeHubness of ``items`` (m, d) as neighbours of ``queries`` (n, d) by cosine; see `k_occurrence`.
 
     As few queries as items or fewer leave some skewness by chance alone: compare equal numbers.
     """
@@ -87,7 +90,7 @@ def hubness(queries: Tensor, items: Tensor | None = None, *, k: int = 10, block:
     variance = centred.square().mean()
     # Shares of ties are rounded: an even spread is one up to that.
     even = bool(variance.sqrt() <= 1e-9 * mean)
-    return Hubness(
+    return CodeHubness(
         skewness=0.0 if even else float(centred.pow(3).mean() / variance.pow(1.5)),
         robin_hood=float(0.5 * centred.abs().sum() / counts.sum()),
         antihubs=float((counts == 0).double().mean()),

@@ -1,1 +1,1 @@
-"""Other people's models, one file per family, loaded by hub name or local folder."""
+"""Pretrained models, one module for each family, loaded by hub name or local folder."""

@@ -1,4 +1,4 @@
-"""Pretrained models of transformers as towers that train: alone or under a projection of their own.
+"""Pretrained models of the transformers library as trainable towers, with or without a new projection.
 
 References: CLIP, Radford et al. 2021; SigLIP, Zhai et al. 2023; CLAP, Wu et al. 2023; BERT, Devlin et al.
 2019; ResNet, He et al. 2016; ViT, Dosovitskiy et al. 2021; DINOv2, Oquab et al. 2023; AST, Gong et al. 2021.
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging
 
-from harmonia.encoders.towers.base import Head, Tower, TowerConfig, check_inputs, choose
+from harmonia.encoders.towers.base import ProjectionHead, Tower, TowerConfig, check_inputs, choose
 from harmonia.pretrained.hub import digest, locate
 from harmonia.pretrained.processors import Pixels, Spectra, TokenIds
 from harmonia.types import HarmoniaError, Signal
 
 JOINT = {"clip": ("text", "image"), "siglip": ("text", "image"), "clap": ("text", "audio")}
-"""Models of two towers, which have a projection of their own."""
+"""Models with two towers and a projection."""
 
 ALONE = {
     "text": ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "electra", "modernbert"),
@@ -44,13 +44,13 @@ POOLS = ("mean", "first")
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig(TowerConfig):
-    """One tower of a pretrained model; the model decides its size, and ``size`` does not count.
+    """Settings of one tower of a pretrained model, which determines the size; ``size`` is ignored.
 
     ``model``    hub name, or folder with safetensors weights
     ``modality`` text, image or audio
-    ``project``  a new linear map to ``dim`` after the model (to be trained); without it ``dim`` is what the
-                 model gives, so that codes stay in its own space
-    ``length``   tokens of a text, at most; SigLIP always has its own
+    ``project``  add a new projection to ``dim`` (to be trained); without it ``dim`` is that of the model, and
+                 codes stay in its space
+    ``length``   largest number of tokens of a text; SigLIP always uses its own
     ``pool``     text models without a projection: "mean" of the tokens, or the "first" ([CLS])
     """
 
@@ -69,7 +69,7 @@ class BackboneConfig(TowerConfig):
 
 
 class Backbone(Tower):
-    """A pretrained network, then (``project``) layer norm and a linear map.
+    """A pretrained network, with a projection if ``project``.
 
     Raises:
         HarmoniaError: the model cannot be found or read, or is of another kind.
@@ -105,7 +105,7 @@ class Backbone(Tower):
         width = self._width()
         if not config.project:
             self.config = replace(config, dim=width)
-        self.head = Head(width, config) if config.project else nn.Identity()
+        self.head = ProjectionHead(width, config) if config.project else nn.Identity()
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Token ids int32 ``(n, length)``, pixels uint8 ``(n, 3, height, width)``, or log-mels float32.
@@ -115,16 +115,16 @@ class Backbone(Tower):
         return self.processor(signals)
 
     def windows(self, signal: Signal) -> list[Signal]:
-        """Pieces of a long sound that ``prepare`` takes whole."""
+        """Windows that cover a long sound."""
         return self.processor.windows(signal) if isinstance(self.processor, Spectra) else [signal]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Codes of what ``prepare`` gave."""
+        """Codes of the output of ``prepare``."""
         code: Tensor = self.head(self.features(inputs))
         return code
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What the pretrained model itself gives, ``(n, width)``."""
+        """The output of the pretrained model, ``(n, width)``."""
         if isinstance(self.processor, TokenIds):
             check_inputs(inputs, (-1,), "text")
             return self._texts(inputs, self.processor)
@@ -159,7 +159,7 @@ class Backbone(Tower):
         return _pooled(self.network.get_audio_features(input_features=mels))
 
     def _width(self) -> int:
-        """The width of ``features``, by trying."""
+        """The width of ``features``, from an example."""
         example = {
             "text": Signal("text", "a"),
             "image": Signal("image", np.zeros((8, 8, 3), dtype=np.uint8)),
@@ -175,7 +175,7 @@ def _pooled(output: Any) -> Tensor:
 
 
 def kind_of(config: BackboneConfig, folder: Path) -> str:
-    """The model's type, as its config.json says; HarmoniaError unless it has a tower of the modality."""
+    """The model type in config.json; HarmoniaError unless it has a tower of the modality."""
     file = folder / "config.json"
     kind = json.loads(file.read_text(encoding="utf-8")).get("model_type") if file.is_file() else None
     known = [name for name, modalities in JOINT.items() if config.modality in modalities]
@@ -213,7 +213,7 @@ def network(folder: Path, kind: str, modality: str) -> Any:
 
 
 def _unfuse(encoder: Any) -> None:
-    """Make a CLAP model for long sounds hear a window as one without fusion does: that part is for more."""
+    """Disable the fusion of windows in a CLAP model for long sounds, which is encoded by window here."""
     encoder.enable_fusion = encoder.patch_embed.enable_fusion = False
     for name in ("fusion_model", "mel_conv2d"):
         if hasattr(encoder.patch_embed, name):
@@ -221,7 +221,7 @@ def _unfuse(encoder: Any) -> None:
 
 
 def processor(folder: Path, kind: str, config: BackboneConfig, model: Any) -> TokenIds | Pixels | Spectra:
-    """What prepares the signals of a tower."""
+    """The processor of a tower's signals."""
     if config.modality == "image":
         return Pixels(folder)
     if config.modality == "audio":
@@ -231,7 +231,7 @@ def processor(folder: Path, kind: str, config: BackboneConfig, model: Any) -> To
 
 
 def text_context(model: Any) -> int:
-    """How many tokens a text model takes. RoBERTa and its like count positions from ``padding_idx`` + 1."""
+    """The context length of a text model. RoBERTa-like models count positions from ``padding_idx`` + 1."""
     config = getattr(model.config, "text_config", model.config)
     context = int(config.max_position_embeddings)
     for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""The towers of CLIP, SigLIP and CLAP models: text, image and audio encoders of one space.
+"""CLIP, SigLIP and CLAP models as text, image and audio encoders with a shared space.
 
 References: CLIP, Radford et al. 2021; SigLIP, Zhai et al. 2023; CLAP, Wu et al. 2023.
 """
@@ -37,7 +37,7 @@ class Towers:
     device: torch.device
 
     def codes(self, method: str, inputs: Any) -> Array:
-        """``get_text_features`` and its like on one batch, as they come out of the projection."""
+        """The projected features of one batch by ``method``, such as ``get_text_features``."""
         with torch.inference_mode():
             output = getattr(self.model, method)(**inputs.to(self.device))
         # transformers 5 returns an object; its pooler_output is the projected code.
@@ -65,7 +65,7 @@ def load_towers(folder: Path, kind: str, space: str, device: torch.device) -> tu
 
 
 class TowerText:
-    """The text tower. Texts longer than the model's context are cut at its end."""
+    """The text tower. Texts longer than the model's context are truncated."""
 
     modality = "text"
 
@@ -119,10 +119,10 @@ class TowerImage:
 
 
 class ClapAudio:
-    """CLAP's audio tower; a sound longer than its context is the mean of windows that cover it.
+    """CLAP's audio tower; the code of a long sound is the mean over windows that cover it.
 
-    The feature extractor on its own takes a random crop of a long sound, and in fusion models marks
-    a random sound of each batch as long; neither gives the same code twice.
+    The feature extractor itself takes a random crop of a long sound, and in fusion models marks a random
+    sound of each batch as long; both make codes irreproducible.
     """
 
     modality = "audio"

@@ -1,7 +1,7 @@
-"""Real weights: a pipeline of the diffusers library as a generator that also takes the state of the memory.
+"""Pipelines of the diffusers library as generators, which can also be conditioned on the state of a memory.
 
-Any pipeline that draws images from texts, from classes or from nothing. Only safetensors weights are read,
-and no code that comes with them is run.
+Any pipeline for text-to-image, class-conditional or unconditional generation. Only safetensors weights are
+read, and no code that comes with them is run.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.types import HarmoniaError
 
 NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-"""What ``encode_prompt`` of Stable Diffusion (the first two), XL and 3 gives, as their calls take it."""
+"""The outputs of ``encode_prompt`` of Stable Diffusion (the first two), XL and 3, as named in their calls."""
 
 INDEX = "model_index.json"
-"""The file that makes a folder one of a pipeline."""
+"""The file by which the folder of a pipeline is recognised."""
 LONGEST = 1024
-"""Bytes of a text that a pipeline is given; it cuts it itself, after tokens."""
+"""Longest text in bytes; the pipeline truncates it to its number of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedConfig(GeneratorConfig):
-    """A pipeline and what is added to it.
+    """Settings of a `Pretrained`.
 
     ``model``     name on the Hugging Face hub, or folder
     ``revision``  of the hub's model: a branch, tag or commit; "" for the newest
-    ``tokens``    places of the prompt that the state goes to, its last ones: padding, in all but long prompts
-    ``guidance``  with which images are drawn unless told otherwise; None for the pipeline's own
+    ``tokens``    number of prompt tokens to which the state is added, the last ones (padding, unless the
+                  prompt is long)
+    ``guidance``  default guidance scale; None for that of the pipeline
     ``shape``     of the images; leave it to ``Pretrained.load``
-    ``condition`` ``code``: width of the state, 0 for none; ``drop``: how often it is left out in training
+    ``condition`` ``code``: width of the state, 0 for none; ``drop``: share of training samples without it
     """
 
     model: str
@@ -48,13 +49,13 @@ class PretrainedConfig(GeneratorConfig):
 
 
 class Pretrained(Generator):
-    """A pipeline whose own weights stay as they are; all that is trained is a projection of the state.
+    """A pipeline with frozen weights and a trained projection of the memory's state.
 
-    The projection (no bias, zero at first) is *added* to the embeddings of the prompt's last tokens, so until
-    it is trained the images are those of the plain pipeline, bit for bit. Tokens appended as zeros would not
-    do that: a zero key still takes its share of the softmax.
+    The projection (without bias, initially zero) is *added* to the embeddings of the prompt's last tokens, so
+    that the images are exactly those of the plain pipeline until it is trained. Appended zero tokens would
+    change them, since a zero key has a share in the softmax.
 
-    Raises HarmoniaError if the pipeline cannot be had, or ``code`` is asked of one that cannot take it.
+    Raises HarmoniaError if the pipeline cannot be loaded, or cannot take a ``code``.
     """
 
     config: PretrainedConfig
@@ -73,7 +74,7 @@ class Pretrained(Generator):
         if config.condition.code:
             if "prompt_embeds" not in self._takes:
                 raise HarmoniaError(
-                    f"{config.model} is not told a text, so it cannot take a state: set code=0"
+                    f"{config.model} has no text condition, so it cannot take a state: set code=0"
                 )
             width = self._encoded([""], None, guided=False)["prompt_embeds"].shape[2]
             self.state = nn.Linear(config.condition.code, config.tokens * width, bias=False)
@@ -81,33 +82,35 @@ class Pretrained(Generator):
 
     @classmethod
     def load(cls, model: str, **settings: Any) -> Self:
-        """The same with the size of image that the pipeline was trained on; ``settings`` of the config.
+        """Load a pipeline with its native image size; ``settings`` are those of the configuration.
 
-        It is told texts or classes if the pipeline is, unless ``condition`` says otherwise.
+        The conditions are those of the pipeline unless ``condition`` is given.
         """
         generator = cls(PretrainedConfig(model=model, **settings))
         try:
-            found = {"condition": generator._told_of(), **settings, "shape": generator._native()}
+            found = {"condition": generator._conditions(), **settings, "shape": generator._native()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise HarmoniaError(f"{model} does not say what it draws: give a pipeline of images") from error
+            raise HarmoniaError(
+                f"the image size of {model} is unknown: give a pipeline that generates images"
+            ) from error
         generator.config = PretrainedConfig(model=model, **found)
         return generator
 
     @property
     def labels(self) -> tuple[tuple[str, ...], ...]:
-        """The words for each class, or its number; none if the pipeline is not told classes."""
+        """The words for each class, or its number; empty if the pipeline has no classes."""
         names: dict[int, list[str]] = {}
         for name, i in getattr(self.pipeline, "labels", {}).items():
             names.setdefault(i, []).append(name)
-        return tuple(tuple(names.get(i, [str(i)])) for i in range(self._told_of().classes))
+        return tuple(tuple(names.get(i, [str(i)])) for i in range(self._conditions().classes))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Squared error of the pipeline's own network on the latents, of the kind it was trained with."""
+        """The squared error of the pipeline's network on latents, in its own parameterisation."""
         pipeline, n = self.pipeline, len(batch.x)
         abar = getattr(pipeline.scheduler, "alphas_cumprod", None)
         if self.state is None or abar is None or not hasattr(pipeline, "unet") or NAMES[2] in self._takes:
             raise HarmoniaError(
-                "only a Stable Diffusion pipeline can be trained, and only its state: give condition.code"
+                "only the state of a Stable Diffusion pipeline can be trained: give condition.code"
             )
         latents = pipeline.vae.encode(batch.x.to(self.device)).latent_dist.sample()
         latents = latents * pipeline.vae.config.scaling_factor
@@ -131,11 +134,10 @@ class Pretrained(Generator):
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """Draw one image for each row: of its text, its label, or nothing, whichever the pipeline takes.
+        """Draw one image for each row of ``condition``, from its text or label if the pipeline takes one.
 
-        ``guidance`` None is that of the configuration, or else the pipeline's own.
-
-        A watch is told of every step if the pipeline tells of its own, each time at the cost of decoding.
+        ``guidance`` None is that of the configuration, or else of the pipeline. ``watch`` is called for every
+        step if the pipeline has step callbacks, at the cost of decoding.
         """
         condition = condition.to(self.device)
         settings: dict[str, Any] = {"generator": generator, "output_type": "np"}
@@ -148,14 +150,16 @@ class Pretrained(Generator):
         if {"height", "width"} <= self._takes:
             settings["height"], settings["width"] = self.config.shape[1:]
         if watch is not None and "callback_on_step_end" in self._takes and hasattr(self.pipeline, "vae"):
-            settings["callback_on_step_end"] = self._teller(watch)
-        settings |= self._told(condition, guided=guidance is not None and guidance > 1)
+            settings["callback_on_step_end"] = self._callback(watch)
+        settings |= self._arguments(condition, guided=guidance is not None and guidance > 1)
         try:
             drawn = self.pipeline(**settings).images
         except (AttributeError, TypeError, ValueError) as error:
-            # such as one that is to be given a picture
+            # such as a pipeline that needs an input image
             reason = " ".join(str(error).split())[:200]
-            raise HarmoniaError(f"{self.config.model} cannot draw this ({reason}): give another") from error
+            raise HarmoniaError(
+                f"{self.config.model} cannot draw this ({reason}): choose another pipeline"
+            ) from error
         images = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() * 2 - 1
         if images.shape[1:] != self.config.shape:
             shape = tuple(images.shape[1:])
@@ -164,11 +168,11 @@ class Pretrained(Generator):
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline is."""
+        """The device of the pipeline."""
         return next(self._networks()[0].parameters()).device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The pipeline moves with the module, though its weights are not the module's: they are not saved."""
+        """Move the pipeline with the module; its weights are not registered, so they are not saved."""
         for network in self._networks():
             network._apply(fn, recurse)  # type: ignore[no-untyped-call]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -177,11 +181,11 @@ class Pretrained(Generator):
     def _networks(self) -> list[nn.Module]:
         return [part for part in self.pipeline.components.values() if isinstance(part, nn.Module)]
 
-    def _told(self, condition: Condition, *, guided: bool) -> dict[str, Any]:
-        """What the pipeline is called with for a condition."""
+    def _arguments(self, condition: Condition, *, guided: bool) -> dict[str, Any]:
+        """The arguments of the pipeline for a condition."""
         if "class_labels" in self._takes:
             if condition.label is None or (condition.label < 0).any():
-                raise HarmoniaError(f"{self.config.model} draws images of a class: give every row a label")
+                raise HarmoniaError(f"{self.config.model} is class-conditional: give every row a label")
             return {"class_labels": condition.label.tolist()}
         if "prompt" not in self._takes:
             return {"batch_size": len(condition)}
@@ -190,29 +194,31 @@ class Pretrained(Generator):
         return self._encoded(_texts(condition), condition.code, guided=guided)
 
     def _encoded(self, texts: list[str], code: Tensor | None, *, guided: bool) -> dict[str, Tensor]:
-        """The prompts as embeddings by their name in ``NAMES``, the state in those of the positive ones."""
+        """The embeddings of the prompts by ``NAMES``, with the state added to the positive ones."""
         try:
             found = self.pipeline.encode_prompt(
                 prompt=texts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided
             )
         except (AttributeError, TypeError) as error:
-            raise HarmoniaError(f"{self.config.model} takes no state beside the text: set code=0") from error
-        told = {name: value for name, value in zip(NAMES, found, strict=False) if value is not None}
+            raise HarmoniaError(
+                f"{self.config.model} cannot take a state beside the text: set code=0"
+            ) from error
+        embeddings = {name: value for name, value in zip(NAMES, found, strict=False) if value is not None}
         if self.state is not None and code is not None:
-            embeds, tokens = told["prompt_embeds"], self.config.tokens
+            embeds, tokens = embeddings["prompt_embeds"], self.config.tokens
             added = self.state(code * code.shape[1] ** 0.5).view(len(code), tokens, -1).to(embeds)
-            told["prompt_embeds"] = embeds + F.pad(added, (0, 0, embeds.shape[1] - tokens, 0))
-        return told
+            embeddings["prompt_embeds"] = embeds + F.pad(added, (0, 0, embeds.shape[1] - tokens, 0))
+        return embeddings
 
-    def _told_of(self) -> ConditionConfig:
-        """What the pipeline is told."""
+    def _conditions(self) -> ConditionConfig:
+        """The conditions of the pipeline."""
         if "class_labels" in self._takes:
             own = self._network().config
             return ConditionConfig(classes=own.get("num_class_embeds") or own.get("num_embeds_ada_norm") or 0)
         return ConditionConfig(text=LONGEST if "prompt" in self._takes else 0)
 
     def _network(self) -> Any:
-        """The one that denoises."""
+        """The denoising network."""
         return self.pipeline.components.get("unet") or self.pipeline.components.get("transformer")
 
     def _native(self) -> tuple[int, int, int]:
@@ -224,17 +230,17 @@ class Pretrained(Generator):
         channels = (network if vae is None else vae).config.out_channels
         return channels, height * factor, width * factor
 
-    def _teller(self, watch: Watch) -> Callable[..., dict[str, Tensor]]:
-        def told(pipeline: Any, step: int, _: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _callback(self, watch: Watch) -> Callable[..., dict[str, Tensor]]:
+        def callback(pipeline: Any, step: int, _: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             seen = pipeline.vae.decode(tensors["latents"] / pipeline.vae.config.scaling_factor).sample
             watch(step + 1, pipeline.num_timesteps, seen.clamp(-1, 1))
             return {}
 
-        return told
+        return callback
 
 
 def _texts(condition: Condition) -> list[str]:
-    """The texts that ``spell`` made bytes of."""
+    """The texts of a condition, decoded from the bytes of ``spell``."""
     if condition.text is None:
         return [""] * len(condition)
     rows = [bytes(byte - 1 for byte in row if byte) for row in condition.text.tolist()]
@@ -242,21 +248,21 @@ def _texts(condition: Condition) -> list[str]:
 
 
 def fetched(model: str) -> Path:
-    """The folder of a pipeline: ``model`` itself, or one that is downloaded by that name from the hub.
+    """The folder of a pipeline: ``model`` itself, or downloaded from the hub by that name.
 
-    HarmoniaError if it cannot be had.
+    HarmoniaError if it cannot be downloaded.
     """
-    return Path(model) if Path(model).is_dir() else Path(_asked("download", model))
+    return Path(model) if Path(model).is_dir() else Path(_from_library("download", model))
 
 
 def _load(model: str, revision: str) -> Any:
-    pipeline = _asked("from_pretrained", model, revision=revision or None)
+    pipeline = _from_library("from_pretrained", model, revision=revision or None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _asked(what: str, model: str, **settings: Any) -> Any:
-    """What a function of ``DiffusionPipeline`` gives for a model."""
+def _from_library(what: str, model: str, **settings: Any) -> Any:
+    """Call a class method of ``DiffusionPipeline`` for a model, with errors as HarmoniaError."""
     try:
         import diffusers
     except ModuleNotFoundError as error:
@@ -264,12 +270,12 @@ def _asked(what: str, model: str, **settings: Any) -> Any:
             "pretrained generators need the package diffusers: pip install 'harmonia[imagine]'"
         ) from error
     diffusers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()  # what is wrong is said once, below
+    diffusers.utils.logging.set_verbosity_error()  # errors are reported once, below
     try:
         return getattr(diffusers.DiffusionPipeline, what)(model, use_safetensors=True, **settings)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
-        absent = "" if Path(model).is_dir() else "; and there is no such folder"
+        absent = "" if Path(model).is_dir() else ", and there is no such folder"
         raise HarmoniaError(
             f"cannot load the pipeline {model!r} ({reason}){absent}: give the name or folder of one with "
             "safetensors"

@@ -1,4 +1,4 @@
-"""Fine-tuning: what of a tower trains. Nothing, its last blocks, low-rank adapters, or all of it.
+"""Fine-tuning of towers: freeze, unfreeze the last blocks, LoRA adapters. See docs/training.md.
 
 Reference: LoRA, Hu et al. 2022, by ``peft``; on all linear maps of the blocks, Dettmers et al. 2023.
 """
@@ -25,20 +25,21 @@ ADAPTER = "lora_"
 
 
 def freeze(tower: nn.Module) -> None:
-    """Take every parameter of a tower out of training.
+    """Freeze all parameters of a tower.
 
-    What is frozen also stays in evaluation mode whatever the training loop sets, so that batch norm keeps
-    the statistics that it was trained with, and dropout is off.
+    Frozen modules also stay in evaluation mode during training, so that batch norm keeps its statistics and
+    dropout is off.
     """
     tower.requires_grad_(False)
     _watch(tower)
 
 
 def unfreeze(tower: nn.Module, last: int | None = None) -> None:
-    """Let a tower train: all of it, or its ``last`` blocks, all that comes after them, and the norms.
+    """Unfreeze a tower: all of it, or its ``last`` blocks, everything after them, and the norms.
 
-    ``last=0`` leaves the head and the norms. Batch norms before the last blocks stay frozen: a small
-    batch's statistics would replace those of pretraining. The head alone: ``unfreeze(tower.head)``.
+    ``last=0`` unfreezes the head and the norms only. Batch norms before the last blocks stay frozen, since
+    statistics of small batches would replace those of pretraining. ``unfreeze(tower.head)`` unfreezes the
+    head only.
 
     Raises:
         HarmoniaError: the tower has no such blocks, or fewer.
@@ -49,7 +50,7 @@ def unfreeze(tower: nn.Module, last: int | None = None) -> None:
     order, found = list(tower.modules()), blocks(tower)
     if not 0 <= last <= len(found):
         raise HarmoniaError(f"the tower has {len(found)} blocks: give last from 0 to {len(found)}")
-    # Modules stand in the order in which they are used.
+    # Modules are in the order of use.
     end = order.index(found[-1]) + len(list(found[-1].modules()))
     start = order.index(found[-last]) if last else end
     norms = [module for module in order[:start] if _is_norm(module) and not isinstance(module, _BatchNorm)]
@@ -59,10 +60,10 @@ def unfreeze(tower: nn.Module, last: int | None = None) -> None:
 
 
 def blocks(tower: nn.Module) -> list[nn.Module]:
-    """The blocks that a tower repeats, first to last: transformer layers, ConvNeXt blocks, bottlenecks.
+    """The repeated blocks of a tower in order: transformer layers, ConvNeXt blocks, bottlenecks.
 
-    They are the modules of the one class that holds the most parameters together, of those that stand in
-    the tower more than once and have two or more maps; of equals (a stage, its blocks) the finer.
+    They are the modules of the class with the most parameters in total, among classes with more than one
+    instance and at least two weight matrices each; on ties (a stage and its blocks) the finer one.
     """
     kinds: dict[type[nn.Module], list[nn.Module]] = {}
     for module in tower.modules():
@@ -71,14 +72,17 @@ def blocks(tower: nn.Module) -> list[nn.Module]:
             kinds.setdefault(type(module), []).append(module)
     repeated = [found for found in kinds.values() if len(found) > 1]
     if not repeated:
-        raise HarmoniaError(f"{type(tower).__name__} repeats no block: freeze or unfreeze its parts by name")
+        raise HarmoniaError(
+            f"{type(tower).__name__} has no repeated blocks: freeze or unfreeze its parts by name"
+        )
     return max(repeated, key=lambda found: (sum(_count(module) for module in found), len(found)))
 
 
 def parameter_groups(tower: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """What trains, as "backbone" (adapters too) and "head", for learning rates of their own.
+    """The trained parameters as the groups "backbone" (with adapters) and "head", for separate learning
+    rates.
 
-    A group without a parameter that trains is left out.
+    A group without trained parameters is left out.
     """
     head = {id(parameter) for parameter in _head(tower).parameters()}
     groups: dict[str, list[nn.Parameter]] = {"backbone": [], "head": []}
@@ -91,11 +95,12 @@ def parameter_groups(tower: nn.Module) -> dict[str, list[nn.Parameter]]:
 def lora(
     tower: nn.Module, rank: int = 8, alpha: float = 16, targets: Sequence[str] | None = None
 ) -> nn.Module:
-    """Freeze a tower and add to its linear maps W the trained update ``alpha / rank * B A``, in place.
+    """Freeze a tower and add LoRA adapters in place: a trained update ``alpha / rank * B A`` of linear
+    layers.
 
-    B starts at zero, so that codes are at first what they were. The ``head`` of the tower trains whole.
-    ``targets`` are names of linear or convolutional layers, or how they end ("q_proj"); None is every
-    linear map in ``blocks(tower)``, and where there is none (ResNet) every convolution.
+    B is initially zero, so that codes do not change at first. The ``head`` of the tower is trained in full.
+    ``targets`` are names, or suffixes of names ("q_proj"), of linear or convolutional layers; None stands for
+    all linear layers in ``blocks(tower)``, or all convolutions if there are none (ResNet).
 
     Example:
         tower = lora(Backbone(BackboneConfig(model="openai/clip-vit-base-patch32", dim=256)))
@@ -124,9 +129,9 @@ def lora(
 
 
 def merge(tower: nn.Module) -> nn.Module:
-    """Add the adapters to the weights that they stand beside, and take them out, in place.
+    """Merge the adapters into the weights, in place.
 
-    Afterwards the tower has the layers and names that it had before ``lora``; what was frozen stays so.
+    Afterwards the tower has the layers and names that it had before ``lora``; frozen parameters stay frozen.
     """
     if not adapted(tower):
         return tower
@@ -141,14 +146,14 @@ def merge(tower: nn.Module) -> nn.Module:
 
 
 def adapted(tower: nn.Module) -> bool:
-    """Whether a tower has LoRA adapters that are not merged."""
+    """Whether a tower has unmerged LoRA adapters."""
     return any(ADAPTER in name for name, _ in tower.named_parameters())
 
 
 def save_adapter(tower: nn.Module, path: Path) -> None:
-    """Write the adapters and the head of a tower to one safetensors file, and nothing else of it.
+    """Write the adapters and the head of a tower, and nothing else, to one safetensors file.
 
-    The file says which weights it belongs to. HarmoniaError if there are no adapters or no room.
+    The file has a digest of the base weights. HarmoniaError if there are no adapters or the disk is full.
     """
     if not adapted(tower):
         raise HarmoniaError("the tower has no adapters: add them with lora")
@@ -171,21 +176,21 @@ def save_adapter(tower: nn.Module, path: Path) -> None:
 
 
 def load_adapter(tower: nn.Module, path: Path) -> nn.Module:
-    """Add to a tower, without adapters yet, those that ``save_adapter`` wrote.
+    """Add the adapters of a file of ``save_adapter`` to a tower without adapters.
 
-    HarmoniaError if the file is damaged, or was trained beside other weights than the tower's.
+    HarmoniaError if the file is damaged or belongs to other base weights.
     """
     try:
         with safe_open(path, framework="pt") as file:
             settings = json.loads((file.metadata() or {})["lora"])
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise HarmoniaError(f"{path} holds no adapters, or is damaged: write it with save_adapter") from error
+        raise HarmoniaError(f"{path} has no adapters or is damaged: write it with save_adapter") from error
     if settings["base"] != _base(tower):
-        raise HarmoniaError(f"the adapters in {path} were trained beside other weights than this tower's")
+        raise HarmoniaError(f"the adapters in {path} were trained for other weights than those of this tower")
     head = {name: value.shape for name, value in values.items() if ADAPTER not in name}
     if head != {name: value.shape for name, value in _trained(tower).items()}:
-        raise HarmoniaError(f"the head in {path} is of another shape than this tower's: give it the same dim")
+        raise HarmoniaError(f"the head in {path} has another shape than that of this tower: use the same dim")
     lora(tower, settings["rank"], settings["alpha"], settings["targets"])
     for name, own in _trained(tower).items():
         own.copy_(values[name])
@@ -193,13 +198,13 @@ def load_adapter(tower: nn.Module, path: Path) -> nn.Module:
 
 
 def _watch(tower: nn.Module) -> None:
-    """Have ``_rest`` called before every forward pass."""
+    """Call ``_rest`` before every forward pass."""
     if _rest not in tower._forward_pre_hooks.values():
         tower.register_forward_pre_hook(_rest)
 
 
 def _rest(module: nn.Module, _: object = None) -> None:
-    """Put into evaluation mode the parts of a module whose parameters are all frozen."""
+    """Set parts of a module whose parameters are all frozen to evaluation mode."""
     own = list(module.parameters())
     if own and not any(parameter.requires_grad for parameter in own):
         module.eval()
@@ -209,9 +214,9 @@ def _rest(module: nn.Module, _: object = None) -> None:
 
 
 def _linear_maps(tower: nn.Module) -> list[str]:
-    """Names of the linear layers in the blocks, else of the convolutions there."""
+    """Names of the linear layers in the blocks, or of the convolutions if there are none."""
     inside = {id(module) for block in blocks(tower) for module in block.modules()}
-    # nn.MultiheadAttention reads the weight of its out_proj itself, past any adapter.
+    # nn.MultiheadAttention uses the weight of its out_proj directly and would bypass an adapter.
     hidden = {id(m.out_proj) for m in tower.modules() if isinstance(m, nn.MultiheadAttention)}
     for kind in (nn.Linear, nn.Conv2d):
         names = [
@@ -223,7 +228,7 @@ def _linear_maps(tower: nn.Module) -> list[str]:
         ]
         if names:
             return names
-    raise HarmoniaError(f"the blocks of {type(tower).__name__} have no linear map: name the targets")
+    raise HarmoniaError(f"the blocks of {type(tower).__name__} have no linear layer: give targets")
 
 
 def _trained(tower: nn.Module) -> dict[str, Tensor]:
@@ -233,7 +238,7 @@ def _trained(tower: nn.Module) -> dict[str, Tensor]:
 
 
 def _base(tower: nn.Module) -> str:
-    """16 hex digits that stand for the weights beside the adapters and under the head."""
+    """16 hex digits of a hash of the weights without adapters and head."""
     trained = _trained(tower)
     plain = {n.replace(".base_layer.", "."): p for n, p in tower.named_parameters() if n not in trained}
     total = hashlib.sha256()

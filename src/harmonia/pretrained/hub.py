@@ -1,7 +1,7 @@
-"""Pretrained models as encoders: find the files, check them, pick the adapter.
+"""Pretrained models as encoders, from the Hugging Face hub or a local folder.
 
-A model is a hub name or a local folder. Only safetensors weights are read, and a model's codes are
-named after a digest of its files, so that a store notices when they change.
+Only safetensors weights are read. The names of encoders have a digest of the model's files, so that a store
+detects when they change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harmonia.pretrained.clip_siglip_clap import MODEL_TYPES, load_towers
 from harmonia.pretrained.video_from_images import with_video
 from harmonia.types import HarmoniaError
 
-# What a model needs besides code. Other formats of the same weights (ONNX, pickles) stay behind.
+# The files of a model. Other formats of the same weights (ONNX, pickles) are not downloaded.
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
@@ -44,7 +44,7 @@ def load_pretrained(model: str, device: str = "auto") -> tuple[Encoder, ...]:
     try:
         towers = _towers(model, folder, identity, where)
     except ModuleNotFoundError:
-        raise  # named by the caller, with the extra that holds it
+        raise  # the caller names the extra to install
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HarmoniaError(
@@ -54,7 +54,7 @@ def load_pretrained(model: str, device: str = "auto") -> tuple[Encoder, ...]:
 
 
 def digest(folder: Path) -> str:
-    """16 hex digits that stand for a model's weights, configuration and vocabulary."""
+    """16 hex digits of a hash of a model's weights, configuration and vocabulary."""
     total = hashlib.sha256()
     paths = {path for pattern in FILES for path in folder.rglob(pattern) if path.is_file()}
     for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix()):
@@ -81,7 +81,7 @@ def _towers(model: str, folder: Path, identity: str, device: torch.device) -> tu
 
 
 def locate(model: str) -> Path:
-    """The local folder of a model, downloaded when the argument is a hub name."""
+    """The local folder of a model, downloaded if ``model`` is a hub name."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         try:

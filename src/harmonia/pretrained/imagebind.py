@@ -1,10 +1,10 @@
-"""Six modalities in one space with pictures as the hub, in the manner of ImageBind.
+"""Six modalities in a shared space with images as the hub, as in ImageBind.
 
-Only pairs with a picture are trained on; two modalities that never met are then near where they go with
-the same pictures. A video needs no tower of its own: it is the mean of its frames' codes
-(``frames.FrameMean``).
-Reference: ImageBind, Girdhar et al. 2023. It trains with InfoNCE on each pair and keeps the towers of
-image and text frozen, from CLIP: here ``BackboneConfig`` and ``adapt.freeze``.
+Training pairs every modality with images only; modalities that were never paired are then aligned through the
+images. A video needs no tower: its code is the mean of its frames' codes (``video_from_images.FrameMean``).
+
+Reference: ImageBind, Girdhar et al. 2023. It trains with InfoNCE on each pair and keeps the image and text
+towers of CLIP frozen: here ``BackboneConfig`` and ``finetuning.freeze``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HUB = "image"
 def six(size: str = "tiny", dim: int = 256, resolution: int = 64) -> dict[str, TowerConfig]:
     """Configurations of towers for image, text, audio, depth, thermal and motion (IMU).
 
-    Replace one to start from a pretrained model, or add one for another modality:
+    Replace one to start from a pretrained model:
 
         configs = six(dim=512) | {"image": BackboneConfig(model="facebook/dinov2-small", dim=512)}
         towers = build(configs, tokenizer)
@@ -42,7 +42,7 @@ def six(size: str = "tiny", dim: int = 256, resolution: int = 64) -> dict[str, T
 
 
 def build(configs: Mapping[str, TowerConfig], tokenizer: Tokenizer | None = None) -> dict[str, Tower]:
-    """The towers of these configurations, by modality; a text tower of our own needs the tokenizer.
+    """The towers of these configurations, by modality; a new text tower needs the tokenizer.
 
     Raises:
         HarmoniaError: a tower is of another modality than its key, or the widths of codes differ.
@@ -53,7 +53,7 @@ def build(configs: Mapping[str, TowerConfig], tokenizer: Tokenizer | None = None
             raise HarmoniaError(f"the configuration for {modality} is of a tower of {made.modality}")
     widths = {modality: made.dim for modality, made in towers.items()}
     if len(set(widths.values())) > 1:
-        raise HarmoniaError(f"towers of one space need one dim, not {widths}")
+        raise HarmoniaError(f"towers with a shared space need one dim, not {widths}")
     return towers
 
 
@@ -82,10 +82,10 @@ def tower(config: TowerConfig, tokenizer: Tokenizer | None = None) -> Tower:
         ) from error
     if isinstance(config, BackboneConfig):
         return Backbone(config)
-    raise HarmoniaError(f"{type(config).__name__} describes no tower")
+    raise HarmoniaError(f"{type(config).__name__} is not a configuration of a tower")
 
 
 def pairs(modalities: Iterable[str], hub: str = HUB) -> list[tuple[str, str]]:
-    """The pairs to train on: the hub with each of the others."""
+    """The training pairs: the hub with each other modality."""
     others = [modality for modality in modalities if modality != hub]
     return [(hub, modality) for modality in others]

@@ -1,7 +1,7 @@
-"""Signals to the inputs of a pretrained model, by the processor files that stand beside its weights.
+"""Processors from signals to the inputs of a pretrained model, by the processor files beside its weights.
 
-What these give is one CPU tensor of fixed shape: the decoding and resizing, which are slow, are in it, and
-the arithmetic, which is fast on the model's device, is not.
+Their output is one CPU tensor of fixed shape. They decode and resize, which is slow; normalisation is done on
+the model's device.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from harmonia.modalities.audio import mono
 from harmonia.types import HarmoniaError, Signal
 
 PADDING = -1
-"""Stands where a row of token ids has no token; also tells padding from a pad token that was typed."""
+"""The id of padding, different from that of a pad token in the text."""
 
 
 class TokenIds:
-    """Texts to token ids, int32 ``(n, length)``, ``PADDING`` after the end. A long text is cut at its end."""
+    """Texts to token ids, int32 ``(n, length)``, padded with ``PADDING``. Long texts are truncated."""
 
     def __init__(self, folder: Path, length: int) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -53,7 +53,7 @@ class TokenIds:
         )
 
     def split(self, inputs: Tensor, *, shorten: bool) -> tuple[Tensor, Tensor]:
-        """Ids as the model knows them and their mask, both int64; ``shorten`` to the longest text."""
+        """The model's token ids and their mask, both int64; cut to the longest text if ``shorten``."""
         mask = inputs != PADDING
         if shorten:
             longest = max(1, int(mask.any(dim=0).sum()))
@@ -62,7 +62,7 @@ class TokenIds:
 
 
 class Pixels:
-    """Pictures, resized and cropped as the model wants them, to uint8 ``(n, 3, height, width)``."""
+    """Images, resized and cropped for the model, to uint8 ``(n, 3, height, width)``."""
 
     def __init__(self, folder: Path) -> None:
         # The Pillow processor, also where torchvision is installed: the two differ in the last digits.
@@ -70,14 +70,14 @@ class Pixels:
         self.shape = tuple(self._prepared([np.zeros((8, 8, 3), dtype=np.uint8)]).shape[1:])
 
     def __call__(self, signals: Sequence[Signal]) -> Tensor:
-        """One row for each picture."""
+        """One row for each image."""
         check_modality(signals, "image")
         if not signals:
             return torch.zeros(0, *self.shape, dtype=torch.uint8)
         return self._prepared([signal.array for signal in signals])
 
     def scale(self) -> tuple[Tensor, Tensor]:
-        """Factor and offset, ``(3, 1, 1)``, that turn pixels into what the model was trained on."""
+        """Factor and offset, ``(3, 1, 1)``, that normalise pixels for the model."""
         known: Any = self.processor
         factor = known.rescale_factor if known.do_rescale else 1.0
         mean = torch.tensor(known.image_mean if known.do_normalize else [0.0] * 3)
@@ -90,7 +90,7 @@ class Pixels:
         pixels = found["pixel_values"]
         if not isinstance(pixels, np.ndarray) or pixels.ndim != 4:
             raise HarmoniaError(
-                "the model's preprocessor_config.json leaves pictures of different sizes: "
+                "the model's preprocessor_config.json gives images of different sizes: "
                 "set do_center_crop, or a height and a width"
             )
         return torch.from_numpy(np.ascontiguousarray(pixels.astype(np.uint8)))
@@ -99,15 +99,15 @@ class Pixels:
 class Spectra:
     """Sounds to the log-mel spectrograms of the model's own feature extractor, float32.
 
-    Of a sound longer than ``seconds`` the beginning is taken; ``windows`` cuts it into pieces. (CLAP's
-    extractor on its own takes a random piece.)
+    A sound longer than ``seconds`` is cropped to its beginning; ``windows`` splits it. (CLAP's extractor
+    itself takes a random crop.)
     """
 
     def __init__(self, folder: Path) -> None:
         self.extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
         self.key = self.extractor.model_input_names[0]
         self.rate = int(self.extractor.sampling_rate)
-        if hasattr(self.extractor, "nb_max_samples"):  # CLAP, which repeats a short sound
+        if hasattr(self.extractor, "nb_max_samples"):  # CLAP repeats a short sound
             self.samples, self.least = int(self.extractor.nb_max_samples), 1
         else:  # AST counts frames of 10 ms, and needs the samples of one, 25 ms
             self.samples, self.least = self.extractor.max_length * self.rate // 100, self.rate // 40

@@ -17,7 +17,7 @@ BATCH = 32
 
 
 class SentenceText:
-    """A sentence embedding model. Texts longer than its context are cut at its end."""
+    """A sentence embedding model. Texts longer than its context are truncated."""
 
     modality = "text"
 

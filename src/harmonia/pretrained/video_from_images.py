@@ -15,16 +15,17 @@ FRAMES = 8
 
 
 def with_video(encoders: Sequence[Encoder]) -> tuple[Encoder, ...]:
-    """The encoders of a model; one that has a picture tower and none for video encodes video by frames."""
+    """The encoders of a model, with a video encoder by frames if it has an image encoder but none for
+    video."""
     if any(encoder.modality == "video" for encoder in encoders):
         return tuple(encoders)
     return (*encoders, *(FrameMean(encoder) for encoder in encoders if encoder.modality == "image"))
 
 
 class FrameMean:
-    """The mean of the image codes of 8 evenly spread frames, in the image encoder's space.
+    """The mean of the image codes of 8 evenly spaced frames, in the space of the image encoder.
 
-    The order of the frames is lost; a photo, and a text where the space has one, finds the video.
+    The order of the frames is lost. Images, and texts if the space has them, retrieve the video.
     Reference: CLIP4Clip, Luo et al. 2021 (mean pooling).
     """
 

@@ -1,14 +1,14 @@
-"""Training runs, one typed function each: data and settings in, a complete `Run` out."""
+"""Training recipes. Each is a function from data and settings to a complete run."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harmonia.imports import lazy_entry
 from harmonia.types import HarmoniaError
 
 if TYPE_CHECKING:
@@ -54,32 +54,29 @@ RECIPES: dict[str, str] = {
     "dalle2": "harmonia.recipes.generators.text_to_image:dalle2",
     "imagen": "harmonia.recipes.generators.text_to_image:imagen",
 }
-"""Name of a recipe and its function, ``module:function``, imported when it is asked for. Each is called as
-``recipe(data, settings)``; both may be left out. To add one, write the function and add its line."""
+"""The function of each recipe, ``module:function``, imported on first use. Each is called as
+``recipe(data, settings)``; both have defaults. To add one, write the function and add a line."""
 
 
 def recipe(name: str) -> Callable[..., Run]:
-    """The function of a recipe; a HarmoniaError names those there are."""
-    if name not in RECIPES:
-        raise HarmoniaError(f"there is no recipe {name!r}: name one of {', '.join(RECIPES)}")
-    module, function = RECIPES[name].split(":")
-    found: Callable[..., Run] = getattr(import_module(module), function)
-    return found
+    """The function of a recipe; a HarmoniaError lists the recipes if ``name`` is not one."""
+    function: Callable[..., Run] = lazy_entry(RECIPES, name, "recipe")
+    return function
 
 
 def settings_of(function: Callable[..., Run]) -> Any:
-    """The settings that a recipe has by default, a frozen dataclass."""
+    """The default settings of a recipe, a frozen dataclass."""
     return inspect.signature(function).parameters["settings"].default
 
 
 def prepare(name: str, data: Path | None = None, changes: Mapping[str, str] | None = None) -> Run:
-    """The run of a recipe with some of its settings changed, each given as text.
+    """The run of a recipe, with ``changes`` to its settings given as text.
 
-    HarmoniaError for a setting that the recipe does not have, or a value of another type.
+    HarmoniaError for an unknown setting or a value of the wrong type.
     """
     function = recipe(name)
     settings = settings_of(function)
-    known = {one.name: type(getattr(settings, one.name)) for one in fields(settings)}
+    known = {field.name: type(getattr(settings, field.name)) for field in fields(settings)}
     parsed = {}
     for key, text in (changes or {}).items():
         if key not in known:
@@ -91,9 +88,9 @@ def prepare(name: str, data: Path | None = None, changes: Mapping[str, str] | No
 def _parsed(key: str, text: str, kind: type) -> Any:
     if kind is bool:
         if text.lower() not in ("true", "false"):
-            raise HarmoniaError(f"{key} is true or false (got {text!r})")
+            raise HarmoniaError(f"{key} must be true or false (got {text!r})")
         return text.lower() == "true"
     try:
         return kind(text)
     except ValueError as error:
-        raise HarmoniaError(f"{key} takes a {kind.__name__} (got {text!r})") from error
+        raise HarmoniaError(f"{key} must be of type {kind.__name__} (got {text!r})") from error

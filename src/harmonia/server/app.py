@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 
 from harmonia import __version__
+from harmonia.imports import lazy
 from harmonia.server import errors
 from harmonia.server.keys import OWNER, read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = found
     errors.install(app)
     for name in ROUTES:
-        router = importlib.import_module(f"harmonia.server.{name}").router
+        router = lazy(f"harmonia.server.{name}:router")
         app.include_router(router, responses=REFUSALS)
     _add_probes(app)
     _add_page(app)

@@ -1,4 +1,4 @@
-"""Training: the one loop for every model of the project, its checkpoints, its start on many processes."""
+"""Training: a PyTorch loop for all models, resumable bit-exactly, on one or many processes."""
 
 from harmonia.training.checkpoint import load_weights
 from harmonia.training.config import TrainConfig

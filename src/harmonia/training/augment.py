@@ -1,7 +1,7 @@
-"""Augmentation: the same photo, sound or text, seen a little differently in every step of training.
+"""Augmentation of images, sounds, spectrograms and texts.
 
-Every function draws from the ``torch.Generator`` it is given and from nothing else, so that a batch
-is a pure function of its seed, and leaves the global random states as they were.
+Every function draws from the given ``torch.Generator`` only, so that a batch is a pure function of its seed,
+and leaves the global random states unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R BT.601
 def augment_images(
     images: Tensor, generator: torch.Generator, strength: Strength = "light", *, flip: bool = False
 ) -> Tensor:
-    """Another view of every picture, of the same shape, dtype and device.
+    """Augment images, keeping shape, dtype and device.
 
     ``images``: ``(n, c, height, width)``, c = 3 (RGB) or 1, uint8 or floating in [0, 1]. ``flip``
     mirrors half of them: good for photos, wrong for digits, writing, and captions that say "left".
@@ -59,7 +59,7 @@ def augment_images(
 
 def _checked(strength: str) -> str:
     if strength not in ("light", "strong"):
-        raise HarmoniaError(f"there is no augmentation {strength!r}; choose light or strong")
+        raise HarmoniaError(f"there is no augmentation {strength!r}: choose light or strong")
     return strength
 
 
@@ -130,12 +130,12 @@ def _kornia(height: int, width: int, flip: bool) -> Callable[[Tensor], Tensor]:
 def augment_waves(
     waves: Tensor, generator: torch.Generator, rate: int, strength: Strength = "light"
 ) -> Tensor:
-    """Another recording of every sound, of the same shape and dtype, by audiomentations.
+    """Augment waveforms by audiomentations, keeping shape and dtype.
 
     ``waves``: floating ``(n, samples)`` or ``(n, channels, samples)`` in [-1, 1] on the CPU, ``rate``
     samples per second.
 
-    * ``light``: gain of -12 to +3 dB, a shift in time by up to a fifth with the end coming round,
+    * ``light``: gain of -12 to +3 dB, a circular shift in time by up to a fifth,
       white noise at 10 to 40 dB below the sound, polarity.
     * ``strong``: the same with noise from 3 dB, and a pitch up to two semitones off in a third of the
       clips, which costs about 3 ms for each second of those.
@@ -197,7 +197,7 @@ def _stripes(n: int, length: int, count: int, share: float, generator: torch.Gen
 
 
 def drop_words(texts: Sequence[str], generator: torch.Generator, rate: float = 0.1) -> list[str]:
-    """Every word left out with probability ``rate``; at least one word of a text stays.
+    """Drop every word with probability ``rate``; at least one word of a text stays.
 
     Words are what white space separates: a text in Chinese or Japanese stays whole.
     """

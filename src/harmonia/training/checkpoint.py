@@ -1,4 +1,4 @@
-"""Checkpoints: folders that are complete or absent, of safetensors and JSON (no pickle).
+"""Checkpoints, written atomically as folders of safetensors and JSON (no pickle).
 
     RUN/step-00000200/weights.safetensors     the model's parameters and persistent buffers
                       average.safetensors     the moving average of the trained weights, if there is one
@@ -6,7 +6,7 @@
                       state.json              the step, the best value so far, the run's settings
                       SHA256SUMS              of the files above; `sha256sum -c` reads it
 
-A run keeps its last two checkpoints and the one of its best evaluation.
+A run keeps its last two checkpoints and that of its best evaluation.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One complete, verified checkpoint: its folder and what ``state.json`` says."""
+    """A verified checkpoint: its folder and the content of ``state.json``."""
 
     path: Path
     state: dict[str, Any]
 
     def tensors(self, name: str) -> Tensors:
-        """One of the files of tensors, on the CPU; empty if the run has none of this name."""
+        """The tensors of one file, on the CPU; empty if there is no file of this name."""
         file = self.path / f"{name}.safetensors"
         try:
             return load_file(file) if file.exists() else {}
@@ -54,10 +54,10 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> Path:
-    """Write the checkpoint of ``step`` and drop those that are no longer needed.
+    """Write the checkpoint of ``step`` and remove old ones.
 
-    ``state["best_step"]`` names the step whose checkpoint is kept however old it is.
-    HarmoniaError if the disk is full or the folder cannot be written; what was there stays whole.
+    The checkpoint of ``state["best_step"]`` is kept. HarmoniaError if the disk is full or the folder cannot
+    be written; existing checkpoints are not affected.
     """
     path, temporary = _path(folder, step), folder / f"{TEMPORARY}{step:08d}"
     try:
@@ -84,7 +84,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
 
 
 def _prune(folder: Path) -> None:
-    """Keep the last checkpoints and those that they name as the best, so that each can be gone back to."""
+    """Keep the last checkpoints and the best ones that they name."""
     steps = _steps(folder)
     keep: set[int | None] = set(steps[-KEPT:])
     for step in steps[-KEPT:]:
@@ -95,10 +95,9 @@ def _prune(folder: Path) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None if there is no checkpoint at all.
+    """The newest intact checkpoint, or None if there is no checkpoint.
 
-    A damaged one is passed over with a warning.
-    HarmoniaError if there are checkpoints and all are damaged.
+    Damaged checkpoints are skipped with a warning. HarmoniaError if all checkpoints are damaged.
     """
     steps = _steps(folder)
     for step in reversed(steps):
@@ -106,14 +105,14 @@ def latest(folder: Path) -> Checkpoint | None:
         problem = _damage(path)
         if problem is None:
             return Checkpoint(path, _state(path))
-        print(f"warning: the checkpoint {path} is damaged ({problem}): going back before it", file=sys.stderr)
+        print(f"warning: the checkpoint {path} is damaged ({problem}): using an earlier one", file=sys.stderr)
     if steps:
-        raise HarmoniaError(f"every checkpoint in {folder} is damaged: move the folder away to begin anew")
+        raise HarmoniaError(f"every checkpoint in {folder} is damaged: move the folder away to start again")
     return None
 
 
 def clean(folder: Path, after: int) -> None:
-    """Remove half-written checkpoints and those later than step ``after``, which the run will write anew."""
+    """Remove unfinished checkpoints and those after step ``after``, which the run will write again."""
     for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
     for step in _steps(folder):
@@ -137,10 +136,11 @@ def best(folder: Path) -> Checkpoint:
 
 
 def load_weights(model: nn.Module, folder: Path, *, average: bool = True) -> int:
-    """Give ``model`` the weights of a run's best checkpoint (its last, if never evaluated); return the step.
+    """Load the weights of a run's best checkpoint (the last, if never evaluated) into ``model``; return its
+    step.
 
-    With ``average`` the moving average of the weights, where the run has one.
-    HarmoniaError if the folder has no checkpoint or one of another model.
+    With ``average`` the moving average of the weights, if the run has one. HarmoniaError if the folder has no
+    checkpoint or that of another model.
     """
     checkpoint = best(Path(folder))
     give(model, checkpoint, average=average)

@@ -1,4 +1,4 @@
-"""What a training run needs to know besides its model and its data."""
+"""The configuration of a training run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harmonia.types import HarmoniaError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
-# What may differ when a run goes on from its checkpoint: it changes at most how numbers are rounded.
+# Settings that may change when a run resumes: they change at most the rounding.
 FREE = ("save_every", "workers", "device", "compile", "shard")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one run. They are kept with the run, and a run goes on only under the same ones.
+    """The settings of a training run, which are saved with it; it can only be resumed with the same ones.
 
     ``steps``          optimizer steps of the whole run; the learning rate's schedule spans them
     ``batch``          samples in one step, over all processes and accumulated parts together
@@ -29,7 +29,7 @@ class TrainConfig:
     ``precision``      autocast to "bfloat16" or "float16" (with loss scaling), or "float32"
     ``accumulate``     parts that a batch is computed in, one after the other, when it does not fit
     ``clip``           largest norm of an optimizer group's gradient; None for no limit
-    ``seed``           of the order, the augmentations and the dropout
+    ``seed``           of the data order, augmentation and dropout
     ``evaluate_every`` steps between evaluations; None for one at the end
     ``patience``       evaluations without a better value after which the run stops; None for never
     ``save_every``     steps between checkpoints (one is also kept at the best evaluation and the end)
@@ -62,7 +62,7 @@ class TrainConfig:
     shard: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         for name in ("steps", "batch", "accumulate", "save_every", "log_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("evaluate_every", "patience"):
@@ -102,7 +102,7 @@ class TrainConfig:
         return self.lr[group]
 
     def identity(self) -> dict[str, Any]:
-        """The settings that the numbers of a run depend on, JSON-able."""
+        """The settings on which the results of a run depend, for JSON."""
         values = {name: value for name, value in asdict(self).items() if name not in FREE}
         lr = dict(self.lr) if isinstance(self.lr, Mapping) else self.lr
         return values | {"lr": lr, "betas": list(self.betas)}

@@ -1,7 +1,7 @@
-"""Batches: which samples a step sees, made ahead of the step that needs them.
+"""Batches of a training run, prefetched in the background.
 
-The batch of a step is a pure function of (seed, step), so that a run that was killed goes on with the
-batches that it would have seen.
+The batch of a step is a pure function of (seed, step), so that a resumed run sees the same batches as one
+that was not interrupted.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from torch.utils.data import DataLoader, Dataset
 from harmonia.types import HarmoniaError
 
 ORDER, AUGMENT, NOISE, PROBE = range(4)
-"""What a derived seed is for: an epoch's order, augmentation, the model's own noise, the data's digest."""
+"""Purposes of derived seeds: the order of an epoch, augmentation, the model's noise, the data's digest."""
 
 AHEAD = 2
-"""Batches that wait, ready, for the step that needs them."""
+"""Number of prefetched batches."""
 
 
 @runtime_checkable
 class Indexed(Protocol):
-    """Samples that can be asked for by number. Augmentation draws from ``generator`` only."""
+    """A dataset with access by index. Augmentation draws from ``generator`` only."""
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         ...
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Any:
-        """The samples ``indices`` (int64 ``(n,)``) as what ``model.losses`` takes, in CPU tensors."""
+        """The samples ``indices`` (int64 ``(n,)``) as CPU tensors for ``model.losses``."""
         ...
 
 
 @runtime_checkable
 class Stream(Protocol):
-    """Samples that come one after the other: tar shards, a dataset streamed from the Hugging Face hub."""
+    """A streamed dataset: tar shards, or a dataset streamed from the Hugging Face hub."""
 
     def batches(self, size: int, seed: int, rank: int, world: int) -> Iterator[Any]:
         """One epoch of batches of ``size`` samples: the share of process ``rank`` of ``world``.
@@ -66,10 +66,10 @@ def generator(*key: int) -> torch.Generator:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """Which samples stand where. A *part* is what one process computes at once: part ``k`` of a run is
-    part ``k % accumulate`` of step ``k // accumulate``.
+    """The assignment of samples to parts. A *part* is what one process computes at once: part ``k`` of a run
+    is part ``k % accumulate`` of step ``k // accumulate``.
 
-    Over all processes a part holds the same samples in the same order however many processes share it.
+    Over all processes, a part has the same samples in the same order for any number of processes.
     """
 
     samples: int
@@ -80,7 +80,7 @@ class Plan:
     world: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what leaves a process without its share."""
+        """HarmoniaError if a batch cannot be divided among the processes."""
         if self.batch % (self.accumulate * self.world):
             raise HarmoniaError(
                 f"a batch of {self.batch} cannot be shared by {self.world} processes in "
@@ -97,7 +97,7 @@ class Plan:
         return self.batch // (self.accumulate * self.world)
 
     def order(self, epoch: int) -> Tensor:
-        """The permutation of an epoch, int64 ``(samples,)``; what does not fill a batch is left out."""
+        """The permutation of an epoch, int64 ``(samples,)``; an incomplete last batch is dropped."""
         return torch.randperm(self.samples, generator=generator(self.seed, ORDER, epoch))
 
     def start(self, part: int) -> tuple[int, int]:
@@ -132,11 +132,11 @@ def parts(
         return _indexed(Parts(data, Plan(len(data), batch, accumulate, seed, rank, world)), workers)
     if not isinstance(data, Stream):
         raise HarmoniaError(
-            f"{type(data).__name__} is no training data: it needs __len__ and batch(indices, generator), "
+            f"{type(data).__name__} is not a dataset: it needs __len__ and batch(indices, generator), "
             "or batches(size, seed, rank, world)"
         )
     if workers:
-        raise HarmoniaError("a stream of samples is read by one thread: set workers to 0")
+        raise HarmoniaError("a streamed dataset is read by one thread: set workers to 0")
     if batch % (accumulate * world):
         raise HarmoniaError(
             f"a batch of {batch} cannot be shared: make it a multiple of {accumulate * world}"
@@ -182,14 +182,14 @@ def _streamed(
             if part == end:
                 return
         if part == before:
-            raise HarmoniaError(f"the data gave no batch of {size} samples in a whole epoch")
+            raise HarmoniaError(f"the data has no batch of {size} samples in an epoch: make it smaller")
         epoch += 1
 
 
 def digest(data: Indexed | Stream, seed: int) -> str:
-    """What the data is known by when a run goes on: its length and eight of its samples.
+    """A digest of the data, compared when a run resumes: its length and eight of its samples.
 
-    A stream is not read for this; it may say what it is in an attribute ``fingerprint``.
+    A stream is not read for this; it may have an attribute ``fingerprint`` instead.
     """
     if not isinstance(data, Indexed):
         return str(getattr(data, "fingerprint", ""))

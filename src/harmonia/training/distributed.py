@@ -1,4 +1,4 @@
-"""One process or many: `torchrun --nproc-per-node 8 ...` starts them, nothing in a recipe changes."""
+"""Training on one or many processes; `torchrun --nproc-per-node 8 ...` starts them without other changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Losses = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of the run. ``control`` carries decisions on the CPU, beside the gradients."""
+    """The processes of a run. ``control`` is a process group on the CPU for decisions."""
 
     device: torch.device
     rank: int = 0
@@ -61,14 +61,14 @@ class World:
         return values / self.size
 
     def wait(self) -> None:
-        """Go on when every process is here."""
+        """Wait for every process."""
         if self.size > 1:
             dist.barrier(group=self.control)
 
 
 @contextmanager
 def opened(device: str) -> Iterator[World]:
-    """The processes that ``torchrun`` or the caller has started; without them this one alone."""
+    """The processes started by ``torchrun`` or the caller, or this one only."""
     started = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     chosen = _device(device)
     if started:

@@ -1,4 +1,4 @@
-"""What stands around a run: the lock on its folder, and the signals that end it in good order."""
+"""The lock on the folder of a run, and signals that stop it after a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from harmonia.types import HarmoniaError
 
 @contextmanager
 def locked(folder: Path, world: World) -> Iterator[None]:
-    """Make the folder, and hold it against a second run."""
+    """Create the folder and lock it against a second run."""
     lock = FileLock(folder / ".lock")
     try:
         if world.main:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
     except Timeout:
-        raise HarmoniaError(
-            f"another run is at work in {folder}: wait for it or use another folder"
-        ) from None
+        raise HarmoniaError(f"another run is using {folder}: wait for it or use another folder") from None
     except OSError as error:
         raise HarmoniaError(f"cannot write in {folder}: {error.strerror or error}") from error
     try:

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the progress bar, the console, metrics.jsonl and TensorBoard."""
+"""The log of a run: progress bar, console, metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def read(file: Path, end: int) -> tuple[list[Line], int]:
 
 
 class Log:
-    """The log of one process; only the ``main`` one's writes and shows anything.
+    """The log of one process; only the ``main`` process writes and shows anything.
 
-    Lines after step ``start``, left by a run that was killed, are dropped: the run writes them again.
+    Lines after step ``start`` of an interrupted run are dropped: the resumed run writes them again.
     """
 
     def __init__(self, folder: Path, *, start: int, steps: int, batch: int, main: bool) -> None:
@@ -51,7 +51,7 @@ class Log:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time that goes into an evaluation or a file, left out of samples per second."""
+        """Exclude the time of the block from samples per second."""
         since = time.perf_counter()
         yield
         self.clock += time.perf_counter() - since
@@ -69,7 +69,7 @@ class Log:
             self.bar.update()
 
     def write(self, line: Line) -> None:
-        """Add a line to every log. It holds its ``step``."""
+        """Add a line, which has its ``step``, to every log."""
         self.lines.append(line)
         if not self.main:
             return
@@ -88,7 +88,7 @@ class Log:
         )
 
     def sync(self) -> None:
-        """Have what was logged on the disk before a checkpoint that comes after it."""
+        """Flush the log to the disk, before a checkpoint."""
         if self.main:
             os.fsync(self.file.fileno())
 

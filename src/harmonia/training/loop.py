@@ -1,4 +1,4 @@
-"""fit: the one loop that trains every model of the project."""
+"""The training loop of all models: `fit`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Callback = Callable[[nn.Module, Line], None]
 
 
 class Trainable(Protocol):
-    """What a model has besides being an ``nn.Module``."""
+    """The methods that a trainable ``nn.Module`` has."""
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Scalars by optimizer group, each the mean over the batch."""
@@ -37,20 +37,20 @@ class Trainable(Protocol):
 
 
 class Stopped(HarmoniaError):
-    """Ctrl-C or SIGTERM ended the run at ``step``, after a checkpoint."""
+    """Raised after Ctrl-C or SIGTERM, once the checkpoint of ``step`` is written."""
 
     def __init__(self, step: int, steps: int, folder: Path) -> None:
         super().__init__(
-            f"stopped after step {step} of {steps}, kept in {folder}: the same command goes on from there"
+            f"stopped after step {step} of {steps}, saved in {folder}: run the same command to resume"
         )
         self.step = step
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended.
+    """The result of a run.
 
-    ``history`` holds the lines of metrics.jsonl; ``best`` the best value of the monitored metric and
+    ``history`` has the lines of metrics.jsonl; ``best`` the best value of the monitored metric and
     ``best_step`` its step (None if nothing was evaluated); ``step`` the last step, which is less than the
     run's steps if patience ended it; ``folder`` the run's folder.
     """
@@ -73,17 +73,17 @@ def fit(
     lower_is_better: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Result:
-    """Train ``model`` on ``dataset`` and leave it, in evaluation mode, with its best weights.
+    """Train ``model`` on ``dataset``; afterwards it is in evaluation mode with its best weights.
 
     ``model`` is a ``Trainable``: ``losses(batch)`` gives a scalar per optimizer group and each group is
-    updated by the gradient of its own loss with respect to its own parameters. Everything a run needs to
-    go on is in ``folder``: call ``fit`` again with the same arguments after a kill, a crash or Ctrl-C and
-    the run ends with the weights that it would have ended with; a finished run is returned as it is.
+    updated by the gradient of its own loss with respect to its own parameters. The state of the run is
+    in ``folder``: call ``fit`` again with the same arguments after a kill, a crash or Ctrl-C to resume, with
+    the same final weights as without the interruption. The result of a finished run is returned at once.
 
     ``evaluate`` takes the model (in evaluation mode, with averaged weights if ``config.ema``) and returns
-    numbers; the one named ``monitor`` chooses the best weights and, with ``config.patience``, ends the run.
-    Without it the best weights are the last. Each of ``callbacks`` gets the model and a line of the log
-    before it is written, and may add to it.
+    figures; the one named ``monitor`` selects the best weights and, with ``config.patience``, ends the run.
+    Without ``evaluate`` the best weights are the last. Each of ``callbacks`` gets the model and a line of the
+    log before it is written, and may add to it.
 
     torch's global random numbers are seeded anew for each step. Errors: HarmoniaError for settings that do
     not fit the model, the data or the run in ``folder``, for a loss that is not finite, and ``Stopped``.
@@ -102,23 +102,23 @@ def fit(
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What ``fit`` was asked to evaluate, and which number decides."""
+    """The evaluation of a run and the figure that selects the best weights."""
 
     evaluate: Evaluate
     monitor: str
     lower_is_better: bool
 
     def run(self, model: nn.Module) -> dict[str, float]:
-        """The numbers; HarmoniaError if the one that decides is not among them."""
+        """The figures; HarmoniaError if the monitored one is missing."""
         numbers = {name: float(value) for name, value in self.evaluate(model).items()}
         if self.monitor not in numbers:
             given = ", ".join(numbers) or "nothing"
-            raise HarmoniaError(f"evaluate() gave no {self.monitor!r} to monitor: it gave {given}")
+            raise HarmoniaError(f"evaluate() returned no {self.monitor!r} to monitor: it returned {given}")
         return numbers
 
 
 class _Loop:
-    """The model, its optimizer, its data and its log, from the first step or from the last checkpoint."""
+    """The state of a run: model, optimizer, data and log, new or from the last checkpoint."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _Loop:
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
 
     def train(self, stop: threading.Event) -> None:
-        """From where the run stands to its end; ``Stopped`` if ``stop`` is set on the way."""
+        """Train from the current step to the end; raises ``Stopped`` if ``stop`` is set."""
         config, at = self.config, self.at
         if not at.finished:
             parts = self.parts(at.step * config.accumulate, config.steps * config.accumulate)
@@ -179,7 +179,7 @@ class _Loop:
         self.model.eval()
 
     def step(self, batches: Iterator[Any]) -> None:
-        """One update of every group."""
+        """Update every group once."""
         config, at = self.config, self.at
         at.step += 1
         _seed(data.derived(config.seed, data.NOISE, at.step, self.world.rank), self.world.device)
@@ -211,7 +211,7 @@ class _Loop:
         return torch.autocast(self.world.device.type, dtype=getattr(torch, self.config.precision))
 
     def after_step(self) -> None:
-        """What is due after a step: a line of the log, an evaluation, a checkpoint."""
+        """Log, evaluate and write a checkpoint if they are due after this step."""
         config, at = self.config, self.at
         last = at.step == config.steps
         line: Line = {}
@@ -230,7 +230,7 @@ class _Loop:
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint of this step, unless there is one."""
+        """Write the checkpoint of this step, unless it exists."""
         if self.keeper.saved == self.at.step:
             return
         self.flush()
@@ -265,7 +265,7 @@ class _Loop:
         }
 
     def evaluated(self, evaluation: _Evaluation) -> Line:
-        """The numbers of an evaluation; the best one so far is noted."""
+        """The figures of an evaluation; the best one so far is recorded."""
         self.flush()
         self.model.eval()
         with self.log.paused(), torch.no_grad(), self.average.applied() if self.average else nullcontext():

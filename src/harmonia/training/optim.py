@@ -1,4 +1,4 @@
-"""Gradients by optimizer group, the learning rate's schedule, the moving average of the weights."""
+"""Optimizer groups, learning rate schedule, gradient clipping, moving average of the weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trained(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         for parameter in chosen[group]:
             name = names.get(id(parameter))
             if name is None:
-                raise HarmoniaError(f"the optimizer group {group!r} has a parameter that is not the model's")
+                raise HarmoniaError(f"the optimizer group {group!r} has a parameter that is not in the model")
             if id(parameter) in seen:
                 raise HarmoniaError(
                     f"the parameter {name} is in the optimizer groups {seen[id(parameter)]!r} and {group!r}: "
@@ -97,14 +97,14 @@ def check_losses(losses: Mapping[str, Tensor], groups: Groups) -> None:
     for group, loss in losses.items():
         if group not in groups:
             raise HarmoniaError(
-                f"losses() gave {group!r}, which is no optimizer group (those are {', '.join(groups)})"
+                f"losses() returned {group!r}, which is no optimizer group (those are {', '.join(groups)})"
             )
         if loss.ndim:
             raise HarmoniaError(f"the loss {group!r} has shape {tuple(loss.shape)}: it has to be a scalar")
         if not loss.requires_grad:
             raise HarmoniaError(f"the loss {group!r} does not depend on any trained parameter")
     if not losses:
-        raise HarmoniaError("losses() gave no loss")
+        raise HarmoniaError("losses() returned no loss")
 
 
 def clip(parameters: Sequence[nn.Parameter], limit: float) -> None:

@@ -1,4 +1,4 @@
-"""Records as arrays: what a training loop draws its batches from."""
+"""Records as arrays, from which training batches are drawn."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """Parts of one modality. ``inputs`` (n, ...) as a tower prepares them; ``record`` (n,) int64 says which
-    record each belongs to: several rows of one record are several parts, a record without a row lacks the
-    modality."""
+    """Parts of one modality: ``inputs`` (n, ...), as prepared by a tower, and the ``record`` of each, int64
+    (n,).
+
+    A record may have several rows; a record without a row lacks the modality.
+    """
 
     inputs: Tensor
     record: Tensor
@@ -32,17 +34,17 @@ Batch = dict[str, Views]
 
 
 class Pairs:
-    """Records whose parts are arrays; a batch holds some parts of each of its records.
+    """A dataset of records whose parts are arrays; a batch has some parts of each of its records.
 
     Args:
         parts: the parts by modality, ``record`` counted from 0 to ``records`` - 1. Records may have any
             number of parts of a modality, also none.
-        records: how many there are; by default as many as the parts name.
-        augment: what is done to the inputs of a modality in a batch.
-        per_record: how many parts of one modality a batch takes of each record, at random without
-            repetition; a number, or one for each modality.
-        drop: the probability with which a modality of a record is left out of a batch, so that missing
-            parts are normal. No record loses all of them.
+        records: the number of records; by default that of the parts.
+        augment: augmentation of the inputs of each modality.
+        per_record: the number of random parts of one modality and record in a batch; a number, or one for
+            each modality.
+        drop: the probability of dropping a modality of a record in a batch, to train with missing parts. At
+            least one is kept.
 
     `batch` is a pure function of the indices and the generator, which makes training resume exactly.
     """
@@ -83,7 +85,7 @@ class Pairs:
         self._drop = drop
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return self._records
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
@@ -101,7 +103,7 @@ class Pairs:
         return found
 
     def _kept(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Which modalities each record keeps, bool (B, M); one of those it has, at least."""
+        """The mask of kept modalities, bool (B, M), with at least one for each record."""
         has = torch.stack([self._count[name][indices] > 0 for name in self.parts], dim=1)
         if not self._drop:
             return has
@@ -128,7 +130,7 @@ class Pairs:
 
 
 def _grouped(view: Views) -> Views:
-    """The same parts, those of one record beside each other."""
+    """The parts sorted by record."""
     order = view.record.argsort(stable=True)
     if bool((order[1:] > order[:-1]).all()):
         return view

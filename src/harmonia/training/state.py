@@ -1,4 +1,4 @@
-"""Everything of a run that changes from step to step, and how it is kept and brought back."""
+"""The changing state of a run, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harmonia.types import HarmoniaError
 
 @dataclass
 class Progress:
-    """Where a run stands, besides its tensors. It goes into state.json as it is."""
+    """The progress of a run, without tensors, as written to state.json."""
 
     step: int = 0
     best: float | None = None
@@ -30,7 +30,7 @@ class Progress:
     """Losses since the last line of the log, by group."""
 
     def judge(self, value: float, lower_is_better: bool) -> None:
-        """Note an evaluation's value; one that is not a number is never the best."""
+        """Record the value of an evaluation; NaN is never the best."""
         sign = -1 if lower_is_better else 1
         if value == value and (self.best is None or sign * value > sign * self.best):
             self.best, self.best_step, self.stale = value, self.step, 0
@@ -39,9 +39,9 @@ class Progress:
 
 
 class Keeper:
-    """Writes the state of a run into its folder and brings it back.
+    """Saves the state of a run in its folder and restores it.
 
-    ``identity`` is what a run has to have in common with the one it goes on from: its settings and data.
+    ``identity`` has the settings and the data, which must be the same to resume a run.
     ``saved`` is the step of the last checkpoint, None before the first.
     """
 
@@ -61,7 +61,7 @@ class Keeper:
         self.saved: int | None = None
 
     def resume(self) -> Progress:
-        """The state of the folder's last whole checkpoint; that of a new run if there is none."""
+        """Restore the last intact checkpoint of the folder; the progress of a new run if there is none."""
         found = checkpoint.latest(self.folder) if self.world.main else None
         found = self.world.agreed(found)
         if found is None:
@@ -99,7 +99,7 @@ class Keeper:
 
     def diverged(self, what: str) -> HarmoniaError:
         """The error of a run whose numbers are no longer finite."""
-        kept = "there is no checkpoint yet" if self.saved is None else f"step {self.saved} is kept"
+        kept = "there is no checkpoint yet" if self.saved is None else f"step {self.saved} is saved"
         return HarmoniaError(f"{what} ({kept}): try a lower lr, a longer warmup or clip in another folder")
 
     def finish(self) -> None:
@@ -109,7 +109,7 @@ class Keeper:
 
 
 def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """HarmoniaError unless a run goes on with the settings and the data it began with."""
+    """HarmoniaError unless a run resumes with the same settings and data."""
     for name in sorted(before["config"].keys() | now["config"].keys()):
         old, new = before["config"].get(name), now["config"].get(name)
         if old != new:

@@ -1,4 +1,4 @@
-"""Other views of what towers have prepared: pictures half covered, sounds in noise, films made of both.
+"""Augmentation of prepared inputs: half-covered images, noisy sounds, videos made of both.
 
 Everything draws from the generator it is given, so that a batch is a pure function of its seed.
 """
@@ -16,16 +16,17 @@ from harmonia.training.augment import augment_images, mask_spectrograms
 # Decades of power that a log-mel spectrogram in [-1, 1] spans on either side of 0.
 DECADES = 4.0
 SHARE = 1 / 8
-"""Of the pictures that are covered, and of those that are noisy: more keeps a small tower from learning."""
+"""Share of covered images, and of noisy ones; more keeps a small tower from learning."""
 
 
 def vary_pictures(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures uint8 (n, c, h, w) moved and recoloured; of a few one half is covered, a few are noisy."""
+    """Images uint8 (n, c, h, w) with geometric and colour augmentation; a few are half covered, a few
+    noisy."""
     return noisy_pictures(cover_half(augment_images(images, generator), generator), generator)
 
 
 def vary_digits(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The same, and half of them black on white: written digits uint8 (n, c, h, w)."""
+    """Written digits uint8 (n, c, h, w), half of them inverted, augmented as ``vary_pictures``."""
     dark = torch.rand(len(images), generator=generator) < 0.5
     return vary_pictures(torch.where(dark[:, None, None, None], 255 - images, images), generator)
 
@@ -89,8 +90,8 @@ def noisy_pictures(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images + scale * noise).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def film(images: Tensor, frames: int, side: int, generator: torch.Generator) -> Tensor:
-    """Films uint8 (n, frames, c, side, side) of pictures uint8 (n, c, h, w) that move, turn and grow."""
+def synthetic_videos(images: Tensor, frames: int, side: int, generator: torch.Generator) -> Tensor:
+    """Videos uint8 (n, frames, c, side, side) of images uint8 (n, c, h, w) that move, rotate and zoom."""
     n, channels = images.shape[:2]
 
     def path(low: float, high: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Towers that learn one space, by comparing modalities in pairs or as one harmonic network."""
+"""Alignment of towers in a shared space, by contrastive pairs or by a harmonic network."""
 
 from harmonia.encoders.alignment.harmonic_network import Harmonic
 from harmonia.encoders.alignment.model import Alignment, AlignmentConfig

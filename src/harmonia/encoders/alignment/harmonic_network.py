@@ -1,17 +1,16 @@
-"""The harmonic network, trained: every part of a record is a cue for the whole of it.
+"""Training of the harmonic network: every part of a record is a cue for the whole record.
 
-The memory is the batch. Its slots are the records; xi_nm is the mean of the parts that record n has in
-modality m, without the parts that are the cues, scaled to unit length, r_nm whether there are any. A cue c of
-one modality is clamped, and the state descends the energy of ``harmonia.memory`` on the sphere,
+The memory is the batch, its slots are the records. xi_nm is the normalised mean of the parts of record n in
+modality m, without the parts that are cues, and r_nm tells whether there are any. A cue c of one modality is
+clamped, and the state descends the energy of ``harmonia.memory`` on the sphere,
 
     E(g) = -(1/beta) log sum_n exp(beta s_n(g)) - 1/2 g^T H g - a^T g,  s_n(g) = sum_m r_nm <xi_nm, g_m> + b_n
 
-with the couplings W_mn between the modalities (the identity at first, or for good) in H, and what the cue
-says through them, a_m = W_mc c, in a. The state starts at what the couplings say. The loss is InfoNCE or
-InfoLOOB on the energies of the slots, -s_n, so it is bounded (a loss that lowers the energy of the right
-record alone is not). Slots are asked with one modality each, so that missing parts are normal: a
-caption learns from the other captions of its record as well as from its picture, and a record with one
-modality counts too.
+with the couplings W_mn between the modalities (initially or always the identity) in H, and the field of the
+cue, a_m = W_mc c, in a. The state starts at this field. The loss is InfoNCE or InfoLOOB on the energies of
+the slots, -s_n; it is bounded, unlike a loss that only lowers the energy of the right record. Slots are
+compared in one modality at a time, so that parts may be missing: a caption learns from other captions of its
+record as well as from its image, and a record with one modality contributes, too.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from harmonia.types import HarmoniaError
 State = dict[str, Tensor]
 """A code (n, d) of unit length for each modality."""
 Presence = Mapping[str, Tensor]
-"""For each modality, which slots have it, bool (N,)."""
+"""For each modality, the mask of the slots that have it, bool (N,)."""
 
 
 class Harmonic(nn.Module):
@@ -67,10 +66,10 @@ class Harmonic(nn.Module):
             self.bias.update({name: nn.Parameter(torch.zeros(dim)) for name in self.names})
 
     def forward(self, codes: Batch, beta: Tensor | float) -> Tensor:
-        """The loss of a batch of codes, each pair of modalities counting once.
+        """The loss of a batch of codes; each pair of modalities has the same weight.
 
-        Of each modality it is the mean over the rounds (the first parts of all records, the second, ...) of
-        the mean over the cues of a round. Ranks may hold different parts; the loss is that of all together.
+        For each modality it is the mean over rounds (the first parts of all records, the second, ...) of the
+        mean over the cues of a round. With several processes it is the loss of all their parts together.
         """
         one = next(iter(codes.values()))
         size = _most(size_of(codes), one.record.device)
@@ -83,10 +82,10 @@ class Harmonic(nn.Module):
                 rows = rounds[number] if number < len(rounds) else view.record[:0]
                 cue = Views(view.inputs[rows], view.record[rows])
                 slots, present = self._slots(codes, size, name, cue)
-                for asked, weight in self._asked(name):
-                    told = self._told(name, cue, slots, present, asked, offset(size), beta)
-                    if told is not None:
-                        terms.append(weight / most * told)
+                for compared, weight in self._comparisons(name):
+                    loss = self._loss(name, cue, slots, present, compared, offset(size), beta)
+                    if loss is not None:
+                        terms.append(weight / most * loss)
         if not terms:
             raise HarmoniaError("no record of this batch has two parts: there is nothing to align")
         return torch.stack(terms).sum()
@@ -96,12 +95,12 @@ class Harmonic(nn.Module):
     ) -> State:
         """The state after ``steps`` of descent from clamped codes ``cue`` (n, d) in a memory of slots (N, d).
 
-        A missing modality starts at what the couplings say of it. The state has every modality that is in
-        the cue or coupled to it.
+        A missing modality starts at its field. The state has every modality that is in the cue or coupled to
+        it.
         """
-        said = {m: self._said(m, cue) for m in self.names if m not in cue}
-        fields = {m: field for m, field in said.items() if field is not None}
-        state = {m: F.normalize(field, dim=-1) for m, field in fields.items()} | dict(cue)
+        fields = {m: self._field(m, cue) for m in self.names if m not in cue}
+        known = {m: field for m, field in fields.items() if field is not None}
+        state = {m: F.normalize(field, dim=-1) for m, field in known.items()} | dict(cue)
         if not steps:
             return state
         order = list(state)
@@ -121,26 +120,28 @@ class Harmonic(nn.Module):
                 presence=tuple(there),
                 bias=self._slot_bias(slots, present),
             ),
-            self._couplings([m for m in order if m in fields], order, fields),
+            self._couplings([m for m in order if m in known], order, known),
             Cue(tuple(state.values()), [float("inf") if m in cue else 0.0 for m in order]),
         )
         found = descend(energy, tuple(state.values()), steps=steps, tolerance=0.0)
         return dict(zip(order, found.codes, strict=True))
 
     def scores(self, state: State, slots: State, present: Presence) -> Tensor:
-        """s (n, N) of slots in a state; a modality that either lacks says nothing."""
+        """Scores s (n, N) of slots in a state; a modality that either lacks is skipped."""
         total = None
         for m in slots:
             if m in state:
                 part = (state[m] @ slots[m].mT).masked_fill(~present[m], 0.0)
                 total = part if total is None else total + part
         if total is None:
-            raise HarmoniaError(f"slots of {', '.join(slots)} say nothing to a state of {', '.join(state)}")
+            raise HarmoniaError(
+                f"slots of {', '.join(slots)} and a state of {', '.join(state)} have no modality in common"
+            )
         bias = self._slot_bias(slots, present)
         return total if bias is None else total + bias
 
-    def _said(self, name: str, cue: Mapping[str, Tensor]) -> Tensor | None:
-        """What the couplings say of a modality, sum_c W_mc c; None if it is coupled to no cue."""
+    def _field(self, name: str, cue: Mapping[str, Tensor]) -> Tensor | None:
+        """The field of the cue on a modality, sum_c W_mc c; None if it is coupled to no cue."""
         parts = []
         for other, code in cue.items():
             if (name, other) in self.pairs:
@@ -154,7 +155,7 @@ class Harmonic(nn.Module):
     def _couplings(
         self, free: Sequence[str], order: Sequence[str], fields: Mapping[str, Tensor]
     ) -> Couplings:
-        """H between the modalities that are free, and the fields of those that are clamped."""
+        """H between the free modalities, and the fields of the clamped ones."""
         eye = next(iter(fields.values())).new_ones(self.dim).diag() if fields else None
         blocks = {}
         for a, b in self.pairs:
@@ -169,8 +170,8 @@ class Harmonic(nn.Module):
         parts = [torch.where(present[m], code @ self.bias[m], 0.0) for m, code in slots.items()]
         return torch.stack(parts).sum(dim=0)
 
-    def _asked(self, name: str) -> Iterator[tuple[tuple[str, ...], float]]:
-        """The modalities of the slots that a cue of ``name`` is held against, and the weight of that."""
+    def _comparisons(self, name: str) -> Iterator[tuple[tuple[str, ...], float]]:
+        """The modalities of slots that cues of modality ``name`` are compared with, with their weights."""
         others = [b if a == name else a for a, b in self.pairs if name in (a, b)]
         for other in others:
             yield (other,), 0.5 / len(self.pairs)
@@ -180,7 +181,8 @@ class Harmonic(nn.Module):
             yield (name, *others), self.whole / len(self.pairs)
 
     def _slots(self, codes: Batch, size: int, name: str, cue: Views) -> tuple[State, dict[str, Tensor]]:
-        """Of each modality the means (N, d) of the records' parts without the cues, and which there are."""
+        """For each modality, the mean (N, d) of the records' parts without the cues, and the mask of
+        slots."""
         slots, present = {}, {}
         zero = 0.0 * next(iter(codes.values())).inputs.sum()
         for m in self.names:
@@ -192,31 +194,32 @@ class Harmonic(nn.Module):
                 total = total.index_add(0, cue.record, -cue.inputs)
                 count = count.index_add(0, cue.record, -torch.ones_like(cue.inputs[:, 0]))
             there = count > 0.5
-            # the difference of equal sums is not quite zero, and its direction means nothing
+            # the difference of equal sums is not exactly zero, and its direction is meaningless
             slots[m] = gather(F.normalize(torch.where(there[:, None], total, 0.0), dim=-1))
             present[m] = gather(there.to(total.dtype)) > 0.5
         return slots, present
 
-    def _told(
+    def _loss(
         self,
         name: str,
         cue: Views,
         slots: State,
         present: Presence,
-        asked: Sequence[str],
+        compared: Sequence[str],
         start: int,
         beta: Tensor | float,
     ) -> Tensor | None:
-        """The loss of cues of modality ``name`` against slots of the modalities ``asked``, if any."""
-        there = torch.stack([present[m] for m in asked]).any(dim=0)
+        """The loss of cues of modality ``name`` against slots of the modalities ``compared``, if there are
+        any."""
+        there = torch.stack([present[m] for m in compared]).any(dim=0)
         target = cue.record + start
         valid = there[target].sum()
         everywhere = sum_over_ranks(valid)
         if not everywhere or int(there.sum()) < 2:
             return None
         if not valid:
-            return 0.0 * torch.stack([slots[m].sum() for m in asked]).sum()
-        kept, has = {m: slots[m] for m in asked}, {m: present[m] for m in asked}
+            return 0.0 * torch.stack([slots[m].sum() for m in compared]).sum()
+        kept, has = {m: slots[m] for m in compared}, {m: present[m] for m in compared}
         state = self.settle({name: cue.inputs}, kept, has, beta, self.steps)
         energies = -self.scores(state, kept, has)
         loss = self.nce(energies, target, beta, mask=there.expand(len(cue.record), -1))
@@ -224,7 +227,7 @@ class Harmonic(nn.Module):
 
 
 def size_of(codes: Batch) -> int:
-    """How many records a batch has."""
+    """The number of records of a batch."""
     return 1 + max((int(view.record.max()) for view in codes.values() if len(view.record)), default=-1)
 
 
@@ -237,7 +240,7 @@ def _nothing(dim: int, like: Views) -> Views:
 
 
 def _rounds(record: Tensor) -> Iterator[Tensor]:
-    """Rows of the first parts of all records, of the second parts, ...; a record's parts are neighbours."""
+    """Rows of the first parts of all records, of the second parts, and so on; parts are sorted by record."""
     if not len(record):
         return
     number = torch.arange(len(record), device=record.device)
@@ -249,7 +252,7 @@ def _rounds(record: Tensor) -> Iterator[Tensor]:
 
 
 def _most(rounds: int, device: torch.device) -> int:
-    """The greatest number of rounds of any rank: all have to take part in every gather."""
+    """The greatest number of rounds of any process: all have to take part in every gather."""
     if world() == 1:
         return rounds
     most = torch.tensor([rounds], device=device)

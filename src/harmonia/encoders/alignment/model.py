@@ -1,6 +1,6 @@
-"""Towers that learn one space: the model behind CLIP, SigLIP, CLOOB, HFY and the harmonic network (CMHN).
+"""Towers with a shared space, trained as CLIP, SigLIP, CLOOB, HFY or harmonic network (CMHN).
 
-The first four compare modalities in pairs; ``harmonic`` says what the CMHN does.
+The first four compare modalities in pairs; see ``harmonic_network`` for the CMHN.
 """
 
 from __future__ import annotations
@@ -23,24 +23,30 @@ from harmonia.training.record_arrays import Batch, Views
 from harmonia.types import HarmoniaError
 
 Objective = Literal["clip", "siglip", "cloob", "hfy", "cmhn"]
-# Beyond this logits overflow in half precision and training stops to move (Radford et al. 2021).
+# With larger scales logits overflow in half precision and training becomes unstable (Radford et al. 2021).
 GREATEST_SCALE = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class AlignmentConfig:
-    """What the towers are trained for.
+    """The training objective of an alignment.
 
-    ``pairs``: the modalities compared with each other, by default all that there are; a hub is
-    ``(("image", "text"), ("image", "audio"))``. ``scale``: the inverse temperature at the start, which learns
-    unless ``fixed`` (for CLOOB and InfoLOOB, whose own has no bound). ``beta``: that of CLOOB's retrieval.
-    ``alpha``: entropy of HFY (Tsallis). ``within``: weight of a second comparison, between the parts of one
-    modality of one record; the CMHN's cues for their own modality. ``chunk``: rows of scores computed at a
-    time.
+    ``pairs``      of modalities to compare, by default all; a hub is ``(("image", "text"), ("image",
+                   "audio"))``
+    ``scale``      initial inverse temperature, learned unless ``fixed``
+    ``fixed``      do not learn ``scale`` (for CLOOB and InfoLOOB, which have no bound on it)
+    ``beta``       inverse temperature of CLOOB's retrieval
+    ``alpha``      of the Tsallis entropy of HFY
+    ``within``     weight of the comparison between parts of one modality of a record
+    ``chunk``      rows of scores computed at a time
 
-    The rest is the CMHN's. ``whole``: weight of slots with all modalities, besides those with one. ``steps``
-    of descent before the energies are compared. ``loob``: InfoLOOB instead of InfoNCE. ``couplings``: learn
-    W_mn, starting from the identity. ``bias``: learn a slot bias, linear in what the slot holds.
+    Of the CMHN only:
+
+    ``whole``      weight of slots with all modalities, besides slots with one
+    ``steps``      of descent before the energies are compared
+    ``loob``       InfoLOOB instead of InfoNCE
+    ``couplings``  learn W_mn, starting from the identity
+    ``bias``       learn a slot bias, linear in the slot
     """
 
     objective: Objective = "cmhn"
@@ -60,24 +66,23 @@ class AlignmentConfig:
     def __post_init__(self) -> None:
         if self.objective not in get_args(Objective):
             known = ", ".join(get_args(Objective))
-            raise HarmoniaError(f"the objective {self.objective!r} is not known: give one of {known}")
+            raise HarmoniaError(f"the objective {self.objective!r} is not known: choose from {known}")
         if not 0 < self.scale <= GREATEST_SCALE or self.steps < 0:
             raise HarmoniaError(f"an alignment needs 0 < scale <= {GREATEST_SCALE:g} and steps >= 0")
 
 
 class Alignment(nn.Module):
-    """One tower for each modality, and what they are trained for.
+    """One tower for each modality, all of one width, and their training objective.
 
-    The towers are those of ``harmonia.encoders``, all of one width. ``losses`` takes a `Batch`; over several
-    ranks the batch is that of all of them together, which needs as many records on each, and for the pairwise
-    objectives also as many parts.
+    ``losses`` takes a `Batch`; with several processes the batch is that of all of them, which needs the same
+    number of records on each, and for the pairwise objectives also the same number of parts.
     """
 
     def __init__(self, towers: Mapping[str, Tower], config: AlignmentConfig | None = None) -> None:
         super().__init__()
         widths = {name: tower.dim for name, tower in towers.items()}
         if len(set(widths.values())) != 1:
-            raise HarmoniaError(f"towers that share a space have one width, got {widths or 'no tower'}")
+            raise HarmoniaError(f"towers with a shared space need one width, got {widths or 'no tower'}")
         self.config = config = config or AlignmentConfig()
         self.names = tuple(towers)
         self.pairs = config.pairs or tuple(combinations(self.names, 2))
@@ -102,28 +107,28 @@ class Alignment(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The inverse temperature, the precision of a match."""
-        # bounded in value, not in gradient: at the bound it can still come down
+        """The inverse temperature."""
+        # the value is bounded, the gradient is not, so that it can come down from the bound
         kept = self.log_scale.clamp(max=math.log(GREATEST_SCALE))
         return (self.log_scale + (kept - self.log_scale).detach()).exp()
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """All that learns, one optimizer group."""
+        """All trained parameters, as one optimizer group."""
         return {"alignment": [p for p in self.parameters() if p.requires_grad]}
 
     def forward(self, batch: Batch) -> Batch:
-        """The codes (n, d) of the parts, of unit length."""
+        """Codes (n, d) of the parts, of unit length."""
         return {
             name: Views(F.normalize(self.towers[name](view.inputs), dim=-1), view.record)
             for name, view in batch.items()
         }
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of a batch; a HarmoniaError if no two parts of it belong together."""
+        """The loss of a batch; a HarmoniaError if no two parts of it are of one record."""
         codes = self(batch)
         if self.config.objective != "cmhn":
             return {"alignment": self._pairwise(codes)}
-        # a difference of energies does not survive half precision
+        # half precision is too coarse for differences of energies
         with torch.autocast(self.log_scale.device.type, enabled=False):
             whole = {name: Views(_widened(view.inputs), view.record) for name, view in codes.items()}
             return {"alignment": self.harmonic(whole, self.scale)}

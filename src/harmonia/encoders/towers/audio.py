@@ -1,4 +1,4 @@
-"""Towers of sound: a log-mel spectrogram, then a network on it."""
+"""Audio towers: a log-mel spectrogram and a network on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -30,16 +30,17 @@ from harmonia.types import HarmoniaError, Signal
 RATE = 16000
 WINDOW, HOP, FFT = 400, 160, 512  # 25 ms every 10 ms
 LOWEST, HIGHEST = 50.0, 8000.0
-MOST_MELS = 80  # more leave filters without a bin of the spectrum
-RANGE = 8.0  # decades of power, 80 dB, that the front end keeps below the loudest point
-QUIET = 1e-4  # power that a tone of -80 dB of full scale has: the loudest point counts as at least this
+MOST_MELS = 80  # with more, some filters have no bin of the spectrum
+RANGE = 8.0  # decades of power, 80 dB, kept below the loudest point
+QUIET = 1e-4  # power of a tone at -80 dB of full scale, the lower bound of the loudest point
 KINDS = ("convnet", "residual", "transformer", "vggish")
 CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig(TowerConfig):
-    """A tower of sounds of ``seconds``: a shorter one is repeated, of a longer one the middle is taken.
+    """Settings of an audio tower for ``seconds`` of sound: shorter sounds are repeated, longer ones cropped
+    to the middle.
 
     ``kind``: "convnet" (ConvNeXt-like), "residual" (with batch norm; fastest on a CPU), "transformer" (one
     token for 40 ms), "vggish" (the convolutions of VGGish, Hershey et al. 2017, with instance norm; size
@@ -60,21 +61,23 @@ class AudioConfig(TowerConfig):
 
     @property
     def frames(self) -> int:
-        """Columns of the spectrogram: 100 a second."""
+        """Columns of the spectrogram, 100 for each second."""
         return round(self.seconds * RATE / HOP)
 
 
 class AudioTower(Tower):
-    """Log-mel, a backbone that keeps time, a pool over time, a linear map."""
+    """Log-mel spectrogram, a backbone, pooling over time, and a projection."""
 
     modality = "audio"
 
+    config: AudioConfig
+
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
-        self.config: AudioConfig = config
+        self.config = config
         self.backbone = AudioBackbone(config)
         self.pool = Pool(self.backbone.out, config.pool)
-        self.head = Head(self.backbone.out, config)
+        self.head = ProjectionHead(self.backbone.out, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Log-mel spectrograms in [-1, 1], float16 ``(n, mels, frames)``."""
@@ -86,7 +89,7 @@ class AudioTower(Tower):
         return cut(signal, self.config.seconds)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Codes of log-mel spectrograms ``(n, mels, t)``; any ``t >= 16`` but for a transformer."""
+        """Codes of log-mel spectrograms ``(n, mels, t)``; any ``t >= 16``, except for a transformer."""
         frames = self.config.frames if self.config.kind == "transformer" else -1
         check_inputs(inputs, (self.config.mels, frames), self.modality)
         code: Tensor = self.head(self.pool(self.backbone(inputs)))
@@ -94,9 +97,9 @@ class AudioTower(Tower):
 
 
 class AudioBackbone(nn.Module):
-    """Log-mel (n, mels, frames) to features (n, steps, out), in the order of time.
+    """Log-mel (n, mels, frames) to features over time (n, steps, out).
 
-    Every channel has learned weights over frequency, since a mean over it would not tell high from low.
+    Every channel has learned weights over frequency; a mean would lose the pitch.
     """
 
     def __init__(self, config: AudioConfig) -> None:
@@ -116,7 +119,7 @@ class AudioBackbone(nn.Module):
         self.weight = nn.Parameter(torch.full((self.out, rows), 1 / rows))
 
     def forward(self, mel: Tensor) -> Tensor:
-        """The weighted sum over frequency of the network's features."""
+        """The weighted sum of the network's features over frequency."""
         x = mel.to(next(self.parameters()).dtype)[:, None]
         return torch.einsum("ncft,cf->ntc", self.net(x), self.weight)
 
@@ -137,7 +140,7 @@ class VGGish(nn.Module):
         self.out = before
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the features of such a spectrogram."""
+        """Height and width of the features of a spectrogram of this size."""
         return height // 16, width // 16
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,7 +161,7 @@ class TimeTransformer(nn.Module):
         self.out = size.width
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the features of such a spectrogram."""
+        """Height and width of the features of a spectrogram of this size."""
         return 1, width // 4
 
     def forward(self, x: Tensor) -> Tensor:
@@ -180,9 +183,9 @@ def spectrograms(signals: Sequence[Signal], config: AudioConfig) -> Tensor:
 def log_mel(waves: Tensor, mels: int) -> Tensor:
     """Log-mel spectrograms of waves ``(n, samples)`` at 16 kHz, float32 ``(n, mels, samples // 160)``.
 
-    Hann windows of 25 ms every 10 ms, centred, zeros outside. Decibels below the loudest point, as far as
-    80, mapped to [-1, 1], so that loudness does not count; a sound that never rises above -80 dB of full
-    scale fades towards -1.
+    Hann windows of 25 ms every 10 ms, centred, zero-padded. Levels of 0 to 80 dB below the loudest point are
+    mapped to [1, -1], which makes them independent of loudness; sounds below -80 dB of full scale approach
+    -1.
     """
     window = torch.hann_window(WINDOW)
     spectrum = torch.stft(
@@ -196,7 +199,8 @@ def log_mel(waves: Tensor, mels: int) -> Tensor:
 
 @cache
 def mel_filterbank(mels: int) -> Tensor:
-    """Triangular filters of peak 1, even in HTK's mel = 2595 log10(1 + hz / 700), ``(mels, bins)``."""
+    """Triangular filters of peak 1, evenly spaced in HTK's mel = 2595 log10(1 + hz / 700), ``(mels,
+    bins)``."""
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (LOWEST, HIGHEST))
     edges = 700 * (10 ** (torch.linspace(low, high, mels + 2, dtype=torch.float64) / 2595) - 1)
     hz = torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64)
@@ -209,7 +213,7 @@ def cut(signal: Signal, seconds: float) -> list[Signal]:
     """Evenly spaced windows of ``seconds`` that cover a sound, up to a tenth of one; at least one."""
     samples = signal.array
     if samples.ndim != 2 or signal.rate is None or not signal.rate > 0:
-        return [signal]  # prepare says what is wrong with it
+        return [signal]  # prepare reports the error
     width = max(1, round(seconds * signal.rate))
     count = max(1, math.ceil(samples.shape[1] / width - 0.1))
     if count == 1:

@@ -1,7 +1,7 @@
-"""What every trainable tower is: signals to one tensor, and that tensor to codes.
+"""The base class of trainable towers: signals to one tensor, and that tensor to codes.
 
-The two steps are apart so that the first, which decodes and resizes, is done once and its result kept as
-one array, while the second is what training runs.
+The two steps are separate: the first decodes and resizes, and its result can be kept as one array; the second
+is the network that is trained.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SIZES = {
     "base": Size(384, 8, 6, (96, 192, 384, 576), (2, 2, 6, 2)),
     "large": Size(768, 12, 12, (128, 256, 512, 1024), (3, 3, 22, 5)),
 }
-"""About 0.3, 1.5, 15 and 90 million parameters, without the table of token embeddings of a text tower."""
+"""About 0.3, 1.5, 15 and 90 million parameters, without the token embeddings of a text tower."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
-    """What all towers have: ``size``, a key of ``SIZES``; ``dim``, the width of a code; ``dropout``."""
+    """Settings of all towers: ``size``, a key of ``SIZES``; ``dim``, the width of a code; ``dropout``."""
 
     size: str = "tiny"
     dim: int = 256
@@ -56,7 +56,7 @@ class TowerConfig:
 class Tower(nn.Module, ABC):
     """A network from signals of one modality to codes of width ``dim``.
 
-    In evaluation mode a code depends on its own signal only: not on the batch, nor on padding.
+    In evaluation mode a code depends on its own signal only, not on the batch or on padding.
     """
 
     config: TowerConfig
@@ -69,21 +69,21 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
-        """Signals as one CPU tensor ``(n, ...)``, the same shape and dtype for any signals.
+        """Signals as one CPU tensor ``(n, ...)`` of a shape and dtype that do not depend on them.
 
-        HarmoniaError if a signal is of another modality or has no content that can be used.
+        HarmoniaError if a signal is of another modality or has no usable content.
         """
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
-        """Codes ``(n, dim)``, not normalised, of what ``prepare`` gave, moved to the tower's device."""
+        """Codes ``(n, dim)``, not normalised, of the output of ``prepare`` on the tower's device."""
 
     def windows(self, signal: Signal) -> list[Signal]:
-        """The pieces, at least one, that ``prepare`` takes whole; the code of all is their mean."""
+        """Split a signal into one or more pieces for ``prepare``; its code is the mean of their codes."""
         return [signal]
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """Features to a code: layer norm, dropout, one linear map."""
 
     def __init__(self, width: int, config: TowerConfig) -> None:
@@ -99,42 +99,42 @@ class Head(nn.Module):
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers a module learns."""
+    """The number of parameters of a module."""
     return sum(p.numel() for p in module.parameters())
 
 
 def choose(name: str, value: str, options: Sequence[str]) -> None:
     """HarmoniaError unless ``value`` is one of the options of setting ``name``."""
     if value not in options:
-        raise HarmoniaError(f"{name} is one of {', '.join(options)}, not {value!r}")
+        raise HarmoniaError(f"{name} must be one of {', '.join(options)}, not {value!r}")
 
 
 def check_modality(signals: Sequence[Signal], modality: str) -> None:
     """HarmoniaError unless every signal is of the modality."""
     for signal in signals:
         if signal.modality != modality:
-            raise HarmoniaError(f"the {modality} tower was given a signal of modality {signal.modality}")
+            raise HarmoniaError(f"the {modality} tower cannot encode a signal of modality {signal.modality}")
 
 
 def check_inputs(inputs: Tensor, shape: Sequence[int], modality: str) -> None:
-    """HarmoniaError unless ``inputs`` is ``(n, *shape)``; -1 stands for any length."""
+    """HarmoniaError unless ``inputs`` is ``(n, *shape)``; -1 matches any length."""
     fits = inputs.dim() == len(shape) + 1 and all(
         want in (-1, got) for want, got in zip(shape, inputs.shape[1:], strict=True)
     )
     if not fits:
         raise HarmoniaError(
             f"the {modality} tower takes (n, {', '.join(map(str, shape))}), not {tuple(inputs.shape)}: "
-            "give what its prepare() returns"
+            "give the output of its prepare()"
         )
 
 
 def place(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU if there is one. HarmoniaError if it is not here."""
+    """The device of a name; "auto" is a GPU if there is one. HarmoniaError if it is not available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise HarmoniaError(f"there is no device {name!r} here: use auto or cpu") from error
+        raise HarmoniaError(f"the device {name!r} is not available: use auto or cpu") from error
     return device

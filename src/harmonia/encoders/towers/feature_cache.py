@@ -1,10 +1,10 @@
-"""Outputs of frozen towers, and prepared inputs, computed once and kept as one array on disk.
+"""A cache on disk for the codes of frozen towers and for prepared inputs.
 
-    FOLDER/NAME.npy    the array, in NumPy's own format
-           NAME.json   what it was made from (a digest), and a checksum for every block that is done
+    FOLDER/NAME.npy    the array, in NumPy's format
+           NAME.json   a digest of what it was computed from, and a checksum for every finished block
 
-A block counts when its checksum is right. A run that was killed, a damaged file and a finished one are
-therefore one case: the blocks that do not count are computed.
+A block is valid if its checksum matches; all other blocks are computed. So an interrupted run resumes, and a
+damaged file is repaired.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harmonia.encoders.towers.base import Tower
 from harmonia.types import HarmoniaError, Signal
 
 BLOCK = 128
-"""Rows computed at once, and at most lost when a run is killed."""
+"""Rows of a block, which is computed at once."""
 
 FORMAT = 1
 DTYPES = ("float16", "float32")
@@ -49,18 +49,18 @@ def cached_features(
 ) -> np.memmap[Any, Any]:
     """The codes of all signals, ``(n, dim)``, read only; those of a tower are not normalised.
 
-    They are computed on the first call, with a progress bar, on the tower's device and in evaluation mode.
-    The next call with the same weights and signals only reads. With others, or when the files are damaged,
-    what does not fit is computed anew.
+    The first call computes them, with a progress bar, on the tower's device and in evaluation mode. The next
+    call with the same weights and signals only reads them. Other weights or signals, and damaged blocks, are
+    computed again.
 
     Args:
         tower: a frozen tower, or an encoder.
-        signals: anything with a length that can be asked for its elements, which may be decoded then.
-        folder: where the two files stand; created if it does not exist.
-        name: how they are called.
+        signals: any sequence; elements may be decoded on access.
+        folder: of the two files; created if it does not exist.
+        name: of the two files.
         dtype: "float32", or "float16" for half the space.
-        digests: of the signals' contents, as ``Part.digest``, when they are known: otherwise every
-            signal is read to compute them, also on a call that only reads.
+        digests: of the signals' contents, as ``Part.digest``. Without them every signal is read to compute
+            them, even if the codes are in the cache.
 
     Raises:
         HarmoniaError: there is no signal, a value is not finite in ``dtype``, or the disk is full.
@@ -83,10 +83,11 @@ def cached_inputs(
     dtype: str | None = None,
     digests: Iterable[str] | None = None,
 ) -> np.memmap[Any, Any]:
-    """What ``tower.prepare`` gives for all signals, ``(n, ...)``, read only, so that none is decoded twice.
+    """The output of ``tower.prepare`` for all signals, ``(n, ...)``, read only, so that none is decoded
+    twice.
 
-    As ``cached_features``; the weights of the tower do not matter. ``dtype`` is that of ``prepare``, or
-    "float16" where that is float32 and half the space matters more than the last digits.
+    As ``cached_features``, but independent of the weights. ``dtype`` None is that of ``prepare``; "float16"
+    takes half the space of float32.
     """
     if dtype not in (None, *DTYPES):
         raise HarmoniaError(f"dtype is None or one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -99,7 +100,7 @@ def cached_inputs(
 
 
 def content_digest(signal: Signal) -> str:
-    """SHA-256 of what an encoder can see of a signal: samples and rate, times and sound of a video."""
+    """SHA-256 of the content of a signal: samples and rate, times and sound of a video."""
     total = hashlib.sha256(f"{signal.modality} {signal.rate}".encode())
     arrays = [signal.times] if signal.times is not None else []
     if isinstance(signal.data, str):
@@ -123,9 +124,9 @@ def _cached(
     name: str,
     dtype: str | None,
 ) -> np.memmap[Any, Any]:
-    """The array of ``compute`` over all signals: opened, and finished or begun where it has to be."""
+    """The array of ``compute`` over all signals, with missing blocks computed."""
     if not len(signals):
-        raise HarmoniaError(f"there is nothing to keep as {name}: give at least one signal")
+        raise HarmoniaError(f"there is nothing to cache as {name}: give at least one signal")
     known = [content_digest(signals[i]) for i in range(len(signals))] if digests is None else list(digests)
     if len(known) != len(signals):
         raise HarmoniaError(f"{len(known)} digests were given for {len(signals)} signals")
@@ -143,11 +144,11 @@ def _cached(
                 bar.update()
         return cache.finished()
     except OSError as error:
-        raise HarmoniaError(f"cannot keep {name} in {folder}: {error.strerror or error}") from error
+        raise HarmoniaError(f"cannot cache {name} in {folder}: {error.strerror or error}") from error
 
 
 class _Cache:
-    """The two files of one array. ``sums[block]`` is the checksum of a block that is done, or None."""
+    """The two files of one array. ``sums[block]`` is the checksum of a finished block, or None."""
 
     def __init__(self, folder: Path, name: str, key: str, count: int) -> None:
         self.array_path, self.state_path = folder / f"{name}.npy", folder / f"{name}.json"
@@ -161,18 +162,18 @@ class _Cache:
                 self.sums, self.array = state["sums"], array
 
     def rows(self, block: int) -> range:
-        """Which rows a block holds."""
+        """The rows of a block."""
         return range(block * BLOCK, min(self.count, (block + 1) * BLOCK))
 
     def missing(self) -> list[int]:
-        """The blocks that are not there or are not what was written."""
+        """The blocks that are missing or damaged."""
         array = self.array
         if array is None:
             return list(range(len(self.sums)))
         return [i for i, known in enumerate(self.sums) if known is None or known != self._sum(array, i)]
 
     def put(self, block: int, values: Array) -> None:
-        """Write the rows of one block; the file is begun with the first."""
+        """Write the rows of a block; the first creates the file."""
         shape = (self.count, *values.shape[1:])
         if self.array is None or (self.array.shape, self.array.dtype) != (shape, values.dtype):
             # A new file, since another process may still read the old one.
@@ -197,7 +198,7 @@ class _Cache:
         return zlib.crc32(np.ascontiguousarray(array[rows.start : rows.stop]).data)
 
     def _note(self) -> None:
-        """Write down what is done: the old or the new content, whatever happens."""
+        """Write the state file atomically."""
         handle, temporary = tempfile.mkstemp(dir=self.state_path.parent, prefix=".tmp-")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -208,12 +209,12 @@ class _Cache:
 
 
 def _quiet(todo: Sequence[int]) -> bool | None:
-    """No bar where nothing is computed; else none unless a person looks at it (None, to tqdm)."""
+    """For tqdm: True (no bar) if nothing is computed, else None (a bar on terminals only)."""
     return None if todo else True
 
 
 def _as(rows: Array, dtype: str | None, name: str) -> Array:
-    """Rows in the type they are kept in; HarmoniaError if one of them cannot be."""
+    """Rows converted to ``dtype``; HarmoniaError if a value is not finite in it."""
     with np.errstate(over="ignore"):
         kept: Array = rows if dtype is None else rows.astype(dtype)
     if kept.dtype.kind == "f" and not np.isfinite(kept).all():
@@ -223,7 +224,7 @@ def _as(rows: Array, dtype: str | None, name: str) -> Array:
 
 
 def _codes(tower: Tower, signals: Sequence[Signal]) -> Array:
-    """What the tower gives in evaluation mode."""
+    """The codes of a tower in evaluation mode."""
     device = next(tower.parameters()).device
     training = tower.training
     tower.eval()
@@ -236,7 +237,7 @@ def _codes(tower: Tower, signals: Sequence[Signal]) -> Array:
 
 
 def _weights(tower: Tower) -> str:
-    """Stands for all that the codes of a tower depend on besides the signals."""
+    """A digest of all that the codes of a tower depend on besides the signals."""
     total = hashlib.sha256(_preparation(tower).encode())
     for name, value in tower.state_dict().items():
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -245,7 +246,7 @@ def _weights(tower: Tower) -> str:
 
 
 def _preparation(tower: Tower) -> str:
-    """Stands for all that ``prepare`` depends on: kind, settings, tokenizer or pretrained model's files."""
+    """A text of all that ``prepare`` depends on: kind, settings, tokenizer or files of a pretrained model."""
     tokenizer: Any = getattr(tower, "tokenizer", None)
     parts = [type(tower).__name__, asdict(tower.config), getattr(tower, "identity", None)]
     parts.append(tokenizer.to_str() if tokenizer is not None else None)

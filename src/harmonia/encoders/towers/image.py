@@ -1,4 +1,4 @@
-"""Towers of grids: pictures, depth maps, thermal pictures."""
+"""Image towers, also for depth maps and thermal images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -29,11 +29,10 @@ KINDS = ("convnet", "residual", "resnet50", "vit")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(TowerConfig):
-    """A tower of pictures; ``channels`` 1 is for depth and thermal pictures, named by ``modality``.
+    """Settings of an image tower; ``channels`` 1 is for depth and thermal images, named by ``modality``.
 
-    ``kind``: "convnet" (ConvNeXt-like), "residual" (small, with
-    batch norm: learns fastest from scratch on a CPU), "resnet50" (``size`` does not count), "vit"
-    (patches of ``patch`` pixels).
+    ``kind``: "convnet" (ConvNeXt-like), "residual" (small, with batch norm; trains fastest from scratch on a
+    CPU), "resnet50" (``size`` is ignored), "vit" (patches of ``patch`` pixels).
     """
 
     resolution: int = 64
@@ -52,17 +51,19 @@ class ImageConfig(TowerConfig):
 
 
 class ImageTower(Tower):
-    """A backbone, the mean of its features over the picture, a linear map."""
+    """A backbone, average pooling of its features, and a projection."""
+
+    config: ImageConfig
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
-        self.config: ImageConfig = config
+        self.config = config
         self.modality = config.modality
         self.backbone = backbone(config)
-        self.head = Head(self.backbone.out, config)
+        self.head = ProjectionHead(self.backbone.out, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
-        """Pixels, uint8 ``(n, channels, resolution, resolution)``; the picture is squashed to a square."""
+        """Pixels, uint8 ``(n, channels, resolution, resolution)``; the image is resized to a square."""
         check_modality(signals, self.modality)
         side, channels = self.config.resolution, self.config.channels
         pixels = np.empty((len(signals), channels, side, side), dtype=np.uint8)
@@ -71,7 +72,7 @@ class ImageTower(Tower):
         return torch.from_numpy(pixels)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Codes of pixels: uint8, or float in [0, 255]; any height and width, but for a ViT."""
+        """Codes of pixels, uint8 or float in [0, 255], of any height and width (except for a ViT)."""
         side = self.config.resolution if self.config.kind == "vit" else -1
         check_inputs(inputs, (self.config.channels, side, side), self.modality)
         x = inputs.to(self.head.project.weight.dtype) / 64 - 2
@@ -92,7 +93,7 @@ def backbone(config: ImageConfig) -> ConvNet | ResidualNet | ResNet50 | ViT:
 
 
 class ViT(nn.Module):
-    """A transformer over square patches (Dosovitskiy et al. 2021); mean pool, no class token."""
+    """A transformer over square patches (Dosovitskiy et al. 2021), without a class token."""
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
@@ -112,17 +113,17 @@ class ViT(nn.Module):
 
 
 def squashed(picture: NDArray[Any], side: int, channels: int) -> NDArray[np.uint8]:
-    """One picture as uint8 ``(channels, side, side)``.
+    """One image as uint8 ``(channels, side, side)``.
 
-    Colour is uint8 (h, w, 3); one channel may be (h, w) or (h, w, 1) of any number type, whose finite
-    values are stretched over 0 to 255 unless it is uint8.
+    A colour image is uint8 (h, w, 3). One channel is (h, w) or (h, w, 1) of any number type; unless it is
+    uint8, its finite values are scaled to 0 to 255.
     """
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[..., 0]
     colour = picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8
     if not picture.size or not (colour or picture.ndim == 2):
         raise HarmoniaError(
-            f"a picture must be uint8 (height, width, 3) or (height, width), "
+            f"an image must be uint8 (height, width, 3) or (height, width), "
             f"not {picture.dtype} {picture.shape}"
         )
     if picture.dtype != np.uint8:
@@ -139,7 +140,7 @@ def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
     values = values.astype(np.float64)
     known = np.isfinite(values)
     if not known.any():
-        raise HarmoniaError("a picture holds no finite value: leave it out")
+        raise HarmoniaError("an image has no finite value: leave it out")
     low, high = values[known].min(), values[known].max()
     scaled = (np.where(known, values, low) - low) * (255 / max(high - low, 1e-12))
     out: NDArray[np.uint8] = scaled.round().astype(np.uint8)

@@ -1,16 +1,13 @@
-"""A trained model in a folder: towers and what belongs to them, saved, loaded, and used as encoders.
+"""Towers saved in a folder, loaded from it, and used as encoders. See ``harmonia.weights`` for the files.
 
-FOLDER/config.json          "model_type": "harmonia", format version, space, the towers' configurations
-       model.safetensors    weights, float32 or float16: "towers.<modality>.<name>", "extra.<name>"
-       tokenizer.json       of the text tower, if there is one
-       README.md            the model card
+config.json has the space and the towers' configurations; the weights have the names
+"towers.<modality>.<name>" and "extra.<name>".
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +20,31 @@ from torch import Tensor
 from harmonia import weights
 from harmonia.encoders.base import Encoder, unit
 from harmonia.encoders.towers import tokenizer
-from harmonia.encoders.towers.audio import AudioConfig, AudioTower
-from harmonia.encoders.towers.base import Tower, TowerConfig
-from harmonia.encoders.towers.image import ImageConfig, ImageTower
-from harmonia.encoders.towers.text_motion import MotionConfig, MotionTower, TextConfig, TextTower
-from harmonia.encoders.towers.video import VideoConfig, VideoTower
+from harmonia.encoders.towers.base import Tower
+from harmonia.encoders.towers.text_motion import TextTower
 from harmonia.types import HarmoniaError, Signal
-from harmonia.weights import CARD, CONFIG, TOKENIZER
+from harmonia.weights import CONFIG, TOKENIZER
 
-MODEL_TYPE = "harmonia"
-VERSION = 1
 BATCH = 64
 
-KINDS: dict[str, tuple[type[TowerConfig], type[Tower]]] = {
-    "text": (TextConfig, TextTower),
-    "motion": (MotionConfig, MotionTower),
-    "image": (ImageConfig, ImageTower),
-    "audio": (AudioConfig, AudioTower),
-    "video": (VideoConfig, VideoTower),
-}
-"""To add a kind of tower: write it, and add its line here."""
+FORMAT = weights.ModelFormat(
+    "harmonia",
+    1,
+    "tower",
+    {
+        "text": "harmonia.encoders.towers.text_motion:TextTower",
+        "motion": "harmonia.encoders.towers.text_motion:MotionTower",
+        "image": "harmonia.encoders.towers.image:ImageTower",
+        "audio": "harmonia.encoders.towers.audio:AudioTower",
+        "video": "harmonia.encoders.towers.video:VideoTower",
+    },
+)
+"""The format of a folder of towers. To add a kind of tower: write it, and add its line here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """What a folder holds. ``identity`` stands for the content of its files, 16 hex digits.
+    """The towers of a folder. ``identity`` is a hash of the content of its files, 16 hex digits.
 
     ``space`` is as it was saved; "" means a space of the model's own. ``extra`` is on the CPU, float32.
     """
@@ -82,24 +79,17 @@ def save_towers(
         HarmoniaError: a weight is not finite (in float16), the folder holds something else, or cannot
             be written.
     """
-    folder = Path(folder).absolute()
     _check_names(towers)
     settings = {
-        "model_type": MODEL_TYPE,
-        "version": VERSION,
         "space": space,
-        "towers": {
-            name: {"kind": _kind(tower), "config": asdict(tower.config)} for name, tower in towers.items()
-        },
+        "towers": {name: FORMAT.describe(tower) for name, tower in towers.items()},
     }
     tensors = {f"extra.{name}": value for name, value in (extra or {}).items()}
     for modality, tower in towers.items():
         tensors |= {f"towers.{modality}.{name}": value for name, value in tower.state_dict().items()}
-    texts = {CONFIG: json.dumps(settings, indent=1) + "\n", CARD: card}
     reader = towers.get("text")
-    if isinstance(reader, TextTower):
-        texts[TOKENIZER] = tokenizer.to_json(reader.tokenizer)
-    weights.write_model(folder, tensors, texts, MODEL_TYPE, dtype)
+    texts = {TOKENIZER: tokenizer.to_json(reader.tokenizer)} if isinstance(reader, TextTower) else {}
+    FORMAT.write(Path(folder), settings, tensors, card=card, dtype=dtype, texts=texts)
 
 
 def load_towers(folder: str | Path, device: str | torch.device = "cpu") -> Trained:
@@ -108,8 +98,8 @@ def load_towers(folder: str | Path, device: str | torch.device = "cpu") -> Train
     HarmoniaError if a file is missing, damaged, truncated or of another version.
     """
     folder = Path(folder)
-    settings = _settings(folder)
-    tensors = weights.read_tensors(folder)
+    settings, tensors = FORMAT.read(folder)
+    _check_settings(folder, settings)
     towers = {}
     for modality, entry in settings["towers"].items():
         prefix = f"towers.{modality}."
@@ -122,7 +112,7 @@ def load_towers(folder: str | Path, device: str | torch.device = "cpu") -> Train
 def load_trained(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Encoder, ...]:
     """The encoders of a folder, in the order in which the towers were saved; fails as ``load_towers``."""
     trained = load_towers(folder, device)
-    name = f"{MODEL_TYPE}-{trained.identity}"
+    name = f"{FORMAT.model_type}-{trained.identity}"
     space = trained.space or name
     return tuple(
         TrainedEncoder(tower, f"{name}/{modality}", space) for modality, tower in trained.towers.items()
@@ -154,13 +144,6 @@ class TrainedEncoder:
         return unit(codes.float().cpu().numpy())
 
 
-def _kind(tower: Tower) -> str:
-    for name, (_, network) in KINDS.items():
-        if type(tower) is network:
-            return name
-    raise HarmoniaError(f"a {type(tower).__name__} cannot be saved: it is not in trained.KINDS")
-
-
 def _check_names(towers: Mapping[str, Tower]) -> None:
     wrong = [name for name, tower in towers.items() if name != tower.modality]
     if wrong or not towers:
@@ -171,36 +154,22 @@ def _check_names(towers: Mapping[str, Tower]) -> None:
 
 def is_model(folder: Path) -> bool:
     """Whether a folder holds what `save_towers` writes, and nothing else."""
-    return weights.is_model(folder, MODEL_TYPE)
+    return FORMAT.is_model(folder)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    settings = weights.read_settings(folder, MODEL_TYPE, VERSION)
+def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     towers = settings.get("towers")
     if not isinstance(settings.get("space"), str) or not isinstance(towers, dict) or not towers:
         raise HarmoniaError(f"{folder / CONFIG} lacks its space or its towers: get the model's files again")
-    return settings
 
 
 def _tower(folder: Path, modality: str, entry: Any, tensors: dict[str, Tensor]) -> Tower:
-    """The tower that one entry of config.json describes; the global random state stays as it was."""
-    damaged = HarmoniaError(f"the {modality} tower of {folder} is damaged: get the model's files again")
-    if not isinstance(entry, dict) or entry.get("kind") not in KINDS or "config" not in entry:
-        raise HarmoniaError(f"{folder / CONFIG} has a {modality} tower of no known kind: update Harmonia")
-    configuration, network = KINDS[entry["kind"]]
-    arguments: list[Any] = []
-    if network is TextTower:
-        arguments = [_tokenizer(folder)]
-    try:
-        config = configuration(**entry["config"])
-        # Not on the meta device: there a random start imports torch._dynamo, which takes a second.
-        with torch.random.fork_rng(devices=[]):
-            tower = network(config, *arguments)
-        tower.load_state_dict(tensors, assign=True)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise damaged from error
-    if not all(t.isfinite().all() for t in tensors.values()):
-        raise damaged
+    """The tower that one entry of config.json describes."""
+    text = isinstance(entry, dict) and entry.get("kind") == "text"
+    arguments = (_tokenizer(folder),) if text else ()
+    what = f"the {modality} tower of {folder}"
+    tower = FORMAT.build(entry, tensors, *arguments, where=str(folder / CONFIG), what=what)
+    assert isinstance(tower, Tower)
     return tower
 
 

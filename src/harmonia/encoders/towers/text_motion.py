@@ -1,4 +1,4 @@
-"""Towers of sequences: text, and motion (IMU)."""
+"""Text and motion (IMU) towers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -27,10 +27,10 @@ from harmonia.types import HarmoniaError, Signal
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(TowerConfig):
-    """A text tower.
+    """Settings of a text tower.
 
-    ``blocks`` None takes the size's own; 0 is a bag of words (the pooled embeddings through a two-layer
-    perceptron), blind to word order, which trains best on a few thousand texts. ``length`` is in tokens.
+    ``blocks`` None takes the number of the size; 0 is a bag of words (pooled embeddings and a two-layer
+    perceptron), which ignores word order and is best for a few thousand texts. ``length`` is in tokens.
     """
 
     vocabulary: int = 8192
@@ -46,9 +46,11 @@ class TextConfig(TowerConfig):
 
 
 class TextTower(Tower):
-    """Token embeddings and learned positions, a transformer, a pool, a linear map."""
+    """Token embeddings with learned positions, a transformer, pooling, and a projection."""
 
     modality = "text"
+
+    config: TextConfig
 
     def __init__(self, config: TextConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class TextTower(Tower):
                 f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the text tower "
                 f"{config.vocabulary}: set vocabulary to at least that"
             )
-        self.config: TextConfig = config
+        self.config = config
         self.tokenizer = tokenizer
         size = SIZES[config.size]
         blocks = size.blocks if config.blocks is None else config.blocks
@@ -66,18 +68,18 @@ class TextTower(Tower):
         self.transformer = Transformer(size.width, blocks, size.heads, config.dropout) if blocks else None
         self.pool = Pool(size.width, config.pool)
         self.mlp = nn.Identity() if blocks else _perceptron(size.width)
-        self.head = Head(size.width, config)
+        self.head = ProjectionHead(size.width, config)
         nn.init.normal_(self.embed.weight, std=0.02)
         if self.position is not None:
             nn.init.normal_(self.position, std=0.02)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
-        """Token ids, int32 ``(n, length)``, 0 after the end. A long text is cut at its end."""
+        """Token ids, int32 ``(n, length)``, padded with 0. Long texts are truncated."""
         check_modality(signals, self.modality)
         return torch.from_numpy(encode(self.tokenizer, [s.text for s in signals], self.config.length))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Codes of token ids ``(n, t)``, ``t`` at most ``length``; columns of padding only cost nothing."""
+        """Codes of token ids ``(n, t)``, ``t`` at most ``length``; columns of padding are skipped."""
         check_inputs(inputs, (-1,), self.modality)
         if inputs.shape[1] > self.config.length:
             raise HarmoniaError(
@@ -101,9 +103,9 @@ def _perceptron(width: int) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig(TowerConfig):
-    """A tower of readings over time (accelerometer, gyroscope, ...).
+    """Settings of a motion tower (accelerometer, gyroscope, ...).
 
-    A signal is brought to ``samples`` readings by interpolation, and cut into pieces of ``patch`` of them.
+    A signal is interpolated to ``samples`` readings and cut into patches of ``patch`` readings.
     """
 
     channels: int = 6
@@ -119,19 +121,22 @@ class MotionConfig(TowerConfig):
 
 
 class MotionTower(Tower):
-    """Patches of readings by a strided convolution, learned positions, a transformer, a pool."""
+    """Patches of readings by a strided convolution, learned positions, a transformer, pooling, a
+    projection."""
 
     modality = "motion"
 
+    config: MotionConfig
+
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
-        self.config: MotionConfig = config
+        self.config = config
         size = SIZES[config.size]
         self.embed = nn.Conv1d(config.channels, size.width, config.patch, stride=config.patch)
         self.position = nn.Parameter(torch.randn(config.samples // config.patch, size.width) * 0.02)
         self.transformer = Transformer(size.width, size.blocks, size.heads, config.dropout)
         self.pool = Pool(size.width, config.pool)
-        self.head = Head(size.width, config)
+        self.head = ProjectionHead(size.width, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
         """Readings, float32 ``(n, channels, samples)``; every signal is ``(channels, time)`` and finite."""
@@ -144,7 +149,7 @@ class MotionTower(Tower):
                     f"a motion signal must be ({self.config.channels}, time >= 1), not {readings.shape}"
                 )
             if not np.isfinite(readings).all():
-                raise HarmoniaError("a motion signal has readings that are no numbers: fill or drop them")
+                raise HarmoniaError("a motion signal has readings that are not finite: fill or drop them")
             now = np.linspace(0, readings.shape[1] - 1, self.config.samples)
             row[:] = [np.interp(now, np.arange(readings.shape[1]), channel) for channel in readings]
         return torch.from_numpy(rows)

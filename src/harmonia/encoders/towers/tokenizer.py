@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer for any language: compatibility forms folded, lower case, never an unknown word.
+"""A byte-level BPE tokenizer for any language, with NFKC normalisation and lower-casing.
 
 References: byte-pair encoding, Sennrich et al. 2016; on bytes, Radford et al. 2019 (GPT-2).
 """
@@ -16,18 +16,18 @@ from harmonia.types import HarmoniaError
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD = 0
 SMALLEST = len(SPECIAL) + 256
-"""The special tokens and every byte."""
+"""The smallest vocabulary: the special tokens and all bytes."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 8192) -> Tokenizer:
-    """Learn the pieces of words that occur most often in ``texts``.
+    """Train a tokenizer on ``texts``.
 
     Args:
-        texts: any languages; the same texts in the same order give the same tokenizer.
-        vocabulary: how many tokens at most, special ones and bytes included.
+        texts: in any languages; the same texts in the same order give the same tokenizer.
+        vocabulary: largest number of tokens, including special tokens and bytes.
 
     Raises:
-        HarmoniaError: the vocabulary does not hold the 256 bytes, or there is no text.
+        HarmoniaError: the vocabulary is too small for the 256 bytes, or there is no text.
     """
     if vocabulary < SMALLEST:
         raise HarmoniaError(f"a vocabulary of {vocabulary} is too small: give at least {SMALLEST}")
@@ -45,7 +45,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 8192) -> Tokenizer:
     )
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise HarmoniaError("there is no text to train a tokenizer on: give at least one that is not empty")
+        raise HarmoniaError("there is no text to train a tokenizer on: give at least one non-empty text")
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -66,13 +66,13 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> NDArray[n
 
 
 def to_json(tokenizer: Tokenizer) -> str:
-    """The tokenizer as the text of a ``tokenizer.json``."""
+    """A tokenizer as the text of a ``tokenizer.json``."""
     text: str = tokenizer.to_str()
     return text
 
 
 def from_json(text: str) -> Tokenizer:
-    """The tokenizer that ``to_json`` wrote. HarmoniaError if the text is damaged or of another kind."""
+    """A tokenizer from the text of ``to_json``. HarmoniaError if it is damaged or of another kind."""
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower

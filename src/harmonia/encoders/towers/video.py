@@ -1,4 +1,4 @@
-"""Towers of video: frames and sound as tokens of one transformer."""
+"""Video towers: frames and sound as tokens of one transformer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harmonia.encoders.towers.audio import AudioBackbone, AudioConfig, spectrograms
 from harmonia.encoders.towers.base import (
     SIZES,
-    Head,
+    ProjectionHead,
     Tower,
     TowerConfig,
     check_inputs,
@@ -31,10 +31,12 @@ TEMPORAL_BLOCKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(TowerConfig):
-    """A tower of clips of about ``seconds``: ``frames`` evenly spread frames, and the sound if ``sound``.
+    """Settings of a video tower for clips of about ``seconds``: ``frames`` evenly spaced frames, and the
+    sound if
+    ``sound``.
 
-    ``kind``, ``resolution`` and ``patch`` are those of the picture tower, ``mels`` of the sound's front end.
-    A tower has the parameters of a picture backbone, a sound backbone and two transformer blocks.
+    ``kind``, ``resolution`` and ``patch`` are those of the image tower, ``mels`` that of the spectrogram. A
+    tower has the parameters of an image backbone, an audio backbone and two transformer blocks.
     """
 
     resolution: int = 64
@@ -51,11 +53,11 @@ class VideoConfig(TowerConfig):
         choose("pool", self.pool, POOLS)
         if self.frames < 1:
             raise HarmoniaError("a video tower needs frames >= 1")
-        _ = self.picture, self.hearing  # which check the rest
+        _ = self.picture, self.hearing  # they check the other settings
 
     @property
     def picture(self) -> ImageConfig:
-        """The tower of one frame."""
+        """The configuration of the tower of single frames."""
         return ImageConfig(
             size=self.size,
             dim=SIZES[self.size].width,
@@ -66,45 +68,48 @@ class VideoConfig(TowerConfig):
 
     @property
     def hearing(self) -> AudioConfig:
-        """The tower of the sound, of the kind nearest to that of the pictures."""
+        """The configuration of the audio tower, of the kind closest to that of the frames."""
         kind = {"residual": "residual", "vit": "transformer"}.get(self.kind, "convnet")
         return AudioConfig(size=self.size, kind=kind, seconds=self.seconds, mels=self.mels)
 
 
 class VideoTower(Tower):
-    """A picture tower on every frame and a sound backbone give tokens; a transformer, a pool, a linear map.
+    """Tokens by an image tower on every frame and an audio backbone, a transformer, pooling, and a
+    projection.
 
-    A video without sound is normal: its sound tokens are left out. ``prepare`` packs frames and sound
-    into one tensor of bytes; ``pack`` and ``unpack`` are exact, for augmentation in between.
+    For videos without sound the sound tokens are masked. ``prepare`` packs frames and sound into one tensor
+    of bytes; ``unpack`` and ``pack`` allow augmentation of both.
     """
 
     modality = "video"
 
+    config: VideoConfig
+
     def __init__(self, config: VideoConfig) -> None:
         super().__init__()
-        self.config: VideoConfig = config
+        self.config = config
         size = SIZES[config.size]
         self.picture = ImageTower(config.picture)
         self.position = nn.Parameter(torch.randn(config.frames, size.width) * 0.02)
         self.hearing = Hearing(config.hearing, size.width) if config.sound else None
         self.transformer = Transformer(size.width, TEMPORAL_BLOCKS, size.heads, config.dropout)
         self.pool = Pool(size.width, config.pool)
-        self.head = Head(size.width, config)
+        self.head = ProjectionHead(size.width, config)
 
     def prepare(self, signals: Sequence[Signal]) -> Tensor:
-        """Frames, spectrogram of the sound, and whether there is one: bytes, uint8 ``(n, length)``."""
+        """Frames, spectrogram and a flag for sound, packed as uint8 ``(n, length)``."""
         check_modality(signals, self.modality)
         config = self.config
         frames = torch.from_numpy(np.stack([self._frames(s) for s in signals])) if signals else None
         if frames is None:
             return torch.empty(0, self.length, dtype=torch.uint8)
-        heard = torch.zeros(len(signals), dtype=torch.bool)
+        has_sound = torch.zeros(len(signals), dtype=torch.bool)
         mel = torch.zeros(len(signals), config.mels, config.hearing.frames, dtype=torch.float16)
         if config.sound:
             sounds = {i: s.sound for i, s in enumerate(signals) if s.sound is not None and s.sound.array.size}
-            heard[list(sounds)] = True
+            has_sound[list(sounds)] = True
             mel[list(sounds)] = spectrograms(list(sounds.values()), config.hearing)
-        return self.pack(frames, mel, heard)
+        return self.pack(frames, mel, has_sound)
 
     def _frames(self, signal: Signal) -> NDArray[np.uint8]:
         shots = signal.array
@@ -127,13 +132,13 @@ class VideoTower(Tower):
     def _mel_bytes(self) -> int:
         return 2 * self.config.mels * self.config.hearing.frames if self.config.sound else 0
 
-    def pack(self, frames: Tensor, mel: Tensor, heard: Tensor) -> Tensor:
-        """What ``unpack`` gives, as bytes, uint8 ``(n, length)``."""
+    def pack(self, frames: Tensor, mel: Tensor, has_sound: Tensor) -> Tensor:
+        """Pack the output of ``unpack`` as uint8 ``(n, length)``."""
         sound = mel.half().contiguous().view(torch.uint8).flatten(1)[:, : self._mel_bytes]
-        return torch.cat([frames.flatten(1), sound, heard[:, None].to(torch.uint8)], dim=1)
+        return torch.cat([frames.flatten(1), sound, has_sound[:, None].to(torch.uint8)], dim=1)
 
     def unpack(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames uint8 ``(n, frames, 3, r, r)``, log-mel float16 ``(n, mels, t)``, heard bool ``(n,)``.
+        """Frames uint8 ``(n, frames, 3, r, r)``, log-mel float16 ``(n, mels, t)``, has_sound bool ``(n,)``.
 
         For a tower without sound ``t`` is 0.
         """
@@ -166,12 +171,12 @@ class VideoTower(Tower):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Codes of packed videos, uint8 ``(n, length)``."""
-        frames, mel, heard = self.unpack(inputs)
+        frames, mel, has_sound = self.unpack(inputs)
         tokens = self.picture(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]) + self.position
-        mask = heard.new_ones(tokens.shape[:2])
+        mask = has_sound.new_ones(tokens.shape[:2])
         if self.hearing is not None:
             sound = self.hearing(mel)
-            mask = torch.cat([mask, heard[:, None].expand(-1, sound.shape[1])], dim=1)
+            mask = torch.cat([mask, has_sound[:, None].expand(-1, sound.shape[1])], dim=1)
             tokens = torch.cat([tokens, sound], dim=1)
         code: Tensor = self.head(self.pool(self.transformer(tokens, mask), mask))
         return code

@@ -1,1 +1,1 @@
-"""Generators that learn from a critic: GAN, StyleGAN2-ADA, AttnGAN."""
+"""Generative adversarial networks: GAN, StyleGAN2-ADA, AttnGAN."""

@@ -1,9 +1,9 @@
-"""Adaptive discriminator augmentation: a critic that has few pictures sees them moved, coloured and marred.
+"""Adaptive discriminator augmentation (ADA), against overfitting of the critic on few images.
 
-Real and generated pictures go through the same random changes, each with probability p, before the critic
-sees them. A change that leaves the picture as it is often enough can be undone in distribution, so that the
-generator does not learn it (in practice for p below 0.8). How much of it is needed tells the critic: one that
-has learned its pictures by heart is sure of all of them, r = E sign(D(real)) near 1, and p rises.
+Real and generated images go through the same random augmentations, each with probability p, before the critic
+sees them. As long as p is below 0.8, the generator does not learn the augmentations. p adapts to overfitting:
+a critic that has memorised its images gives all real ones a positive score, r = E sign(D(real)) near 1, and
+p rises.
 
 Reference: Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data" (StyleGAN2-ADA).
 """
@@ -24,13 +24,19 @@ GEOMETRY = ("flip", "turn", "shift", "scale", "rotate")
 COLOUR = ("brightness", "contrast", "saturation")
 KINDS = (*GEOMETRY, *COLOUR, "noise", "cutout")
 MOST = 0.8
-"""The highest p: above, the paper saw augmentations in what was generated."""
+"""The highest p: above it, augmentations leak into generated images (as in the paper)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """``kinds`` of change, of ``KINDS``; ``target`` of r; ``every`` how many steps p is set anew; ``images``
-    real pictures in which p may go from 0 to 1; ``start`` the first p."""
+    """Settings of adaptive augmentation.
+
+    ``kinds``   of augmentation, from ``KINDS``
+    ``target``  of r
+    ``every``   steps between updates of p
+    ``images``  real images after which p has gone from 0 to 1 at most
+    ``start``   first value of p
+    """
 
     kinds: tuple[str, ...] = ("shift", "scale", "rotate", "brightness", "contrast", "noise", "cutout")
     target: float = 0.6
@@ -39,15 +45,19 @@ class AugmentConfig:
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         if unknown := set(self.kinds) - set(KINDS):
-            raise HarmoniaError(f"there is no change {sorted(unknown)[0]!r}: name some of {', '.join(KINDS)}")
+            raise HarmoniaError(
+                f"there is no augmentation {sorted(unknown)[0]!r}: choose from {', '.join(KINDS)}"
+            )
         if not (0 <= self.start <= MOST and self.every >= 1 and self.images >= 1 and -1 <= self.target <= 1):
-            raise HarmoniaError(f"start is from 0 to {MOST}, target from -1 to 1, every and images 1 or more")
+            raise HarmoniaError(
+                f"start must be from 0 to {MOST}, target from -1 to 1, every and images at least 1"
+            )
 
 
 class Augment(nn.Module):
-    """Changes pictures, each kind of change with probability ``p``, a buffer that `observe` moves."""
+    """Augments images, each kind with probability ``p``, which `observe` adapts."""
 
     p: Tensor
     signs: Tensor
@@ -62,7 +72,7 @@ class Augment(nn.Module):
             self.register_buffer(name, torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to the same shape, differentiable; draws torch's global random numbers."""
+        """Augment images (n, c, h, w) in [-1, 1], differentiably; draws from torch's global generator."""
         if not self.p:
             return x
         if any(kind in GEOMETRY for kind in self.config.kinds):
@@ -77,7 +87,7 @@ class Augment(nn.Module):
 
     @torch.no_grad()
     def observe(self, scores: Tensor) -> None:
-        """Tell what the critic says of real pictures, positive for "real"; p moves every few calls."""
+        """Record the critic's scores of real images (positive: real); p is updated every few calls."""
         scores = gather(scores.detach().flatten())
         self.signs += scores.sign().sum()
         self.seen += scores.numel()
@@ -89,12 +99,12 @@ class Augment(nn.Module):
                 count.zero_()
 
     def _chosen(self, values: Tensor, still: float) -> Tensor:
-        """``values`` (n,) with probability p, else the value that changes nothing."""
+        """``values`` (n,) with probability p, else ``still``, the value that changes nothing."""
         chosen = torch.rand(len(values), device=values.device) < self.p
         return torch.where(chosen, values, torch.full_like(values, still))
 
     def _geometry(self, x: Tensor) -> Tensor:
-        """All movements as one affine map per picture, read between pixels, the picture mirrored outside."""
+        """All geometric augmentations as one affine map for each image, with reflection padding."""
         n, _, h, w = x.shape
         device, kinds = x.device, self.config.kinds
         angle, grow, mirror = (torch.full((n,), value, device=device) for value in (0.0, 1.0, 1.0))
@@ -118,7 +128,8 @@ class Augment(nn.Module):
         return F.grid_sample(x, grid.to(x.dtype), padding_mode="reflection", align_corners=False)
 
     def _colour(self, x: Tensor) -> Tensor:
-        """Brightness moves all values, contrast widens them, saturation widens colours about their grey."""
+        """Brightness adds to all values, contrast scales them, saturation scales colours around their
+        grey."""
         n, kinds = len(x), self.config.kinds
         normal = torch.randn(3, n, device=x.device)
         if "brightness" in kinds:
@@ -131,7 +142,7 @@ class Augment(nn.Module):
         return x
 
     def _holes(self, x: Tensor) -> Tensor:
-        """0 in a box of half the picture's sides, about a point anywhere in the picture; 1 elsewhere."""
+        """A cutout mask: 0 in a box of half the sides around a random point, 1 elsewhere."""
         n, _, h, w = x.shape
         cut = self._chosen(torch.ones(n, device=x.device), 0.0).view(n, 1, 1, 1)
         inside = cut

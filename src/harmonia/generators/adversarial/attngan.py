@@ -1,13 +1,13 @@
-"""AttnGAN: words to a picture in stages, each of which looks at the words again where it draws.
+"""AttnGAN: text to image in stages, with attention to the words at every stage.
 
-Reference: Xu et al. 2018. Stage 0 draws a coarse picture from noise and the whole text; every later stage
-doubles it, and at each pixel attends to the words. A critic for each stage asks whether its picture is real
-and whether it is of the text; `damsm` of a frozen :class:`MatchingPair`, trained before, asks whether the
-last picture shows the words. Nothing compares a picture with a given one: AttnGAN has no L1.
+Reference: Xu et al. 2018. Stage 0 draws a coarse image from noise and the sentence; every later stage doubles
+the resolution and attends to the words at each pixel. Each stage has a critic, with an unconditional and a
+conditional loss. The DAMSM loss of a frozen :class:`MatchingPair`, trained before, scores how well the last
+image matches the words. There is no reconstruction loss such as L1.
 
-Departures from the paper, for small pictures and machines: group norm where it has batch norm, attention
-scaled by the root of the width, and the game of :class:`GameConfig`, relativistic pairs with penalties. The
-paper's own, ``non_saturating`` without penalties, draws one picture for each text here.
+Departures from the paper, for small images and machines: group norm instead of batch norm, attention scaled
+by the root of the width, and the losses of :class:`GameConfig`, relativistic pairs with penalties. With the
+paper's loss, ``non_saturating`` without penalties, this generator collapses to one image for each text.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from torch import Tensor, nn
 from harmonia.generators.adversarial.critics import ConvCritic, GameConfig, truncation
 from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair, Read, text_of
+from harmonia.generators.text_image_matching import MatchingConfig, MatchingPair, TextFeatures, text_of
 from harmonia.objectives.adversarial import ADVERSARIAL, gradient_penalty
 from harmonia.objectives.variational import gaussian_kl
 from harmonia.types import HarmoniaError
 
 COARSEST = 8
-"""The first stage draws at most this many pixels a side."""
+"""The largest side of the first stage's image, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttnGANConfig(GeneratorConfig):
-    """``noise`` numbers of z, ``match`` the weight of `damsm`, ``game`` that of every stage."""
+    """``noise`` numbers of z; ``match`` weight of the DAMSM loss; ``game`` the losses of every stage."""
 
     pair: MatchingConfig = field(default_factory=MatchingConfig)
     noise: int = 64
@@ -43,16 +43,15 @@ class AttnGANConfig(GeneratorConfig):
     game: GameConfig = field(default_factory=GameConfig)
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         super().__post_init__()
         if self.game.augment:
-            raise HarmoniaError("the stages have no augmentation: leave game.augment out")
-        if self.pair.shape != self.shape or self.pair.text != self.condition.text:
-            raise HarmoniaError("the matching pair takes the same pictures and texts: give it shape and text")
+            raise HarmoniaError("AttnGAN has no augmentation: leave game.augment out")
+        self.pair.require(self.shape, self.condition.text)
 
     @property
     def sides(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of each stage's picture, from the first to the last."""
+        """Height and width of each stage's image, from the first to the last."""
         sides = [self.shape[1:]]
         while max(sides[0]) > COARSEST and not (sides[0][0] % 2 or sides[0][1] % 2):
             sides.insert(0, (sides[0][0] // 2, sides[0][1] // 2))
@@ -60,7 +59,7 @@ class AttnGANConfig(GeneratorConfig):
 
 
 class AttnGAN(Generator):
-    """The stages, their critics, and the frozen pair that knows words and judges pictures."""
+    """The generator stages, their critics, and the frozen text-image matching pair."""
 
     config: AttnGANConfig
 
@@ -69,19 +68,20 @@ class AttnGAN(Generator):
         self.config = config
         self.pair = MatchingPair(config.pair)
         self.draw = Stages(config)
-        told = ConditionConfig(code=config.pair.width)
+        sentence = ConditionConfig(code=config.pair.width)
         scale = config.scale
         self.critics = nn.ModuleList(
-            ConvCritic((config.shape[0], h, w), _widths(scale.channels, h, w), scale.width, told)
+            ConvCritic((config.shape[0], h, w), _widths(scale.channels, h, w), scale.width, sentence)
             for h, w in config.sides
         )
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Generator and critics; the pair is trained before, and frozen."""
+        """The parameters of the generator and the critics; the pair is trained before and frozen."""
         return {"critic": list(self.critics.parameters()), "generator": list(self.draw.parameters())}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Adversarial over stages, with and without the text; the generator also `damsm` and the KL of c."""
+        """Conditional and unconditional adversarial losses of all stages; for the generator also DAMSM and
+        the KL of the conditioning augmentation c."""
         text = text_of(batch.condition.text)
         with torch.no_grad():
             read = self.pair.read(text)
@@ -97,7 +97,7 @@ class AttnGAN(Generator):
         ]
         critic, generator = (torch.stack(side).sum() for side in zip(*terms, strict=True))
         generator = generator + gaussian_kl(mean, log_variance).mean() / self.config.pair.width
-        # a text alone in its batch would have nothing to be told from
+        # matching needs at least two different texts in the batch
         if self.config.match and bool((text != text[:1]).any()):
             generator = generator + self.config.match * self.pair.match(pictures[-1], text)
         return {"critic": critic, "generator": generator}
@@ -105,19 +105,19 @@ class AttnGAN(Generator):
     def _adversarial(
         self, stage: int, real: Tensor, fake: Tensor, sentence: Tensor, penalise: bool
     ) -> tuple[Tensor, Tensor]:
-        """Of one stage: what its critic and what the generator has to lower."""
+        """The losses of one stage: the critic's and the generator's."""
         game, play = self.config.game, ADVERSARIAL[self.config.game.loss]
         real = F.adaptive_avg_pool2d(real, (fake.shape[2], fake.shape[3]))
         if penalise:
             real = real.clone().requires_grad_()
         critic = cast(ConvCritic, self.critics[stage])
-        told = Condition(len(real), code=sentence)
+        condition = Condition(len(real), code=sentence)
         seen, drawn = critic.body(real), critic.body(fake)
-        alone = play(critic.head(seen, told.without()), critic.head(drawn, told.without()))
-        matched, made = critic.head(seen, told), critic.head(drawn, told)
+        alone = play(critic.head(seen, condition.without()), critic.head(drawn, condition.without()))
+        matched, made = critic.head(seen, condition), critic.head(drawn, condition)
         both = play(matched, made)
         loss = alone.critic + both.critic
-        # a real picture with another's text is not of it either (Reed et al. 2016; StackGAN)
+        # a real image with the text of another is a negative, too (Reed et al. 2016; StackGAN)
         others = sentence.roll(1, 0)
         differ = (others != sentence).any(1)
         if differ.any():
@@ -136,18 +136,18 @@ class AttnGAN(Generator):
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """As in the base class. The stages are the steps, whatever ``steps`` says.
+        """As in the base class. The stages are the steps; ``steps`` is ignored.
 
-        ``guidance`` divides the noise: above 1 samples are more typical of the text and less varied
+        ``guidance`` divides the noise: above 1, samples are more typical of the text and less varied
         (truncation, Brock et al. 2019).
         """
         condition = condition.to(self.device)
         read = self.pair.read(text_of(condition.text))
-        keep = truncation(guidance)
+        keep = truncation(1.0 if guidance is None else guidance)
         z = keep * draw(condition.n, self.config.noise, generator=generator, device=self.device)
         mean, log_variance = self.draw.augment(read.sentence).chunk(2, dim=1)
         eps = draw(*mean.shape, generator=generator, device=self.device) * keep
@@ -159,7 +159,7 @@ class AttnGAN(Generator):
 
 
 class Stages(nn.Module):
-    """Noise and text to a picture at each resolution."""
+    """The generator: noise and text to an image at each resolution."""
 
     def __init__(self, config: AttnGANConfig) -> None:
         super().__init__()
@@ -176,8 +176,8 @@ class Stages(nn.Module):
         )
         self.paint = nn.ModuleList(nn.Conv2d(c, config.shape[0], 3, padding=1) for c in channels)
 
-    def forward(self, z: Tensor, c: Tensor, read: Read) -> list[Tensor]:
-        """``z`` (n, noise), ``c`` (n, d) to pictures (n, channels, h, w), from coarse to fine."""
+    def forward(self, z: Tensor, c: Tensor, read: TextFeatures) -> list[Tensor]:
+        """``z`` (n, noise), ``c`` (n, d) to images (n, channels, h, w), from coarse to fine."""
         h = self.coarse(self.first(torch.cat([z, c], 1)).view(-1, *self.start))
         pictures = [self.paint[0](h).tanh()]
         for attend, refine, paint in zip(self.attend, self.refine, self.paint[1:], strict=True):
@@ -188,7 +188,7 @@ class Stages(nn.Module):
 
 
 class WordAttention(nn.Module):
-    """At every pixel, the words that matter there: sum_i b_i U e_i, b = softmax_i <h, U e_i> /
+    """Attention of every pixel to the words: sum_i b_i U e_i, b = softmax_i <h, U e_i> /
     sqrt(channels)."""
 
     def __init__(self, channels: int, width: int) -> None:
@@ -196,7 +196,8 @@ class WordAttention(nn.Module):
         self.project = nn.Linear(width, channels, bias=False)
 
     def forward(self, h: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """``h`` (n, c, h, w), ``words`` (n, t, d), ``mask`` (n, t): context like h, weights (n, h, w, t)."""
+        """``h`` (n, c, h, w), ``words`` (n, t, d), ``mask`` (n, t) to a context like ``h`` and weights (n, h,
+        w, t)."""
         e = self.project(words)
         scores = torch.einsum("nchw,ntc->nhwt", h, e) / math.sqrt(h.shape[1])
         weights = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1)
@@ -204,13 +205,13 @@ class WordAttention(nn.Module):
 
 
 def _gated(before: int, after: int, up: bool = False) -> nn.Sequential:
-    """A convolution, half of whose channels open and close the other half; at twice the size if ``up``."""
+    """A convolution, group norm and a gated linear unit; with upsampling if ``up``."""
     layers: list[nn.Module] = [nn.Upsample(scale_factor=2)] if up else []
     layers += [nn.Conv2d(before, 2 * after, 3, padding=1), nn.GroupNorm(8, 2 * after), nn.GLU(dim=1)]
     return nn.Sequential(*layers)
 
 
 def _widths(channels: int, height: int, width: int) -> list[int]:
-    """Of a critic's layers: one for each halving down to 4 pixels or fewer."""
+    """The widths of a critic's layers, one for each halving down to 4 pixels or fewer."""
     count = max(1, math.ceil(math.log2(min(height, width) / 4)))
     return [min(4, 2**i) * channels for i in range(count)]

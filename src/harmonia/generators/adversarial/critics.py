@@ -1,8 +1,8 @@
-"""Critics, networks that score how real a picture is given what it is meant to be of, and their game.
+"""Conditional discriminators (critics) and the GAN losses.
 
-A critic is a stack that halves the picture, then a head: how much the pictures of a minibatch differ, a
-layer over what is left of the grid, and the score. Nothing is normalised over the batch, so a picture's score
-depends on others through `minibatch_std` alone.
+A critic is a stack of convolutions that halve the image, then a head: minibatch standard deviation, a linear
+layer, and the score. There is no batch norm, so the score of an image depends on the other images through
+`minibatch_std` only.
 
 References: minibatch standard deviation, Karras et al. 2018; projection, Miyato and Koyama 2018; spectral
 normalisation, Miyato et al. 2018; the residual critic, Karras et al. 2020 (StyleGAN2).
@@ -28,19 +28,19 @@ from harmonia.types import HarmoniaError
 
 
 def minibatch_std(x: Tensor, group: int = 4) -> Tensor:
-    """One more channel: the standard deviation within groups of pictures, meant over channels and pixels.
+    """Append a channel: the standard deviation within groups of images, averaged over channels and pixels.
 
-    ``x`` (n, c, h, w) to (n, c + 1, h, w). A group has every (n / group)-th picture; where ``group`` does not
-    divide n, the largest number below that does is taken. Pictures that have all become one show as 0.
+    ``x`` (n, c, h, w) to (n, c + 1, h, w). A group has every (n / group)-th image; if ``group`` does not
+    divide n, the next smaller divisor is the group size. The channel is 0 if all images are the same.
     """
     n = len(x)
     size = max(k for k in range(1, min(group, n) + 1) if n % k == 0)
-    # The small number keeps the square root's gradient finite where all are one.
+    # The small number keeps the square root's gradient finite where all images are the same.
     std = (x.reshape(size, n // size, -1).var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=1)
     return torch.cat([x, std.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])], dim=1)
 
 
-class Head(nn.Module):
+class CriticHead(nn.Module):
     """Features on a small grid to a score: psi(phi) + <condition, phi> / sqrt(width), the projection."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Head(nn.Module):
         self.told = Conditioner(condition, width, blocks=1)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
-        """``x`` (n, channels, h, w) to scores (n,)."""
+        """Scores (n,) of features ``x`` (n, channels, h, w)."""
         phi = F.leaky_relu(self.phi(minibatch_std(x, self.group).flatten(1)), 0.2)
         scores = self.psi(phi)[:, 0]
         out: Tensor = scores + (self.told(condition).vector * phi).sum(1) / math.sqrt(self.width)
@@ -89,7 +89,7 @@ class ConvCritic(nn.Module):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             height, breadth = height // 2, breadth // 2
         self.body = nn.Sequential(*layers)
-        self.head = Head(widths[-1], (height, breadth), width, condition)
+        self.head = CriticHead(widths[-1], (height, breadth), width, condition)
         if spectral:
             for module in [*self.body, self.head.phi, self.head.psi]:
                 if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -102,7 +102,8 @@ class ConvCritic(nn.Module):
 
 
 class ResidualCritic(nn.Module):
-    """StyleGAN2's: a 1x1 convolution, then for every next width two 3x3 ones and half the resolution."""
+    """StyleGAN2's critic: a 1x1 convolution, then two 3x3 convolutions and a halving for each further
+    width."""
 
     def __init__(
         self, shape: tuple[int, int, int], widths: Sequence[int], width: int, condition: ConditionConfig
@@ -117,7 +118,7 @@ class ResidualCritic(nn.Module):
             self.skip.append(EqualConv(before, after, 1, bias=False))
             height, breadth = -(-height // 2), -(-breadth // 2)
         self.last = EqualConv(widths[-1], widths[-1], 3)
-        self.head = Head(widths[-1], (height, breadth), width, condition, linear=EqualLinear)
+        self.head = CriticHead(widths[-1], (height, breadth), width, condition, linear=EqualLinear)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         """Pictures (n, channels, h, w) to scores (n,)."""
@@ -131,13 +132,13 @@ class ResidualCritic(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class GameConfig:
-    """How generator and critic play.
+    """The losses of generator and critic.
 
     ``loss``     a key of ``objectives.ADVERSARIAL``
-    ``r1``       weight of the critic's `gradient_penalty` at real pictures
+    ``r1``       weight of the critic's `gradient_penalty` at real images
     ``r2``       the same at generated ones
-    ``every``    steps between penalties, which then count as many times
-    ``augment``  what the critic's pictures go through; None for nothing
+    ``every``    steps between penalties (lazy regularisation), which are then multiplied by it
+    ``augment``  augmentation of the critic's images; None for none
     """
 
     loss: str = "relativistic"
@@ -147,20 +148,20 @@ class GameConfig:
     augment: AugmentConfig | None = None
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         if self.loss not in ADVERSARIAL:
             raise HarmoniaError(
-                f"there is no adversarial loss {self.loss!r}: name one of {', '.join(ADVERSARIAL)}"
+                f"there is no adversarial loss {self.loss!r}: choose from {', '.join(ADVERSARIAL)}"
             )
         if not (self.r1 >= 0 and self.r2 >= 0 and self.every >= 1):
-            raise HarmoniaError("r1 and r2 are 0 or more, every is 1 or more")
+            raise HarmoniaError("r1 and r2 must be at least 0, every at least 1")
 
 
 class Game(nn.Module):
-    """A critic with what it is trained by: augmentation, the losses of both players, lazy penalties.
+    """A critic with its augmentation, the losses of generator and critic, and lazy gradient penalties.
 
-    Both losses come from one pass of the critic over the generated pictures: they share a graph, in which
-    ``fit`` differentiates each by its own group alone.
+    Both losses come from one pass of the critic over the generated images and share a graph; ``fit``
+    differentiates each loss with respect to its own parameters only.
     """
 
     step: Tensor
@@ -172,26 +173,29 @@ class Game(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, real: Tensor, fake: Tensor, condition: Condition) -> Adversarial:
-        """The losses of a step; ``fake`` has the generator's graph, ``condition`` is of both pictures."""
+        """The losses of a step. ``fake`` carries the generator's graph; ``condition`` applies to both
+        images."""
         config, lazy = self.config, int(self.step) % self.config.every == 0
         self.step += 1
         if self.augment:
             real, fake = self.augment(real), self.augment(fake)
         real = real.detach().requires_grad_(lazy and config.r1 > 0)
-        said, told = self.critic(real, condition), self.critic(fake, condition)
+        of_real, of_fake = self.critic(real, condition), self.critic(fake, condition)
         if self.augment:
-            # Of a relativistic critic's scores only differences mean anything.
-            self.augment.observe(said - told if config.loss == "relativistic" else said)
-        critic, generator = ADVERSARIAL[config.loss](said, told)
+            # A relativistic critic's scores have no meaningful zero: only differences count.
+            self.augment.observe(of_real - of_fake if config.loss == "relativistic" else of_real)
+        critic, generator = ADVERSARIAL[config.loss](of_real, of_fake)
         if lazy and config.r1:
-            critic = critic + config.every * config.r1 * gradient_penalty(said, real)
+            critic = critic + config.every * config.r1 * gradient_penalty(of_real, real)
         if lazy and config.r2:
-            critic = critic + config.every * config.r2 * gradient_penalty(told, fake)
+            critic = critic + config.every * config.r2 * gradient_penalty(of_fake, fake)
         return Adversarial(critic, generator)
 
 
 def truncation(guidance: float) -> float:
-    """psi = 1 / guidance: how much of the latents' variety is kept (Brock et al. 2019, BigGAN)."""
+    """The truncation psi = 1 / guidance, which scales the latents (Brock et al. 2019, BigGAN)."""
     if not guidance > 0:
-        raise HarmoniaError(f"guidance must be above 0, got {guidance}: 1 keeps all variety, 2 half of it")
+        raise HarmoniaError(
+            f"guidance must be above 0, got {guidance}: 1 is no truncation, 2 halves the latents"
+        )
     return 1 / guidance

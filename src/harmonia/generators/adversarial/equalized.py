@@ -1,7 +1,7 @@
 """Layers with an equalised learning rate: weights are drawn as N(0, 1) and scaled when they are used.
 
-An optimizer that divides by the size of the gradient, as Adam does, then moves every weight by the same share
-of its spread (Karras et al. 2018, "Progressive Growing of GANs", section 4.1).
+With an optimizer that normalises gradients, such as Adam, all weights then change by the same share of their
+standard deviation (Karras et al. 2018, "Progressive Growing of GANs", section 4.1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class EqualLinear(nn.Linear):
-    """A linear layer; ``rate`` multiplies its learning rate, ``bias`` is what its biases begin at."""
+    """A linear layer; ``rate`` multiplies its learning rate, ``bias`` is the initial bias."""
 
     def __init__(self, before: int, after: int, *, rate: float = 1.0, bias: float = 0.0) -> None:
         super().__init__(before, after)
@@ -44,10 +44,10 @@ class EqualConv(nn.Conv2d):
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """Each vector of (n, d) at the length sqrt(d)."""
+    """Scale each vector of (n, d) to length sqrt(d)."""
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
 def active(x: Tensor) -> Tensor:
-    """Leaky ReLU, times sqrt(2) so that a normal input keeps its size."""
+    """Leaky ReLU, times sqrt(2) to keep the variance of a normal input."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)

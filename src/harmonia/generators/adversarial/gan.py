@@ -1,8 +1,8 @@
-"""A conditional generative adversarial network: noise and a condition to a picture, in one pass.
+"""A conditional generative adversarial network: noise and a condition to an image, in one pass.
 
 Generator and critic are DCGAN's stacks of strided convolutions (Radford et al. 2016) without batch norm; the
-game is R3GAN's, relativistic pairs with gradient penalties on both sides (Huang et al. 2024), under which
-so plain a network trains stably. The critic is told the condition by projection (Miyato and Koyama 2018).
+loss is that of R3GAN, relativistic pairs with gradient penalties on both sides (Huang et al. 2024), with
+which this plain network trains stably. The critic is conditioned by projection (Miyato and Koyama 2018).
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harmonia.generators.adversarial.critics import ConvCritic, Game, GameConfig, truncation
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
+from harmonia.generators.base import Batch, GeneratorConfig, OnePassGenerator, draw
 from harmonia.generators.conditioning import Condition, Conditioner
 from harmonia.types import HarmoniaError
 
 
 @dataclass(frozen=True, kw_only=True)
 class GANConfig(GeneratorConfig):
-    """``latent`` numbers of noise; ``game`` the loss and its penalties; ``spectral`` norm in the critic."""
+    """``latent`` numbers of noise; ``game`` the loss and its penalties; ``spectral`` normalisation of the
+    critic."""
 
     latent: int = 32
     game: GameConfig = field(default_factory=GameConfig)
     spectral: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         GeneratorConfig.__post_init__(self)
         check_picture(self.shape, self.condition.channels)
         if self.latent < 1:
-            raise HarmoniaError(f"latent is {self.latent}: it has to be at least 1")
+            raise HarmoniaError(f"latent is {self.latent}: it must be at least 1")
 
 
-class Synthesis(nn.Module):
-    """A vector to a picture: a layer to the smallest grid, then two convolutions for each doubling."""
+class ConvSynthesis(nn.Module):
+    """A vector to an image: a linear layer to the smallest grid, then two convolutions for each doubling."""
 
     def __init__(self, width: int, shape: tuple[int, int, int], channels: int) -> None:
         super().__init__()
@@ -58,8 +59,8 @@ class Synthesis(nn.Module):
         return x.tanh()
 
 
-class GAN(Generator):
-    """Draws pictures from noise and a condition in one pass; ``groups`` are its two players."""
+class GAN(OnePassGenerator):
+    """A conditional GAN; its optimizer groups are the critic and the generator."""
 
     config: GANConfig
 
@@ -68,7 +69,7 @@ class GAN(Generator):
         self.config = config
         channels, halvings = config.scale.channels, doublings(config.shape) + 1
         self.told = Conditioner(config.condition, config.latent)
-        self.synthesis = Synthesis(2 * config.latent, config.shape, channels)
+        self.synthesis = ConvSynthesis(2 * config.latent, config.shape, channels)
         widths = [channels * min(4, 2**k) for k in range(halvings)]
         critic = ConvCritic(config.shape, widths, 4 * channels, config.condition, spectral=config.spectral)
         self.game = Game(config.game, critic)
@@ -79,7 +80,7 @@ class GAN(Generator):
         return pictures
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of both players, which share one graph (see `Game`)."""
+        """The losses of critic and generator, which share one graph (see `Game`)."""
         condition = self.told.drop(batch.condition)
         z = torch.randn(len(batch.x), self.config.latent, device=batch.x.device)
         critic, generator = self.game(batch.x, self(z, condition), condition)
@@ -89,26 +90,15 @@ class GAN(Generator):
         """The critic's parameters and the generator's."""
         return players(self, self.game)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float = 1.0,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """One pass, whatever ``steps``; with ``guidance`` the noise is divided by it, for typical samples."""
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Pictures of noise divided by ``guidance``: above 1 they are more typical and less varied."""
         z = draw(condition.n, self.config.latent, generator=generator, device=self.device)
-        pictures: Tensor = self(z * truncation(guidance), condition.to(self.device))
-        if watch:
-            watch(1, 1, pictures)
+        pictures: Tensor = self(z * truncation(guidance), condition)
         return pictures
 
 
 def players(model: nn.Module, game: Game) -> dict[str, list[nn.Parameter]]:
-    """Trained parameters of the critic and of everything else."""
+    """The trained parameters of the critic and those of everything else."""
     own = {id(p) for p in game.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     return {
@@ -118,7 +108,7 @@ def players(model: nn.Module, game: Game) -> dict[str, list[nn.Parameter]]:
 
 
 def doublings(shape: tuple[int, int, int]) -> int:
-    """How many times both sides of a picture can be halved before one is odd, or 4 or less."""
+    """How many times both sides of an image can be halved before one is odd or at most 4."""
     height, width, count = shape[1], shape[2], 0
     while height % 2 == width % 2 == 0 and min(height, width) > 4:
         height, width, count = height // 2, width // 2, count + 1
@@ -126,10 +116,10 @@ def doublings(shape: tuple[int, int, int]) -> int:
 
 
 def check_picture(shape: tuple[int, int, int], channels: int) -> None:
-    """HarmoniaError for sides that cannot be halved, and for conditions on a picture."""
+    """HarmoniaError if the sides cannot be halved or if there is an image condition."""
     if not doublings(shape):
         raise HarmoniaError(
             f"a GAN needs even sides above 4, not {shape[1:]}: give a resolution such as 28, 32, 64"
         )
     if channels:
-        raise HarmoniaError("a GAN here takes no image as a condition: set ConditionConfig(channels=0)")
+        raise HarmoniaError("a GAN cannot be conditioned on an image: set ConditionConfig(channels=0)")

@@ -1,11 +1,11 @@
-"""StyleGAN2-ADA: a mapping of noise to styles, which set the scales of every convolution's channels.
+"""StyleGAN2-ADA: a mapping network turns noise into styles, which scale the channels of every convolution.
 
-The losses are the adversarial one and two regularisers, both lazy: R1 on the critic and path length on the
-generator. The critic's pictures go through adaptive augmentation. There is no perceptual loss.
+The losses are the adversarial loss and two lazy regularisers: R1 on the critic and path length on the
+generator. The critic's images go through adaptive augmentation. There is no perceptual loss.
 
 References: Karras et al. 2019 (mapping, noise inputs, truncation), 2020a (StyleGAN2: modulated convolutions
 with demodulation, skip outputs, residual critic, path length, lazy regularisation), 2020b (augmentation).
-Smaller than theirs, and a convolution comes before the upsampling, where it costs a quarter.
+The networks are smaller than theirs, and convolutions come before the upsampling, at a quarter of the cost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harmonia.generators.adversarial.ada import AugmentConfig
 from harmonia.generators.adversarial.critics import Game, GameConfig, ResidualCritic, truncation
 from harmonia.generators.adversarial.equalized import EqualLinear, active, pixel_norm
 from harmonia.generators.adversarial.gan import check_picture, doublings, players
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch, draw
+from harmonia.generators.base import Batch, GeneratorConfig, OnePassGenerator, draw
 from harmonia.generators.conditioning import Condition, ConditionConfig, Conditioner
 from harmonia.objectives.adversarial import path_length
 from harmonia.types import HarmoniaError
@@ -32,7 +32,7 @@ Noise = Callable[[int, int, int], Tensor]
 """Normal noise (n, 1, h, w) for a layer."""
 
 MEAN_OF = 64
-"""Latents whose mean is the middle that truncation pulls to."""
+"""Number of latents whose mean style is the centre of truncation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +53,17 @@ class StyleGANConfig(GeneratorConfig):
     )
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         GeneratorConfig.__post_init__(self)
         check_picture(self.shape, self.condition.channels)
         if min(self.latent, self.mapping, self.path_every) < 1 or not (self.path >= 0 and self.rate > 0):
-            raise HarmoniaError("latent, mapping and path_every are 1 or more, path 0 or more, rate above 0")
+            raise HarmoniaError(
+                "latent, mapping and path_every must be at least 1, path at least 0, rate above 0"
+            )
 
 
 class Mapping(nn.Module):
-    """Noise and condition, each brought to one length, through ``layers`` layers to a style w."""
+    """The mapping network: normalised noise and condition, through ``layers`` layers to a style w."""
 
     def __init__(self, latent: int, condition: ConditionConfig, width: int, layers: int, rate: float) -> None:
         super().__init__()
@@ -78,7 +80,7 @@ class Mapping(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose input channels each sample scales by its style: w'_oik = s_i w_oik.
+    """A convolution whose input channels are scaled by the style of each sample: w'_oik = s_i w_oik.
 
     Demodulation divides by the norm of each output's weights, sqrt(sum_ik w'_oik^2 + 1e-8), so that inputs
     of unit variance give outputs of unit variance. Scaling the input by s and the output by 1 / norm is the
@@ -103,7 +105,7 @@ class ModulatedConv(nn.Module):
 
 
 class StyledLayer(nn.Module):
-    """A modulated convolution, doubling or not; noise of a learned strength, bias, leaky ReLU."""
+    """A modulated convolution, with upsampling if ``up``; noise of a learned strength, bias, leaky ReLU."""
 
     def __init__(self, before: int, after: int, width: int, *, up: bool = False) -> None:
         super().__init__()
@@ -113,14 +115,14 @@ class StyledLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(after, 1, 1))
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        """(n, before, h, w) to (n, after, h, w), or twice the sides."""
+        """(n, before, h, w) to (n, after, h, w), or twice the sides if ``up``."""
         x = self.conv(x, w)
         x = double(x) if self.up else x
         return active(x + self.strength * noise(len(x), *x.shape[2:]) + self.bias)
 
 
-class Synthesis(nn.Module):
-    """A learned constant to a picture, which is the sum of what each resolution adds to it (skip outputs)."""
+class StyleSynthesis(nn.Module):
+    """A learned constant to an image, the sum of the outputs of all resolutions (skip outputs)."""
 
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__()
@@ -142,13 +144,13 @@ class Synthesis(nn.Module):
         for up, same, paint in zip(self.up, self.same, self.paint[1:], strict=True):
             x = same(up(x, w, noise), w, noise)
             picture = double(picture) + paint(x, w)
-        # The paper has no tanh; but black that is exactly black, as in drawings, is out of reach without it.
+        # The paper has no tanh; without it, exactly black backgrounds, as in drawings, are not reached.
         out: Tensor = (picture + self.bias).tanh()
         return out
 
 
-class StyleGAN(Generator):
-    """Draws pictures from styles in one pass; ``groups`` are its two players."""
+class StyleGAN(OnePassGenerator):
+    """StyleGAN2-ADA; its optimizer groups are the critic and the generator."""
 
     config: StyleGANConfig
     length: Tensor
@@ -157,13 +159,13 @@ class StyleGAN(Generator):
         super().__init__()
         self.config, width = config, config.scale.width
         self.mapping = Mapping(config.latent, config.condition, width, config.mapping, config.rate)
-        self.synthesis = Synthesis(config)
+        self.synthesis = StyleSynthesis(config)
         critic = ResidualCritic(config.shape, stages(config), width, config.condition)
         self.game = Game(config.game, critic)
         self.register_buffer("length", torch.zeros(()))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of both players, which share one graph (see `Game`)."""
+        """The losses of critic and generator, which share one graph (see `Game`)."""
         config, n = self.config, len(batch.x)
         step, condition = int(self.game.step), self.mapping.told.drop(batch.condition)
         w = self.mapping(self._latents(n), condition)
@@ -180,19 +182,10 @@ class StyleGAN(Generator):
         """The critic's parameters and the generator's."""
         return players(self, self.game)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float = 1.0,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """One pass, whatever ``steps``; styles are mean + (w - mean) / ``guidance``, the truncation trick,
-        about the mean style of their condition."""
-        keep, condition = truncation(guidance), condition.to(self.device)
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Images of the styles mean + (w - mean) / ``guidance``, the truncation trick, where mean is the
+        mean style of the condition."""
+        keep = truncation(guidance)
         w = self.mapping(self._latents(condition.n, generator), condition)
         if keep != 1:
             rows = torch.arange(condition.n, device=self.device).repeat_interleave(MEAN_OF)
@@ -204,8 +197,6 @@ class StyleGAN(Generator):
             return draw(n, 1, *sides, generator=generator, device=self.device)
 
         pictures: Tensor = self.synthesis(w, noise)
-        if watch:
-            watch(1, 1, pictures)
         return pictures
 
     def _latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -222,5 +213,5 @@ def stages(config: StyleGANConfig) -> list[int]:
 
 
 def double(x: Tensor) -> Tensor:
-    """Twice the sides, linear between pixels: zeros put between, then the filter [1, 3, 3, 1] / 4."""
+    """Bilinear upsampling to twice the sides: zeros inserted, then the filter [1, 3, 3, 1] / 4."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -1,7 +1,7 @@
-"""Autoencoders: plain and denoising, variational, vector-quantised. An encoder, a bottleneck, a decoder.
+"""Autoencoders (plain, denoising, variational, vector-quantised): an encoder, a bottleneck, a decoder.
 
-All of them ``encode`` pictures to latents, ``decode`` latents to pictures, ``reconstruct`` and ``score`` how
-unlike what they know a picture is. Later models (latent flow, transformers over codes) stand on these.
+All of them ``encode`` images to latents, ``decode`` latents to images, ``reconstruct`` images and ``score``
+their novelty. Latent diffusion and the token models are built on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harmonia.generators.autoencoders.bottlenecks import (
     Quantiser,
     VectorQuantizer,
 )
-from harmonia.generators.base import Batch, Watch, draw
+from harmonia.generators.base import Batch, draw
 from harmonia.generators.conditioning import Condition, Conditioner
 from harmonia.objectives import bce, bernoulli_log_likelihood, gaussian_log_likelihood, l1, l2
 from harmonia.objectives.perceptual import Features, perceptual
@@ -33,8 +33,8 @@ CORRUPTIONS = ("none", "gaussian", "masking", "salt-and-pepper")
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(AutoencoderBaseConfig):
-    """``corruption`` of what the encoder sees while training, and its ``amount``: see `corrupt`; ``loss``
-    is "l1" or "l2"."""
+    """``corruption`` of the encoder's input in training and its ``amount``, see `corrupt`; ``loss`` is "l1"
+    or "l2"."""
 
     corruption: str = "none"
     amount: float = 0.5
@@ -43,20 +43,24 @@ class AutoencoderConfig(AutoencoderBaseConfig):
     def __post_init__(self) -> None:
         AutoencoderBaseConfig.__post_init__(self)
         if self.corruption not in CORRUPTIONS:
-            raise HarmoniaError(f"corruption is one of {', '.join(CORRUPTIONS)}, not {self.corruption!r}")
+            raise HarmoniaError(
+                f"corruption must be one of {', '.join(CORRUPTIONS)}, not {self.corruption!r}"
+            )
         if self.loss not in ("l1", "l2"):
-            raise HarmoniaError(f"loss is l1 or l2, not {self.loss!r}")
+            raise HarmoniaError(f"loss must be l1 or l2, not {self.loss!r}")
         if math.prod(self.latent) > 2048:
-            raise HarmoniaError("an autoencoder keeps its latents' covariance: give it at most 2048 numbers")
+            raise HarmoniaError(
+                "an autoencoder stores the covariance of its latents: give it at most 2048 numbers"
+            )
 
 
 class Autoencoder(AutoencoderBase):
-    """Pictures through few numbers at the least error (Hinton and Salakhutdinov 2006).
+    """An autoencoder that minimises the reconstruction error (Hinton and Salakhutdinov 2006).
 
-    With a corruption it sees damaged pictures and has to give the whole ones: a denoising autoencoder
-    (Vincent et al. 2008, 2010). Its latents have no prior: ``sample`` decodes draws from one Gaussian fitted
-    to the training latents (moving averages of their mean and covariance), knows no condition, and is a look
-    at the latents rather than a good generator.
+    With a corruption it is a denoising autoencoder, which reconstructs images from corrupted ones (Vincent et
+    al. 2008, 2010). Its latents have no prior: ``sample`` decodes draws from a Gaussian fitted to the
+    training latents (moving averages of mean and covariance) and ignores the condition. This shows the latent
+    space; it is not a good generator.
     """
 
     config: AutoencoderConfig
@@ -75,7 +79,7 @@ class Autoencoder(AutoencoderBase):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean error of the reconstruction of corrupted pictures."""
+        """The mean reconstruction error of corrupted images."""
         config = self.config
         z: Tensor = self.bottleneck(self.encoder(corrupt(batch.x, config.corruption, config.amount))).z
         if self.training:
@@ -90,22 +94,20 @@ class Autoencoder(AutoencoderBase):
 
     @torch.no_grad()
     def score(self, x: Tensor) -> Tensor:
-        """The squared error of the reconstruction, summed over pixels, (n,)."""
+        """The squared reconstruction error, summed over pixels, (n,)."""
         return l2(self.reconstruct(x), x, "sum")
 
-    @torch.no_grad()
-    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
-               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
-        """Decodes draws from a Gaussian fitted to the training latents, whatever the condition."""
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Decode draws from a Gaussian fitted to the training latents; the condition is ignored."""
         covariance = (self.square - torch.outer(self.mean, self.mean)).double()
         values, vectors = torch.linalg.eigh(covariance)
         root = (vectors * values.clamp_min(0).sqrt()).to(self.mean)
         noise = draw(len(condition), len(self.mean), generator=generator, device=self.device)
-        return _told(self.decode((self.mean + noise @ root.T).unflatten(1, self.config.latent)), watch)
+        return self.decode((self.mean + noise @ root.T).unflatten(1, self.config.latent))
 
     @torch.no_grad()
     def _follow(self, z: Tensor) -> None:
-        """Move the averages of the latents and their products towards this batch."""
+        """Update the moving averages of the latents and their products."""
         self.seen += 1
         weight = max(0.01, 1 / float(self.seen))
         self.mean.lerp_(z.mean(0), weight)
@@ -114,10 +116,13 @@ class Autoencoder(AutoencoderBase):
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig(AutoencoderBaseConfig):
-    """``beta``        weight of the KL: 1 for the ELBO, above 1 for a beta-VAE (Higgins et al. 2017)
+    """Settings of a `VAE`.
+
+    ``beta``        weight of the KL: 1 for the ELBO, above 1 for a beta-VAE (Higgins et al. 2017)
     ``likelihood``  of a pixel: "gaussian", or "bernoulli" of its brightness
     ``sigma``       the Gaussian's standard deviation, on the scale of [-1, 1]; 0 to learn it
-    ``perceptual``  weight of the distance of features, where the model is given ``look``"""
+    ``perceptual``  weight of the perceptual loss, if the model has ``look``
+    """
 
     beta: float = 1.0
     likelihood: str = "gaussian"
@@ -127,31 +132,31 @@ class VAEConfig(AutoencoderBaseConfig):
     def __post_init__(self) -> None:
         AutoencoderBaseConfig.__post_init__(self)
         if self.likelihood not in ("gaussian", "bernoulli"):
-            raise HarmoniaError(f"likelihood is gaussian or bernoulli, not {self.likelihood!r}")
+            raise HarmoniaError(f"likelihood must be gaussian or bernoulli, not {self.likelihood!r}")
         if min(self.beta, self.sigma, self.perceptual) < 0:
-            raise HarmoniaError("beta, sigma and perceptual are not negative")
+            raise HarmoniaError("beta, sigma and perceptual must be at least 0")
 
 
 class VAE(AutoencoderBase):
-    """A latent Gaussian, and pictures given it (Kingma and Welling 2014; Rezende et al. 2014).
+    """A variational autoencoder (Kingma and Welling 2014; Rezende et al. 2014).
 
-    Where there are conditions it is a conditional VAE (Sohn et al. 2015): the prior p(z | condition) is a
-    Gaussian with learned mean and variance, else the standard normal, and the decoder is told the condition
-    beside z. The encoder is not, so that pictures of which nothing is known have latents too.
+    With conditions it is a conditional VAE (Sohn et al. 2015): the prior p(z | condition) is a Gaussian with
+    learned mean and variance instead of the standard normal, and the decoder takes z and the condition. The
+    encoder does not take the condition, so that images without one have latents, too.
 
-    A learned ``sigma`` makes the decoder calibrated (Rybkin et al. 2021), and with linear networks the model
+    A learned ``sigma`` calibrates the decoder (Rybkin et al. 2021); with linear networks the model is
     probabilistic PCA.
 
-    ``look``, features of another network for `perceptual`, may be set for training; it is not kept with the
-    model. Then what is minimised is no bound on a likelihood any more, and pictures are sharper: the squared
-    error alone is least for the mean of all pictures that are possible (Hou et al. 2017, DFC-VAE).
+    ``look``, the features of another network, may be set for training with a perceptual loss; it is not saved
+    with the model. The loss is then no longer a bound on the likelihood, but images are sharper than with the
+    squared error alone, which favours the mean of all possible images (Hou et al. 2017, DFC-VAE).
     """
 
     config: VAEConfig
     look: Features | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As any module's, but ``look`` is no part of the model, even where it is a module."""
+        """Set an attribute; ``look`` is not registered as a submodule even if it is a module."""
         if name == "look":
             object.__setattr__(self, name, value)
         else:
@@ -174,9 +179,10 @@ class VAE(AutoencoderBase):
         self.decoder = config.decoder(config.dim if self.conditioner is None else 2 * config.dim)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The negative ELBO in nats for each pixel and channel, its KL weighted by beta; see ``look``."""
-        told = batch.condition if self.conditioner is None else self.conditioner.drop(batch.condition)
-        likelihood, kl, y = self._terms(batch.x, told)
+        """The negative ELBO in nats per pixel and channel, with the KL weighted by beta, plus a perceptual
+        loss if there is ``look``."""
+        condition = batch.condition if self.conditioner is None else self.conditioner.drop(batch.condition)
+        likelihood, kl, y = self._terms(batch.x, condition)
         loss = (self.config.beta * kl - likelihood).mean() / math.prod(self.config.shape)
         if self.look is not None and self.config.perceptual:
             loss = loss + self.config.perceptual * perceptual(self.look, self._picture(y), batch.x)
@@ -191,29 +197,26 @@ class VAE(AutoencoderBase):
         return self.posterior(x)[0]
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
-        """The mean of p(x | z, condition), cut to [-1, 1]; without a condition, of one that says nothing."""
+        """The mean of p(x | z, condition), clipped to [-1, 1]; the null condition by default."""
         return self._picture(self._decoded(z, self._vector(condition or Condition(len(z))))).clamp(-1, 1)
 
     def elbo(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """log p(x|z) - KL in nats, (n,), by one draw of z from torch's global numbers; beta is not in it.
+        """log p(x|z) - KL in nats, (n,), by one draw of z from torch's global generator, without beta.
 
-        With the Gaussian likelihood a lower bound on the log density of x, given the condition.
+        With the Gaussian likelihood it is a lower bound on the log density of x given the condition.
         """
         likelihood, kl, _ = self._terms(x, condition or Condition(len(x)))
         return likelihood - kl
 
     @torch.no_grad()
     def score(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """The negative ELBO in nats, (n,), at the posterior's mean in place of a draw."""
+        """The negative ELBO in nats, (n,), at the mean of the posterior."""
         likelihood, kl, _ = self._terms(x, condition or Condition(len(x)), at_mean=True)
         return kl - likelihood
 
-    @torch.no_grad()
-    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
-               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
-        """Decodes draws from p(z | condition); guidance moves their mean away from that of no condition."""
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """Decode draws from p(z | condition); guidance moves their mean away from the unconditional mean."""
         z = draw(len(condition), *self.config.latent, generator=generator, device=self.device)
-        condition = condition.to(self.device)
         prior = self._prior(self._vector(condition))
         if prior is not None:
             mean, log_variance = self.bottleneck.split(prior)
@@ -223,10 +226,11 @@ class VAE(AutoencoderBase):
                     torch.lerp(self.bottleneck.split(null)[0], mean, guidance) if null is not None else mean
                 )
             z = mean + (0.5 * log_variance).exp() * z
-        return _told(self.decode(z, condition), watch)
+        return self.decode(z, condition)
 
     def _terms(self, x: Tensor, condition: Condition, at_mean: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """log p(x | z, condition) and KL(q(z|x) | p(z | condition)), (n,) each; what the decoder puts out."""
+        """log p(x | z, condition) and KL(q(z|x) | p(z | condition)), (n,) each, and the output of the
+        decoder."""
         vector, parameters = self._vector(condition), self.encoder(x)
         bottled = self.bottleneck(parameters, self._prior(vector))
         z = self.bottleneck.split(parameters)[0] if at_mean else bottled.z
@@ -236,7 +240,7 @@ class VAE(AutoencoderBase):
         return gaussian_log_likelihood(x, y, self.log_variance), bottled.loss, y
 
     def _picture(self, y: Tensor) -> Tensor:
-        """The mean of p(x | z, condition) of what the decoder puts out."""
+        """The mean of p(x | z, condition) from the output of the decoder."""
         return torch.tanh(y / 2) if self.config.likelihood == "bernoulli" else y
 
     def _vector(self, condition: Condition) -> Tensor | None:
@@ -251,14 +255,14 @@ class VAE(AutoencoderBase):
 
     def _decoded(self, z: Tensor, vector: Tensor | None) -> Tensor:
         if vector is not None:
-            said = self.beside(vector)
-            z = torch.cat([z, said.view(*said.shape, *[1] * (z.dim() - 2)).expand_as(z)], 1)
+            beside = self.beside(vector)
+            z = torch.cat([z, beside.view(*beside.shape, *[1] * (z.dim() - 2)).expand_as(z)], 1)
         return cast(Tensor, self.decoder(z))
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAEConfig(AutoencoderBaseConfig):
-    """Latents are grids of entries, ``dim`` wide (with "fsq", ``len(levels)``).
+    """Settings of a `VQVAE`. Latents are grids of codebook entries of width ``dim`` ("fsq": ``len(levels)``).
 
     ``bottleneck``  "vq" (moving averages), "vq-gradient", "gumbel" (DALL-E's dVAE) or "fsq"
     ``codes``       number of entries; with "fsq" prod(levels)
@@ -284,11 +288,11 @@ class VQVAEConfig(AutoencoderBaseConfig):
             object.__setattr__(self, "codes", math.prod(self.levels))
         AutoencoderBaseConfig.__post_init__(self)
         if not self.spatial:
-            raise HarmoniaError("a VQ-VAE's latents are grids: set spatial to true")
+            raise HarmoniaError("the latents of a VQ-VAE are grids: set spatial to true")
         if self.bottleneck not in ("vq", "vq-gradient", "gumbel", "fsq"):
-            raise HarmoniaError(f"bottleneck is vq, vq-gradient, gumbel or fsq, not {self.bottleneck!r}")
+            raise HarmoniaError(f"bottleneck must be vq, vq-gradient, gumbel or fsq, not {self.bottleneck!r}")
         if self.loss not in ("l1", "l2", "bce"):
-            raise HarmoniaError(f"loss is l1, l2 or bce, not {self.loss!r}")
+            raise HarmoniaError(f"loss must be l1, l2 or bce, not {self.loss!r}")
 
     def quantiser(self) -> Quantiser:
         """The bottleneck."""
@@ -301,9 +305,10 @@ class VQVAEConfig(AutoencoderBaseConfig):
 
 
 class VQVAE(AutoencoderBase):
-    """Pictures as grids of entries of a codebook (van den Oord et al. 2017), or DALL-E's dVAE, or with FSQ.
+    """An image tokenizer: VQ-VAE (van den Oord et al. 2017), DALL-E's dVAE or FSQ.
 
-    ``codes`` and ``decode_codes`` are the two ways for a prior over codes. Alone it does not generate.
+    ``codes`` and ``decode_codes`` convert between images and codes. It cannot generate without a prior over
+    codes.
     """
 
     config: VQVAEConfig
@@ -315,7 +320,7 @@ class VQVAE(AutoencoderBase):
         self.encoder, self.decoder = config.encoder(self.bottleneck.inputs), config.decoder()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean error of the reconstruction, and what the bottleneck costs."""
+        """The mean reconstruction error plus the loss of the bottleneck."""
         config = self.config
         bottled = self.bottleneck(self.encoder(batch.x))
         cost = bottled.loss
@@ -324,31 +329,30 @@ class VQVAE(AutoencoderBase):
         return {"model": (self._error(batch.x, bottled.z) + cost).mean()}
 
     def codes(self, x: Tensor) -> Tensor:
-        """Which entry stands at each place: int64 (n, h', w'), from 0 to ``config.codes`` - 1."""
+        """The index of the entry at each place: int64 (n, h', w'), from 0 to ``config.codes`` - 1."""
         return self.bottleneck.codes(self.encoder(x))
 
     def decode_codes(self, codes: Tensor) -> Tensor:
-        """Pictures of codes int64 (n, h', w')."""
+        """Images of codes int64 (n, h', w')."""
         return self.decode(self.bottleneck.entries(codes))
 
     def encode(self, x: Tensor) -> Tensor:
-        """The entries at the codes, (n, dim, h', w')."""
+        """The quantised latents, (n, dim, h', w')."""
         return self.bottleneck.entries(self.codes(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures, cut to [-1, 1]."""
+        """Images, clipped to [-1, 1]."""
         x: Tensor = self.decoder(z)
         return torch.tanh(x / 2) if self.config.loss == "bce" else x.clamp(-1, 1)
 
     @torch.no_grad()
     def score(self, x: Tensor) -> Tensor:
-        """The squared error of the reconstruction, summed over pixels, (n,)."""
+        """The squared reconstruction error, summed over pixels, (n,)."""
         return l2(self.reconstruct(x), x, "sum")
 
-    def sample(self, condition: Condition, *, steps: int | None = None, guidance: float = 1.0,
-               generator: torch.Generator | None = None, watch: Watch | None = None) -> Tensor:  # fmt: skip
-        """HarmoniaError: codes need a prior."""
-        raise HarmoniaError("a VQ-VAE alone does not generate: train a prior over its codes")
+    def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
+        """A HarmoniaError: codes need a prior."""
+        raise HarmoniaError("a VQ-VAE cannot generate alone: train a prior over its codes")
 
     def _error(self, x: Tensor, z: Tensor) -> Tensor:
         y: Tensor = self.decoder(z)
@@ -358,10 +362,10 @@ class VQVAE(AutoencoderBase):
 
 
 def corrupt(x: Tensor, kind: str, amount: float) -> Tensor:
-    """Pictures with damage drawn from torch's global numbers (Vincent et al. 2010).
+    """Corrupt images at random, with torch's global generator (Vincent et al. 2010).
 
-    "gaussian" adds noise of standard deviation ``amount``; "masking" makes a share ``amount`` of the pixels
-    grey (0), all channels at once; "salt-and-pepper" makes them black or white; "none" does nothing.
+    "gaussian" adds noise of standard deviation ``amount``; "masking" sets a share ``amount`` of the pixels to
+    grey (0), all channels at once; "salt-and-pepper" sets them to black or white; "none" changes nothing.
     """
     if kind == "none":
         return x
@@ -372,9 +376,3 @@ def corrupt(x: Tensor, kind: str, amount: float) -> Tensor:
     if kind == "masking":
         return x.masked_fill(hit, 0.0)
     return torch.where(hit, (torch.rand(n, 1, h, w) < 0.5).to(x) * 2 - 1, x)
-
-
-def _told(x: Tensor, watch: Watch | None) -> Tensor:
-    if watch is not None:
-        watch(1, 1, x)
-    return x

@@ -1,4 +1,4 @@
-"""What autoencoders share: their networks by one dial, and what can be done with any of them."""
+"""The base class of autoencoders and its configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from harmonia.generators.base import Generator, GeneratorConfig
+from harmonia.generators.base import GeneratorConfig, OnePassGenerator
 from harmonia.layers import ConvDecoder, ConvEncoder, PatchDecoder, PatchEncoder
 from harmonia.layers.codec import grid
 from harmonia.types import HarmoniaError
@@ -18,11 +18,11 @@ NETWORKS = ("conv", "patch", "linear")
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderBaseConfig(GeneratorConfig):
-    """What all autoencoders have.
+    """Settings that all autoencoders have.
 
     ``dim``      numbers of a latent vector, or channels of a latent grid
     ``spatial``  latents are grids (dim, h / stride, w / stride), else vectors (dim,)
-    ``stride``   pixels to a step of the grid, a power of 2
+    ``stride``   pixels for each step of the grid, a power of 2
     ``network``  "conv", "patch" (a transformer) or "linear" (one matrix each way; vectors only)
     ``blocks``   residual blocks at each resolution of "conv"
     """
@@ -36,7 +36,7 @@ class AutoencoderBaseConfig(GeneratorConfig):
     def __post_init__(self) -> None:
         GeneratorConfig.__post_init__(self)
         if self.network not in NETWORKS:
-            raise HarmoniaError(f"network is one of {', '.join(NETWORKS)}, not {self.network!r}")
+            raise HarmoniaError(f"network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
         if self.network == "linear" and self.spatial:
             raise HarmoniaError("a linear network has no grid: set spatial to false")
         if self.network != "linear":
@@ -44,11 +44,11 @@ class AutoencoderBaseConfig(GeneratorConfig):
 
     @property
     def latent(self) -> tuple[int, ...]:
-        """The shape of one picture's latents."""
+        """The shape of the latents of one image."""
         return (self.dim, *grid(self.shape, self.stride)) if self.spatial else (self.dim,)
 
     def encoder(self, outputs: int) -> nn.Module:
-        """A network from pictures to (n, outputs) or (n, outputs, h', w')."""
+        """A network from images to (n, outputs) or (n, outputs, h', w')."""
         s, pixels = self.scale, math.prod(self.shape)
         if self.network == "linear":
             return nn.Sequential(nn.Flatten(), nn.Linear(pixels, outputs))
@@ -65,9 +65,9 @@ class AutoencoderBaseConfig(GeneratorConfig):
         return nn.Sequential(net, nn.SiLU(), nn.Flatten(), nn.Linear(features, outputs))
 
     def decoder(self, dim: int = 0) -> nn.Module:
-        """A network from (n, dim) or (n, dim, h', w') to pictures of no bounded range.
+        """A network from (n, dim) or (n, dim, h', w') to images of unbounded range.
 
-        ``dim`` 0 is the config's own.
+        ``dim`` 0 stands for that of the configuration.
         """
         dim = dim or self.dim
         s, pixels = self.scale, math.prod(self.shape)
@@ -87,29 +87,29 @@ class AutoencoderBaseConfig(GeneratorConfig):
         return nn.Sequential(enter, nn.Unflatten(1, (inside, *cells)), net)
 
 
-class AutoencoderBase(Generator):
-    """What can be done with any autoencoder. ``x`` is float32 (n, c, h, w) in [-1, 1] throughout."""
+class AutoencoderBase(OnePassGenerator):
+    """An autoencoder. ``x`` is float32 (n, c, h, w) in [-1, 1] throughout."""
 
     config: AutoencoderBaseConfig
     decoder: nn.Module
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """Latents (n, *config.latent), the same at every call: the mean, or the quantised grid."""
+        """Latents (n, *config.latent), deterministic: the mean, or the quantised grid."""
 
     @abstractmethod
     def score(self, x: Tensor) -> Tensor:
-        """How unlike what it knows each picture is, (n,): the higher, the more of an anomaly."""
+        """The novelty of each image, (n,): higher for anomalies."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures (n, c, h, w), cut to [-1, 1]."""
+        """Images (n, c, h, w), clipped to [-1, 1]."""
         x: Tensor = self.decoder(z)
         return x.clamp(-1, 1)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """What is left of pictures after the bottleneck."""
+        """Encode and decode images."""
         return self.decode(self.encode(x))
 
     def denoise(self, x: Tensor) -> Tensor:
-        """Noisy or damaged pictures without the damage; best by a model trained with such a corruption."""
+        """Remove the corruption of images; works best with a model trained on that corruption."""
         return self.reconstruct(x)

@@ -1,4 +1,4 @@
-"""Diffusion guided by a classifier of noisy samples.
+"""Classifier guidance: a diffusion model and a classifier of its noisy samples.
 
 Reference: Dhariwal and Nichol 2021, "Diffusion models beat GANs on image synthesis".
 """
@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.base import Batch, CompositeGenerator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition
 from harmonia.generators.diffusion import guidance as guiding
 from harmonia.generators.diffusion.model import EMBEDDED, Diffusion, DiffusionConfig
 from harmonia.generators.diffusion.paths import PATHS, Prediction
 from harmonia.generators.diffusion.samplers import Predict
-from harmonia.layers.unet import Encoder, timestep_embedding
+from harmonia.layers.unet import UNetEncoder, timestep_embedding
 from harmonia.types import HarmoniaError
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig(GeneratorConfig):
-    """``diffusion``, of which ``shape``, ``size`` and ``condition`` are taken from here; that has classes.
+    """A class-conditional ``diffusion`` model; its ``shape``, ``size`` and ``condition`` are set from here.
 
-    ``guidance``  with which samples are drawn unless told otherwise
+    ``guidance``  scale of guidance, by default
     """
 
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -34,14 +34,14 @@ class GuidedConfig(GeneratorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.condition.classes:
-            raise HarmoniaError("a classifier guides to classes: set condition.classes (condition=label)")
-        told = replace(self.condition, drop=0.0)
-        own = replace(self.diffusion, shape=self.shape, size=self.size, condition=told)
+            raise HarmoniaError("classifier guidance needs classes: set condition.classes (condition=label)")
+        condition = replace(self.condition, drop=0.0)
+        own = replace(self.diffusion, shape=self.shape, size=self.size, condition=condition)
         object.__setattr__(self, "diffusion", own)
 
 
 class NoisyClassifier(nn.Module):
-    """The class of noisy samples on a diffusion model's path; it is told the time."""
+    """A time-conditional classifier of noisy samples on the path of a diffusion model."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
@@ -49,10 +49,10 @@ class NoisyClassifier(nn.Module):
         width = config.scale.width
         channels = [c * config.scale.channels // 2 for c in config.channels]
         self.time = nn.Sequential(nn.Linear(EMBEDDED, width), nn.SiLU(), nn.Linear(width, width))
-        self.network = Encoder(config.shape[0], config.condition.classes, channels, width, config.patch)
+        self.network = UNetEncoder(config.shape[0], config.condition.classes, channels, width, config.patch)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters that are not frozen."""
+        """The parameters that are not frozen."""
         return {"model": [p for p in self.parameters() if p.requires_grad]}
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -63,25 +63,24 @@ class NoisyClassifier(nn.Module):
         return scores
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy at random times; samples without a label do not count."""
+        """The cross-entropy at random times; samples without a label are ignored."""
         path, label = PATHS[self.config.path], batch.condition.label
         if label is None:
-            raise HarmoniaError(
-                "a classifier learns from labels: give a dataset with labels (condition=label)"
-            )
+            raise HarmoniaError("the classifier needs labels: give a dataset with labels (condition=label)")
         t = path.draw(len(label)).to(batch.x)
         x = path.mix(batch.x, torch.randn_like(batch.x), t)
         return {"model": F.cross_entropy(self(x, t), label, ignore_index=-1)}
 
 
-class GuidedDiffusion(Generator):
+class GuidedDiffusion(CompositeGenerator):
     """A class-conditional diffusion model, and a classifier of its noisy samples that guides it.
 
-    ``guidance`` w is w - 1 times the classifier's gradient, so that 1 is none, and w follows what
-    classifier-free guidance of w does.
+    ``guidance`` w adds w - 1 times the classifier's gradient, so that 1 is none and w corresponds to
+    classifier-free guidance of w.
     """
 
     config: GuidedConfig
+    MODELS = ("diffusion", "classifier")
 
     def __init__(self, config: GuidedConfig) -> None:
         super().__init__()
@@ -89,13 +88,8 @@ class GuidedDiffusion(Generator):
         self.diffusion = Diffusion(config.diffusion)
         self.classifier = NoisyClassifier(config.diffusion)
 
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The diffusion model and the classifier, where they are not frozen."""
-        found = {"diffusion": self.diffusion.groups(), "classifier": self.classifier.groups()}
-        return {name: groups["model"] for name, groups in found.items() if groups["model"]}
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Both losses: they can be trained together, or one after the other as stages."""
+        """The losses of both models, which train together or one after the other."""
         losses = {"diffusion": self.diffusion.losses, "classifier": self.classifier.losses}
         return {name: losses[name](batch)["model"] for name in self.groups()}
 

@@ -1,8 +1,8 @@
-"""A student that goes in a few steps where its teacher goes in many, guidance included.
+"""Distillation of a sampler: a student takes a few steps where its teacher takes many, guidance included.
 
-Reference: Salimans and Ho 2022, "Progressive distillation", in one stage, and along the teacher's own
-trajectories from noise (as in Liu et al. 2023, "reflow") so that what a step starts from in training is what
-it starts from in use; Meng et al. 2023, "On distillation of guided diffusion models".
+Reference: Salimans and Ho 2022, "Progressive distillation", in one stage, and along the teacher's
+trajectories from noise (as in Liu et al. 2023, "reflow"), so that training and sampling start from the same
+points; Meng et al. 2023, "On distillation of guided diffusion models".
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from harmonia.types import HarmoniaError
 
 
 def student_config(teacher: DiffusionConfig, steps: int) -> DiffusionConfig:
-    """The same network that samples in so many deterministic steps; its guidance is what it was taught.
+    """The configuration of a student: the same network with so many deterministic steps.
 
-    It has no null condition (``drop`` is 0), so ``sample`` cannot guide it any further.
+    The teacher's guidance is distilled into it. It has no null condition (``drop`` is 0) and ignores further
+    guidance.
     """
     return replace(
         teacher, sampler="ddim", steps=steps, guidance=1.0, condition=replace(teacher.condition, drop=0.0)
@@ -31,13 +32,14 @@ def student_config(teacher: DiffusionConfig, steps: int) -> DiffusionConfig:
 
 
 class Distillation(nn.Module):
-    """Trains ``student`` on where a trained ``teacher`` goes; the teacher is not changed.
+    """Trains ``student`` on the trajectories of a trained ``teacher``, which is not changed.
 
     Args:
-        teacher: runs from noise to data, ``parts`` of its steps for each of the student's.
-        student: of ``student_config(teacher.config, steps)``; ``begin`` gives it the teacher's weights.
-        parts: how many of the teacher's steps the student does in one.
-        guidance: of the teacher; None for its own.
+        teacher: takes ``parts`` steps for each step of the student.
+        student: with ``student_config(teacher.config, steps)``; ``begin`` copies the teacher's weights into
+            it.
+        parts: steps of the teacher for each step of the student.
+        guidance: of the teacher; None for that of its configuration.
     """
 
     def __init__(
@@ -45,26 +47,29 @@ class Distillation(nn.Module):
     ) -> None:
         super().__init__()
         if teacher.config.sampler == "ancestral":
-            raise HarmoniaError("a student learns where runs without new noise go: take another sampler")
+            raise HarmoniaError("distillation needs a deterministic sampler, not ancestral: choose another")
         self.teacher, self.student, self.config = teacher, student, student.config
         self.parts = parts
         self.guidance = teacher.config.guidance if guidance is None else guidance
         times = self.student.path.times(self.config.steps)
         if not torch.allclose(times, self.student.path.times(self.config.steps * parts)[::parts]):
-            raise HarmoniaError(f"a run on {self.config.path} has no equal parts: take another path")
+            raise HarmoniaError(
+                f"the times of the path {self.config.path} do not divide evenly: choose another path"
+            )
 
     def begin(self) -> None:
-        """Give the student the teacher's weights."""
+        """Copy the teacher's weights into the student."""
         self.student.load_state_dict(self.teacher.state_dict())
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The student's."""
+        """The parameters of the student."""
         return self.student.groups()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Squared error at every step of new runs of the teacher; of ``batch`` only the conditions are used.
+        """The squared error at every step of new runs of the teacher; only the conditions of ``batch`` are
+        used.
 
-        The student sees ``steps`` noisy samples for every row, so a batch is best smaller by as much.
+        The student sees ``steps`` noisy samples for each row, so take a batch that is smaller by that factor.
         """
         student, path = self.student, self.student.path
         condition = student.prepared(batch.condition)
@@ -83,7 +88,7 @@ class Distillation(nn.Module):
 
     @torch.no_grad()
     def run(self, condition: Condition) -> tuple[list[Tensor], Tensor]:
-        """Where the teacher is at each of the student's times, from fresh noise on, and those times."""
+        """The teacher's samples at each of the student's times, from new noise, and those times."""
         teacher, path = self.teacher.eval(), self.teacher.path
         noise = draw(len(condition), *self.config.shape, generator=None, device=teacher.device)
         times = path.times(self.config.steps * self.parts)

@@ -1,9 +1,8 @@
-"""GLIDE: words to a small picture, or to what is missing of one, then a larger picture.
+"""GLIDE: text to a small image, or inpainting of one, then upsampling.
 
 Reference: Nichol et al. 2022, "GLIDE: Towards Photorealistic Image Generation and Editing with Text-Guided
-Diffusion Models". A diffusion model of pixels that attends to the tokens of a text, guidance without a
-classifier, an upsampler, and a finetuning after which it completes pictures. There is no VAE in it, nor a
-VAE's loss.
+Diffusion Models". A diffusion model of pixels that attends to the tokens of a text, classifier-free guidance,
+an upsampler, and finetuning for inpainting. There is no VAE.
 """
 
 from __future__ import annotations
@@ -23,24 +22,25 @@ from harmonia.generators.diffusion.model import Guide
 
 @dataclass(frozen=True, kw_only=True)
 class GlideConfig(CascadeConfig):
-    """A cascade whose base is also told what is known of a picture: its channels, and where it is known."""
+    """A cascade whose base is also conditioned on the known pixels of an image and their mask."""
 
-    def told(self) -> ConditionConfig:
-        """With the known pixels and the mask."""
+    def model_condition(self) -> ConditionConfig:
+        """The conditions of the base, with the known pixels and the mask."""
         return replace(self.condition, channels=self.shape[0] + 1)
 
 
 class Glide(Cascade):
-    """A cascade that draws from a text and completes pictures.
+    """A cascade that draws images from texts and inpaints.
 
-    To complete one, ``condition.image`` (n, c + 1, h, w) has the picture and in its last channel 1 where
-    that is known, 0 where it is to be drawn: known pixels come back as they were. Without it all is drawn.
+    To inpaint, ``condition.image`` (n, c + 1, h, w) has the image and, as the last channel, a mask: 1 for
+    known pixels, which are kept, and 0 for pixels to draw. Without it, the whole image is drawn.
     """
 
     config: GlideConfig
 
-    def base_told(self, condition: Condition) -> Condition:
-        """What is known, at the size of the base: a small pixel is known where all of its square is."""
+    def base_condition(self, condition: Condition) -> Condition:
+        """The condition with the known pixels at the size of the base: a pixel is known if all it averages
+        is."""
         channels, height, width = self.config.base.shape
         if condition.image is None:
             image = torch.zeros(condition.n, channels + 1, height, width, device=self.device)
@@ -48,18 +48,18 @@ class Glide(Cascade):
             x, mask = condition.image[:, :-1], condition.image[:, -1:]
             known = -F.max_pool2d(-mask, self.config.factor)
             image = torch.cat([self.reduce(x) * known, known], 1)
-        level = torch.zeros(condition.n, device=self.device)  # the known is told as it is
+        level = torch.zeros(condition.n, device=self.device)  # without noise on the known pixels
         return replace(condition, image=image, level=level)
 
     def guide(self, condition: Condition) -> Guide | None:
-        """The upsampler keeps what is known, too."""
+        """A guide by which the upsampler keeps the known pixels."""
         if condition.image is None:
             return None
         image = condition.image.to(self.device)
         return lambda predict: keep(predict, self.upsampler.path, image[:, :-1], image[:, -1:] > 0)
 
     def finished(self, x: Tensor, condition: Condition) -> Tensor:
-        """Known pixels as they were given, to the bit."""
+        """The samples with the known pixels exactly as given."""
         if condition.image is None:
             return x
         image = condition.image.to(x)
@@ -67,9 +67,9 @@ class Glide(Cascade):
 
 
 class Inpainting(nn.Module):
-    """The finetuning of a `Glide`: its base learns to complete pictures of which random parts are missing.
+    """Finetuning of a `Glide` for inpainting, on images with random rectangles removed.
 
-    A quarter of the pictures are missing as a whole, so that it does not forget how to draw.
+    A quarter of the images are removed as a whole, so that the base keeps its ability to draw from text only.
     """
 
     def __init__(self, model: Glide) -> None:
@@ -77,19 +77,19 @@ class Inpainting(nn.Module):
         self.model = model
 
     def begin(self) -> None:
-        """Let the base learn again, after a stage that has frozen it."""
+        """Unfreeze the base, which the stage before has frozen."""
         self.model.base.requires_grad_(True)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The base's."""
+        """The parameters of the base."""
         return self.model.base.groups()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The base's loss, given what is left of each picture."""
+        """The loss of the base, given what is left of each image."""
         n, _, height, width = batch.x.shape
         mask = erased(n, height, width).to(batch.x) * (torch.rand(n, 1, 1, 1) > 0.25).to(batch.x)
-        told = replace(batch.condition, image=torch.cat([batch.x, mask], 1))
-        return self.model.base.losses(Batch(self.model.reduce(batch.x), self.model.base_told(told)))
+        condition = replace(batch.condition, image=torch.cat([batch.x, mask], 1))
+        return self.model.base.losses(Batch(self.model.reduce(batch.x), self.model.base_condition(condition)))
 
 
 def erased(n: int, height: int, width: int) -> Tensor:

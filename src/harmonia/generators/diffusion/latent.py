@@ -1,7 +1,7 @@
-"""Diffusion in an autoencoder's latents: pictures of few numbers, so each step costs little.
+"""Latent diffusion: a diffusion model of an autoencoder's latents.
 
-Reference: Rombach et al. 2022 (latent diffusion); with a VAE whose latent is one vector and a residual
-perceptron, the cheapest good generator of small pictures here.
+Reference: Rombach et al. 2022. With a VAE whose latent is one vector and a residual perceptron, it is the
+cheapest good generator of small images here.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
-from harmonia.generators.base import Batch, Generator, GeneratorConfig, Watch
+from harmonia.generators.base import Batch, CompositeGenerator, GeneratorConfig, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig(GeneratorConfig):
-    """``autoencoder`` of the pictures, which is told nothing, and ``flow`` in its latents.
+    """An unconditional ``autoencoder`` of images, and ``flow``, a diffusion model of its latents.
 
-    Of both, ``shape``, ``size`` and ``condition`` are taken from here.
+    ``shape``, ``size`` and ``condition`` of both are set from here.
     """
 
     autoencoder: VAEConfig = field(default_factory=VAEConfig)
@@ -37,12 +37,13 @@ class LatentConfig(GeneratorConfig):
         object.__setattr__(self, "flow", flow)
 
 
-class Latent(Generator):
+class Latent(CompositeGenerator):
     """An autoencoder, trained first, and a diffusion model of its standardised latents."""
 
     config: LatentConfig
     mean: Tensor
     deviation: Tensor
+    MODELS = ("autoencoder", "flow")
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__()
@@ -52,16 +53,8 @@ class Latent(Generator):
         self.register_buffer("mean", torch.zeros(config.flow.shape))
         self.register_buffer("deviation", torch.ones(config.flow.shape))
 
-    def groups(self) -> dict[str, list[torch.nn.Parameter]]:
-        """Autoencoder and flow; what is frozen is in none."""
-        found = {
-            "autoencoder": [p for p in self.autoencoder.parameters() if p.requires_grad],
-            "flow": [p for p in self.flow.parameters() if p.requires_grad],
-        }
-        return {name: parameters for name, parameters in found.items() if parameters}
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of those that are not frozen; the flow sees the latents as they are at this time."""
+        """The losses of the models that are not frozen; the flow is trained on the current latents."""
         losses = {}
         trained = self.groups()
         if "autoencoder" in trained:
@@ -72,20 +65,21 @@ class Latent(Generator):
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> None:
-        """Take mean and deviation of the latents from pictures (n, c, h, w): call it between the stages."""
+        """Set mean and deviation of the latents from images (n, c, h, w), after the autoencoder is
+        trained."""
         z = self._latents(x)
         self.mean.copy_(z.mean(0))
-        # of a channel, not of a place: in a grid all places share their units
+        # for each channel, the same at all places of a grid
         self.deviation.copy_(z.var(0).mean((1, 2), keepdim=True).sqrt().expand_as(self.deviation))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Standardised latents (n, *config.flow.shape) of pictures (n, c, h, w)."""
+        """Standardised latents (n, *config.flow.shape) of images (n, c, h, w)."""
         return (self._latents(x) - self.mean) / self.deviation
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures of standardised latents."""
+        """Images of standardised latents."""
         latents = z * self.deviation + self.mean
         return self.autoencoder.decode(latents.view(len(z), *self.config.autoencoder.latent))
 
@@ -98,9 +92,9 @@ class Latent(Generator):
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """Draw latents and decode them; ``watch`` is told the pictures."""
-        told = None if watch is None else lambda step, of, z: watch(step, of, self.decode(z))
-        z = self.flow.sample(condition, steps=steps, guidance=guidance, generator=generator, watch=told)
+        """Sample latents and decode them; ``watch`` gets images."""
+        decoded = None if watch is None else lambda step, of, z: watch(step, of, self.decode(z))
+        z = self.flow.sample(condition, steps=steps, guidance=guidance, generator=generator, watch=decoded)
         return self.decode(z)
 
     def _latents(self, x: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""Diffusion and flow models: noise becomes a sample in small steps that a network points out.
+"""Diffusion and flow models.
 
-One class. DDPM, Guided Diffusion, the stages of GLIDE and Imagen, latent diffusion and rectified flow are its
-configurations: which path between data and noise, what the network puts out, which network, what it is told.
+One class, whose configurations are DDPM, Guided Diffusion, the stages of GLIDE and Imagen, latent diffusion
+and rectified flow: the path between data and noise, the parameterisation, the network and the conditions.
 
-References: Ho et al. 2020 (DDPM), Dhariwal and Nichol 2021 (ADM), Ho and Salimans 2022 (guidance without a
-classifier), Rombach et al. 2022 (latents), Lipman et al. 2023 and Liu et al. 2023 (flows), Esser et al. 2024
+References: Ho et al. 2020 (DDPM), Dhariwal and Nichol 2021 (ADM), Ho and Salimans 2022 (classifier-free
+guidance), Rombach et al. 2022 (latents), Lipman et al. 2023 and Liu et al. 2023 (flows), Esser et al. 2024
 (logit-normal times), Kynkäänniemi et al. 2024 (guidance in an interval of times).
 """
 
@@ -35,31 +35,31 @@ from harmonia.objectives.diffusion import WEIGHTINGS, prediction_loss
 from harmonia.types import HarmoniaError
 
 Guide = Callable[[Predict], Predict]
-"""Changes what the network predicts: ``lambda p: keep(p, model.path, known, mask)`` completes a picture."""
+"""Changes the predictions of the network: ``lambda p: keep(p, model.path, known, mask)`` inpaints."""
 
 EMBEDDED = 64
-"""Sines and cosines that a time is given as."""
+"""Width of the sinusoidal embedding of a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig(GeneratorConfig):
-    """A diffusion or flow model.
+    """Settings of a diffusion or flow model.
 
     ``network``    "unet", "dit" or, for vectors (d, 1, 1), "mlp"
-    ``patch``      side of the squares that are the U-Net's finest pixels, or the DiT's tokens
+    ``patch``      side of the patches that are the U-Net's finest pixels, or the DiT's tokens
     ``channels``   of the U-Net's resolutions, finest first, in units of the size's channels
     ``blocks``     of the U-Net at each resolution, down and up; 3 and 6 times as many at base and large
     ``attend``     how many of the U-Net's coarsest resolutions have attention
     ``dropout``    in the U-Net's blocks
     ``path``       between data and noise, a key of ``PATHS``
-    ``predict``    what the network puts out, one of ``PARAMETERISATIONS``
+    ``predict``    output of the network, one of ``PARAMETERISATIONS``
     ``weighting``  of the loss over times, one of ``objectives.diffusion.WEIGHTINGS``
-    ``times``      trained at: "path" for as is customary for it, or "logit-normal"
-    ``augment``    most noise that is added to condition.image in training, in [0, 1]
+    ``times``      distribution of training times: "path" for that of the path, or "logit-normal"
+    ``augment``    largest level of noise added to condition.image in training, in [0, 1]
     ``sampler``    a key of ``SAMPLERS``, with its ``steps``
-    ``guidance``   with which samples are drawn unless told otherwise, at times within ``interval``
-    ``bounds``     "none": samples are any numbers (latents); "end": they are cut to [-1, 1];
-                   "static", "dynamic": so is every estimate on the way (Saharia et al. 2022)
+    ``guidance``   scale of classifier-free guidance, by default, at times within ``interval``
+    ``bounds``     "none": unbounded samples (latents); "end": samples are clipped to [-1, 1]; "static",
+                   "dynamic": every estimate is thresholded, too (Saharia et al. 2022)
     """
 
     network: str = "unet"
@@ -80,7 +80,7 @@ class DiffusionConfig(GeneratorConfig):
     bounds: str = "end"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         super().__post_init__()
         choices = {
             "network": ("unet", "dit", "mlp"),
@@ -93,23 +93,23 @@ class DiffusionConfig(GeneratorConfig):
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise HarmoniaError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
+                raise HarmoniaError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         sides = () if self.network == "mlp" else self.shape[1:]
         if self.patch < 1 or any(side % self.patch for side in sides):
-            raise HarmoniaError(
-                f"patch has to divide {self.shape[1]} and {self.shape[2]}, not be {self.patch}"
-            )
+            raise HarmoniaError(f"patch must divide {self.shape[1]} and {self.shape[2]}, got {self.patch}")
         if not self.channels or min(self.channels) < 1 or self.blocks < 1:
-            raise HarmoniaError("a U-Net has a resolution or more, of a block or more: give channels, blocks")
+            raise HarmoniaError(
+                "a U-Net needs at least one resolution and one block: give channels and blocks"
+            )
         if not 0 <= self.augment <= 1:
-            raise HarmoniaError(f"augment is in [0, 1], not {self.augment}")
+            raise HarmoniaError(f"augment must be in [0, 1], not {self.augment}")
 
 
 class Diffusion(Generator):
-    """A model of samples (c, h, w) of any kind, pixels or latents, given a condition.
+    """A conditional diffusion model of samples (c, h, w), pixels or latents.
 
-    ``condition.image`` (``ConditionConfig.channels`` of it) is told pixel by pixel, beside the noisy sample:
-    a smaller picture enlarged (super-resolution) or what is known of one (inpainting).
+    ``condition.image``, with ``ConditionConfig.channels`` channels, is concatenated to the noisy sample: an
+    enlarged smaller image (super-resolution) or the known part of an image (inpainting).
     """
 
     config: DiffusionConfig
@@ -124,11 +124,11 @@ class Diffusion(Generator):
 
     @property
     def path(self) -> GaussianPath:
-        """Between data and noise."""
+        """The path between data and noise."""
         return PATHS[self.config.path]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The weighted squared error of what the network puts out, at random times."""
+        """The weighted squared error of the network's output at random times."""
         config, path, x0 = self.config, self.path, batch.x
         condition = self.conditioner.drop(self.prepared(batch.condition, augment=config.augment))
         t = _logit_normal(len(x0)) if config.times == "logit-normal" else path.draw(len(x0))
@@ -146,17 +146,18 @@ class Diffusion(Generator):
         return {"model": loss}
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """What the network puts out for noisy samples ``x`` (n, c, h, w) at times ``t``, () or (n,)."""
+        """The network's output for noisy samples ``x`` (n, c, h, w) at times ``t``, () or (n,)."""
         return self._output(x, t, self.conditioner(condition), condition.image)
 
     def denoise(self, x: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        """Both ends of ``x`` (n, c, h, w) at times ``t``, () or (n,), given a ``prepared`` condition."""
+        """Estimates of x0 and noise for ``x`` (n, c, h, w) at times ``t``, () or (n,), and a ``prepared``
+        condition."""
         return prediction(self.config.predict, self.path, self(x, t, condition), x, t)
 
     def prepared(self, condition: Condition, *, augment: float = 0.0) -> Condition:
-        """The condition on the model's device, its image with random noise of up to ``augment``.
+        """The condition on the model's device, with random noise of level up to ``augment`` on its image.
 
-        A condition that says its level of noise has its noise already.
+        A condition with a ``level`` is already noisy.
         """
         condition = condition.to(self.device)
         channels = self.config.condition.channels
@@ -166,7 +167,7 @@ class Diffusion(Generator):
         if image is None or image.shape[1:] != (channels, *self.config.shape[1:]):
             given = "none" if image is None else "x".join(map(str, image.shape[1:]))
             size = "x".join(map(str, (channels, *self.config.shape[1:])))
-            raise HarmoniaError(f"condition.image has to be {size} for this model, and was {given}")
+            raise HarmoniaError(f"condition.image must be {size} for this model, got {given}")
         if level is None:
             level = torch.rand(len(image), device=image.device) * augment
             return noised(condition, level)
@@ -186,18 +187,18 @@ class Diffusion(Generator):
         start: float = 1.0,
         guide: Guide | None = None,
     ) -> Tensor:
-        """Draw one sample for each row of ``condition``; None for what the configuration says.
+        """Draw one sample for each row of ``condition``; None stands for the configuration's value.
 
         Args:
-            condition: what the samples are to be of.
+            condition: the conditions of the samples.
             steps: of the sampler.
-            guidance: how far the condition is exaggerated; 1 for not at all.
+            guidance: scale of classifier-free guidance; 1 for none.
             generator: of the random numbers, on the CPU.
-            watch: told after every step.
-            sampler: a key of ``SAMPLERS``, or one.
-            begin: samples (n, c, h, w) to vary instead of beginning with noise alone.
-            start: how much noise they get: the time in (0, 1] to begin at.
-            guide: changes every prediction, after guidance by the condition and its bounds.
+            watch: called after every step.
+            sampler: a key of ``SAMPLERS``, or a sampler.
+            begin: samples (n, c, h, w) to start from (image-to-image) instead of noise.
+            start: the time in (0, 1] to start at, which sets the noise on ``begin`` (denoising strength).
+            guide: changes every prediction, after guidance and thresholding.
         """
         config = self.config
         strength = config.guidance if guidance is None else guidance
@@ -213,38 +214,38 @@ class Diffusion(Generator):
         return x if config.bounds == "none" else x.clamp(-1, 1)
 
     def predictor(self, condition: Condition, guidance: float = 1.0) -> Predict:
-        """What samplers ask, within the configuration's bounds.
+        """The function that samplers call, with guidance and thresholding.
 
-        The condition is read once, and guidance is one pass of twice the rows.
+        The condition is embedded once; guidance takes one pass with twice the rows.
         """
         condition = self.prepared(condition)
-        told, image = self.conditioner(condition), condition.image
+        embedded, image = self.conditioner(condition), condition.image
         if guidance == 1 or not self.config.condition.drop:
             both = None
         else:
             both = join(condition, condition.without())
-            told_both = self.conditioner(both)
+            embedded_both = self.conditioner(both)
         first, last = self.config.interval
 
         def predict(x: Tensor, t: Tensor) -> Prediction:
             if both is None or not first <= float(t) <= last:
-                return self._ends(x, t, told, image)
-            found = self._ends(torch.cat([x, x]), t, told_both, both.image)
+                return self._ends(x, t, embedded, image)
+            found = self._ends(torch.cat([x, x]), t, embedded_both, both.image)
             (x0, null_x0), (eps, null_eps) = found.x0.chunk(2), found.epsilon.chunk(2)
             return guiding.classifier_free(Prediction(x0, eps), Prediction(null_x0, null_eps), guidance)
 
         return self._bounded(predict)
 
-    def _ends(self, x: Tensor, t: Tensor, told: ConditionEmbedding, image: Tensor | None) -> Prediction:
-        return prediction(self.config.predict, self.path, self._output(x, t, told, image), x, t)
+    def _ends(self, x: Tensor, t: Tensor, embedded: ConditionEmbedding, image: Tensor | None) -> Prediction:
+        return prediction(self.config.predict, self.path, self._output(x, t, embedded, image), x, t)
 
-    def _output(self, x: Tensor, t: Tensor, told: ConditionEmbedding, image: Tensor | None) -> Tensor:
+    def _output(self, x: Tensor, t: Tensor, embedded: ConditionEmbedding, image: Tensor | None) -> Tensor:
         scale = self.path.scale(t.double()).to(x)
         seen = x * (scale[:, None, None, None] if t.dim() else scale)
         if self.config.condition.channels and image is not None:
             seen = torch.cat([seen, image], 1)
         time = self.time(timestep_embedding(t.reshape(-1), EMBEDDED).to(x))
-        out: Tensor = self.network(seen, told.vector + time, told.tokens, told.mask)
+        out: Tensor = self.network(seen, embedded.vector + time, embedded.tokens, embedded.mask)
         return out
 
     def _bounded(self, predict: Predict) -> Predict:
@@ -256,10 +257,11 @@ class Diffusion(Generator):
 
 
 def noised(condition: Condition, level: Tensor, generator: torch.Generator | None = None) -> Condition:
-    """A condition whose image is sqrt(1 - l^2) image + l noise, of ``level`` l (n,) in [0, 1], and says so.
+    """Conditioning augmentation: the image becomes sqrt(1 - l^2) image + l noise, for ``level`` l (n,) in [0,
+    1].
 
-    Reference: Ho et al. 2022, "Cascaded diffusion models": a stage that was trained so forgives the errors of
-    the stage before it.
+    Reference: Ho et al. 2022, "Cascaded diffusion models": a stage trained with it is robust to the errors of
+    the stage before.
     """
     if condition.image is None:
         return condition
@@ -270,7 +272,7 @@ def noised(condition: Condition, level: Tensor, generator: torch.Generator | Non
 
 def _sampler(name: str) -> Sampler:
     if name not in SAMPLERS:
-        raise HarmoniaError(f"there is no sampler {name!r}: name one of {', '.join(SAMPLERS)}")
+        raise HarmoniaError(f"there is no sampler {name!r}: choose from {', '.join(SAMPLERS)}")
     return SAMPLERS[name]
 
 
@@ -279,20 +281,20 @@ def _logit_normal(n: int) -> Tensor:
 
 
 def _network(config: DiffusionConfig) -> nn.Module:
-    told, scale = config.condition, config.scale
+    condition, scale = config.condition, config.scale
     channels, height, width = config.shape
-    tokens = bool(told.text or told.features)
+    tokens = bool(condition.text or condition.features)
     if config.network == "dit":
         return DiT(
-            channels + told.channels, channels, (height, width), scale.width, scale.blocks, scale.heads,
+            channels + condition.channels, channels, (height, width), scale.width, scale.blocks, scale.heads,
             patch=config.patch, tokens=tokens,
         )  # fmt: skip
     if config.network == "mlp":
         return ResidualMLP(
-            channels + told.channels, config.shape, 2 * scale.width, scale.blocks, told=scale.width
+            channels + condition.channels, config.shape, 2 * scale.width, scale.blocks, told=scale.width
         )
     return UNet(
-        channels + told.channels, channels, [c * scale.channels for c in config.channels], scale.width,
+        channels + condition.channels, channels, [c * scale.channels for c in config.channels], scale.width,
         blocks=config.blocks * max(1, scale.blocks // 4), attend=config.attend, tokens=tokens,
         patch=config.patch, dropout=config.dropout,
     )  # fmt: skip

@@ -1,8 +1,9 @@
-"""From data to noise and back: x_t = alpha(t) x0 + sigma(t) eps, with t = 0 data and t = 1 noise.
+"""Gaussian paths between data and noise: x_t = alpha(t) x0 + sigma(t) eps, with data at t = 0, noise at t =
+1.
 
-Every diffusion and flow model here is a :class:`GaussianPath` and one of four :data:`PARAMETERISATIONS`, what
-the network puts out. Whichever it is, ``prediction`` turns it into estimates of both ends, and samplers know
-only those. (Kingma et al. 2021, "Variational diffusion models"; Lipman et al. 2023, "Flow matching".)
+Every diffusion and flow model here has a :class:`GaussianPath` and one of four :data:`PARAMETERISATIONS` of
+the network's output. ``prediction`` turns any output into estimates of x0 and eps, which samplers use.
+(Kingma et al. 2021, "Variational diffusion models"; Lipman et al. 2023, "Flow matching".)
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from harmonia.types import HarmoniaError
 N = TypeVar("N", float, Tensor)
 
 FLOOR = 1e-5
-"""The least alpha or sigma that is divided by."""
+"""Lower bound of alpha and sigma as divisors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a network takes the two ends of x_t to be, each of the shape of x_t; x_t is their mix."""
+    """A network's estimates of the data and the noise in x_t, both of its shape; x_t is their mix."""
 
     x0: Tensor
     epsilon: Tensor
@@ -34,7 +35,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A path at one time, in numbers of double precision."""
+    """The coefficients of a path at one time, in double precision."""
 
     t: float
     alpha: float
@@ -44,18 +45,18 @@ class Point:
 
 
 class GaussianPath(ABC):
-    """How much data and how much noise there is at each time. Times are tensors of any shape."""
+    """The coefficients of data and noise at each time. Times are tensors of any shape."""
 
     sigma_data: float = 1.0
-    """Standard deviation of the data, as the "v" parameterisation and ``scale`` take it to be."""
+    """The standard deviation of the data that the "v" parameterisation and ``scale`` assume."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """Share of the data."""
+        """The coefficient of the data."""
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        """Share of the noise."""
+        """The coefficient of the noise."""
 
     @abstractmethod
     def d_alpha(self, t: Tensor) -> Tensor:
@@ -66,45 +67,47 @@ class GaussianPath(ABC):
         """Derivative of ``sigma`` by t."""
 
     def times(self, steps: int, start: float = 1.0) -> Tensor:
-        """Times of a sampler, float64 (steps + 1,): from ``start`` down to 0, in the path's own spacing."""
+        """The times of a sampler, float64 (steps + 1,), from ``start`` down to 0, in the spacing of the
+        path."""
         _at_least_one(steps)
         return torch.linspace(start, 0.0, steps + 1, dtype=torch.float64)
 
     def draw(self, n: int) -> Tensor:
-        """Times to train at, float32 (n,), as is customary for the path; torch's global random numbers."""
+        """Random training times, float32 (n,), as is customary for the path; from torch's global
+        generator."""
         return torch.rand(n)
 
     def at(self, t: float) -> Point:
-        """The path at one time; remembered, so that a step of a sampler costs no look-up."""
+        """The path at one time; cached for samplers."""
         return _at(self, t)
 
     def mix(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t of data and noise of one shape (n, ...), at one time, t (), or one for each row, t (n,)."""
+        """x_t of data and noise of one shape (n, ...), at one time t () or at a time for each row, t (n,)."""
         t = _like(t, x0)
         return self.alpha(t) * x0 + self.sigma(t) * eps
 
     def scale(self, t: Tensor) -> Tensor:
-        """1 / the standard deviation of x_t: what EDM multiplies a network's input by (c_in)."""
+        """1 / the standard deviation of x_t, the input scaling of EDM (c_in)."""
         return (self.alpha(t) ** 2 * self.sigma_data**2 + self.sigma(t) ** 2) ** -0.5
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal to noise, alpha^2 / sigma^2; finite: sigma is at least ``FLOOR``."""
+        """The signal-to-noise ratio alpha^2 / sigma^2, with sigma at least ``FLOOR``."""
         return (self.alpha(t) / self.sigma(t).clamp_min(FLOOR)) ** 2
 
 
 class VariancePreserving(GaussianPath):
-    """alpha^2 + sigma^2 = 1: DDPM, as a chain of T steps (Ho et al. 2020) and at all times between.
+    """alpha^2 + sigma^2 = 1: DDPM, as a chain of T steps (Ho et al. 2020) and at all times in between.
 
-    The time of the chain's step k = 0 .. T - 1 is (k + 1) / T, where alpha^2 is abar_k = prod (1 - beta_i);
-    between those, log alpha is linear. ``times`` are of the chain, the first its last one: the "trailing"
-    spacing (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
+    Step k = 0 .. T - 1 of the chain is at the time (k + 1) / T, where alpha^2 is abar_k = prod (1 - beta_i);
+    in between, log alpha is linear. ``times`` are steps of the chain in the "trailing" spacing (Lin et al.
+    2024, "Common diffusion noise schedules and sample steps are flawed").
     """
 
     T: int
 
     @abstractmethod
     def betas(self) -> Tensor:
-        """The chain's own form: float64 (T,), the variance of each step."""
+        """The variance of each step of the chain, float64 (T,)."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """Square root of abar."""
@@ -115,7 +118,7 @@ class VariancePreserving(GaussianPath):
         return (-torch.expm1(self._log(t)[0])).sqrt().to(t.dtype)
 
     def d_alpha(self, t: Tensor) -> Tensor:
-        """Derivative of ``alpha`` by t; of the piece that ends there, at a time of the chain."""
+        """Derivative of ``alpha`` by t; at a step of the chain, that of the piece that ends there."""
         value, slope = self._log(t)
         return (0.5 * slope * (0.5 * value).exp()).to(t.dtype)
 
@@ -126,11 +129,13 @@ class VariancePreserving(GaussianPath):
     def times(self, steps: int, start: float = 1.0) -> Tensor:
         """Times of the chain, evenly spaced, down to 0, float64 (steps + 1,)."""
         if steps > round(start * self.T):
-            raise HarmoniaError(f"{steps} steps are more than the {round(start * self.T)} of the chain")
+            raise HarmoniaError(
+                f"{steps} steps are more than the {round(start * self.T)} of the chain: give fewer"
+            )
         return (super().times(steps, start) * self.T).round() / self.T
 
     def draw(self, n: int) -> Tensor:
-        """Times of the chain, each as likely, float32 (n,)."""
+        """Uniform random steps of the chain, float32 (n,)."""
         return torch.randint(1, self.T + 1, (n,)) / self.T
 
     def _log(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +149,7 @@ class VariancePreserving(GaussianPath):
 
 @dataclass(frozen=True)
 class VPLinear(VariancePreserving):
-    """beta from ``first`` to ``last`` in even steps (Ho et al. 2020); of T = 1000, scaled for others."""
+    """beta from ``first`` to ``last`` in even steps (Ho et al. 2020), for T = 1000; scaled for other T."""
 
     T: int = 1000
     first: float = 1e-4
@@ -195,7 +200,7 @@ class CondOT(GaussianPath):
 
 @dataclass(frozen=True)
 class EDM(GaussianPath):
-    """alpha = 1, sigma = sigma_max t^rho: noise is added and nothing taken away (Karras et al. 2022).
+    """alpha = 1, sigma = sigma_max t^rho: the variance-exploding path of EDM (Karras et al. 2022).
 
     Even steps of t are Karras's spacing of sigma; samplers go down to ``sigma_min`` and then to 0.
 
@@ -251,17 +256,17 @@ PATHS: dict[str, GaussianPath] = {
 }
 
 PARAMETERISATIONS = ("epsilon", "x0", "v", "velocity")
-"""What a network can put out; see ``target``."""
+"""What a network can output; see ``target``."""
 
 
 def target(kind: str, path: GaussianPath, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """What a network of this kind should put out for x_t, of the shape of x0 (n, ...); t () or (n,).
+    """The target of a network of this kind at x_t, of the shape of x0 (n, ...); t is () or (n,).
 
-    ``epsilon``   the noise (Ho et al. 2020); says nothing of x0 where alpha is 0
-    ``x0``        the data; says nothing of the noise where sigma is 0
-    ``v``         x_t turned by a quarter, (alpha sd eps - sigma x0 / sd) / sqrt(alpha^2 sd^2 + sigma^2) with
+    ``epsilon``   the noise (Ho et al. 2020); does not determine x0 where alpha is 0
+    ``x0``        the data; does not determine the noise where sigma is 0
+    ``v``         x_t rotated by a quarter, (alpha sd eps - sigma x0 / sd) / sqrt(alpha^2 sd^2 + sigma^2) with
                   sd = path.sigma_data: alpha eps - sigma x0 on a variance-preserving path (Salimans and Ho
-                  2022), -F on EDM; of variance 1, and it tells both ends at every time
+                  2022), -F on EDM; of variance 1, and it determines both at every time
     ``velocity``  dx_t / dt = alpha' x0 + sigma' eps: eps - x0 on CondOT (flow matching)
     """
     _known(kind)
@@ -277,10 +282,11 @@ def target(kind: str, path: GaussianPath, x0: Tensor, eps: Tensor, t: Tensor) ->
 
 
 def prediction(kind: str, path: GaussianPath, output: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-    """Both ends of x_t from a network's output of a kind; t () or (n,).
+    """Estimates of data and noise from a network's output of a kind; t is () or (n,).
 
-    "v" and "velocity" (on CondOT) divide by nothing small; "epsilon" and "x0" by alpha and sigma, at least
-    ``FLOOR``. To change the kind: ``target(other, path, p.x0, p.epsilon, t)`` of the prediction p.
+    "v" and "velocity" (on CondOT) involve no small divisor; "epsilon" and "x0" divide by alpha and sigma,
+    which are at least ``FLOOR``. To convert between kinds: ``target(other, path, p.x0, p.epsilon, t)`` of the
+    prediction p.
     """
     _known(kind)
     if t.dim() == 0:  # numbers, once per time: a sampler's step is then a handful of tensor operations
@@ -294,7 +300,7 @@ def prediction(kind: str, path: GaussianPath, output: Tensor, x_t: Tensor, t: Te
 def _ends(
     kind: str, output: Tensor, x: Tensor, alpha: N, sigma: N, d_alpha: N, d_sigma: N, sd: float
 ) -> Prediction:
-    """Solve x = alpha x0 + sigma eps together with what the output says; coefficients as numbers or rows."""
+    """Solve x = alpha x0 + sigma eps for x0 and eps, given the output; coefficients are numbers or rows."""
     if kind == "epsilon":
         share = 1 / _floor(alpha)
         return Prediction(_sum(x, share, output, -sigma * share), output)
@@ -324,16 +330,18 @@ def _floor(value: N) -> N:
 
 def _known(kind: str) -> None:
     if kind not in PARAMETERISATIONS:
-        raise HarmoniaError(f"no network puts out {kind!r}: give one of {', '.join(PARAMETERISATIONS)}")
+        raise HarmoniaError(
+            f"there is no parameterisation {kind!r}: choose from {', '.join(PARAMETERISATIONS)}"
+        )
 
 
 def _at_least_one(steps: int) -> None:
     if steps < 1:
-        raise HarmoniaError(f"a sampler takes at least one step, not {steps}")
+        raise HarmoniaError(f"steps must be at least 1, not {steps}")
 
 
 def _like(t: Tensor, x: Tensor) -> Tensor:
-    """Times with the trailing dimensions of x, to be multiplied with it."""
+    """Times with the trailing dimensions of x, for broadcasting."""
     return t.to(x).view(-1, *([1] * (x.dim() - 1))) if t.dim() else t.to(x)
 
 

@@ -1,7 +1,7 @@
-"""From noise to data in few steps, given what a network takes the ends of x_t to be.
+"""Samplers: DDPM (ancestral), DDIM, Euler, Heun and DPM-Solver++.
 
-All follow dx = x0 d(alpha) + eps d(sigma), the probability flow of a Gaussian path, or the chain that has the
-same marginals. Written by the ends alone, no step divides by a vanishing alpha or sigma.
+All follow dx = x0 d(alpha) + eps d(sigma), the probability flow of a Gaussian path, or the chain with the
+same marginals. Written in x0 and eps, no step divides by a vanishing alpha or sigma.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from harmonia.generators.diffusion.paths import GaussianPath, Point, Prediction
 from harmonia.types import HarmoniaError
 
 Predict = Callable[[Tensor, Tensor], Prediction]
-"""Of x (n, ...) and one time for all rows, a tensor () of its type and device: both ends of x."""
+"""From x (n, ...) and one time for all rows, a tensor () of its type and device, to a prediction."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """The times of a run: as tensors () for the network, and the path there, in numbers."""
+    """The times of a run, as tensors () for the network, and the coefficients of the path there."""
 
     times: tuple[Tensor, ...]
     points: tuple[Point, ...]
 
 
 class Sampler(ABC):
-    """A way from noise to data; a frozen dataclass that holds its settings."""
+    """A method of sampling; a frozen dataclass of its settings."""
 
     def run(
         self,
@@ -49,18 +49,18 @@ class Sampler(ABC):
         """Samples of the shape, type and device of ``noise``, which is standard normal (n, ...).
 
         Args:
-            predict: the network, its output as both ends, with what guidance there is.
+            predict: the network, with any guidance.
             path: that the network was trained on.
-            noise: the samples begin as it, scaled to the spread that the path has at ``start``.
-            steps: how many; the times are ``path.times(steps, start)``.
-            start: the time to begin at: less than 1 with ``begin``, data that is then mixed with the noise
-                and so keeps its coarse features (SDEdit; Meng et al. 2022).
+            noise: the initial samples, scaled to the spread of the path at ``start``.
+            steps: number of steps; the times are ``path.times(steps, start)``.
+            start: the time to start at. Less than 1 with ``begin``, data that is mixed with the noise and so
+                keeps its coarse features (SDEdit; Meng et al. 2022).
             begin: (n, ...) or None.
             generator: of the noise that a stochastic sampler adds, on the CPU.
-            watch: told after each step, with the x0 that the step was made from.
+            watch: called after each step with the x0 estimate of the step.
         """
         if not 0 < start <= 1 or (begin is None and start != 1):
-            raise HarmoniaError(f"start is in (0, 1], and below 1 only with data to begin from, not {start}")
+            raise HarmoniaError(f"start must be in (0, 1], and 1 without samples to begin from, not {start}")
         times = path.times(steps, start).to(noise.dtype)
         points = tuple(path.at(t) for t in times.tolist())
         track = Track(times.to(noise.device).unbind(), points)
@@ -75,7 +75,7 @@ class Sampler(ABC):
     def walk(
         self, predict: Predict, x: Tensor, track: Track, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each step: the new x, and the x0 that the network took it to lead to."""
+        """Yields the new x and the x0 estimate after each step."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Ancestral(Sampler):
     def walk(
         self, predict: Predict, x: Tensor, track: Track, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Posterior mean, and noise of the posterior's variance."""
+        """Yields the posterior mean plus noise of the posterior's variance."""
         for t, (a, b) in zip(track.times, pairwise(track.points), strict=False):
             x0 = predict(x, t).x0
             own = a.alpha / b.alpha * (b.sigma / a.sigma) ** 2
@@ -110,7 +110,7 @@ class DDIM(Sampler):
     def walk(
         self, predict: Predict, x: Tensor, track: Track, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go to the mix of both ends at the next time."""
+        """Yields the mix of x0 and noise at the next time."""
         for t, (a, b) in zip(track.times, pairwise(track.points), strict=False):
             p, d = predict(x, t), self.eta * _posterior(a, b)
             x = torch.add(p.x0 * b.alpha, p.epsilon, alpha=max(b.sigma**2 - d**2, 0.0) ** 0.5)
@@ -129,7 +129,7 @@ class Euler(Sampler):
     def walk(
         self, predict: Predict, x: Tensor, track: Track, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One evaluation a step."""
+        """Takes one evaluation for each step."""
         for t, (a, b) in zip(track.times, pairwise(track.points), strict=False):
             p = predict(x, t)
             x = _move(x, p.x0, p.epsilon, a, b)
@@ -138,21 +138,21 @@ class Euler(Sampler):
 
 @dataclass(frozen=True)
 class Heun(Sampler):
-    """Euler's step, then again with the mean of the ends before and after it (Karras et al. 2022).
+    """Euler's step, corrected by the mean of the slopes before and after it (Karras et al. 2022).
 
-    Second order; two evaluations a step, one for the last, which goes to no noise.
+    Second order with two evaluations for each step, and one for the last, which ends without noise.
     """
 
     def walk(
         self, predict: Predict, x: Tensor, track: Track, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The trapezoid rule."""
+        """Applies the trapezoid rule."""
         for (t, s), (a, b) in zip(pairwise(track.times), pairwise(track.points), strict=True):
             p = predict(x, t)
             ahead = _move(x, p.x0, p.epsilon, a, b)
             if b.sigma > 0:
                 q = predict(ahead, s)
-                # half of the way was made by p, the other half is q's
+                # half of the step is by p, the other half by q
                 ahead = _move(torch.lerp(x, ahead, 0.5), q.x0, q.epsilon, a, b, 0.5)
             x = ahead
             yield x, p.x0
@@ -160,15 +160,16 @@ class Heun(Sampler):
 
 @dataclass(frozen=True)
 class DPMSolverPP2M(Sampler):
-    """DPM-Solver++(2M) (Lu et al. 2022): x0 is carried on in log(alpha / sigma) from the last two estimates.
+    """DPM-Solver++(2M) (Lu et al. 2022): x0 is extrapolated in log(alpha / sigma) from the last two
+    estimates.
 
-    Second order at one evaluation a step; the first step, and the last, to no noise, are DDIM's.
+    Second order with one evaluation for each step; the first and the last step are those of DDIM.
     """
 
     def walk(
         self, predict: Predict, x: Tensor, track: Track, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One evaluation a step, and the one before it."""
+        """Combines the evaluation of a step with the one before."""
         last: Tensor | None = None
         weights = _multistep(track.points)
         for t, (a, b), weight in zip(track.times, pairwise(track.points), weights, strict=False):
@@ -196,7 +197,7 @@ def _move(x: Tensor, x0: Tensor, epsilon: Tensor, a: Point, b: Point, share: flo
 
 
 def _posterior(a: Point, b: Point) -> float:
-    """Standard deviation of q(x_s | x_t, x0), of a later time a and an earlier one b."""
+    """Standard deviation of q(x_s | x_t, x0), for a later time a and an earlier time b."""
     return float(b.sigma * max(1 - (a.alpha * b.sigma / (b.alpha * a.sigma)) ** 2, 0.0) ** 0.5)
 
 

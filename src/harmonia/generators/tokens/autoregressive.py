@@ -1,4 +1,4 @@
-"""Pictures as sequences of codes: a VQ-VAE, and a transformer that predicts one code after the other.
+"""Autoregressive image generation: a VQ-VAE, and a transformer that predicts its codes one by one.
 
 References: van den Oord et al. 2017 (VQ-VAE and its prior); Esser et al. 2021 (VQGAN: the prior is a
 transformer, the condition its prefix); guidance on logits, Gafni et al. 2022 (Make-A-Scene); nucleus
@@ -24,14 +24,14 @@ from harmonia.types import HarmoniaError
 
 @dataclass(frozen=True, kw_only=True)
 class CodeConfig(GeneratorConfig):
-    """What generators over a VQ-VAE's codes have. ``shape`` is the codec's.
+    """Settings of generators over the codes of a VQ-VAE. ``shape`` is that of the codec.
 
     ``codec``        of the VQ-VAE
     ``dropout``      of the transformer
-    ``guidance``     with which samples are drawn unless told otherwise
-    ``temperature``  of sampling: 1 for the model's own distribution, 0 for its likeliest code
-    ``top_k``        only so many of the likeliest codes are drawn from; 0 for all
-    ``top_p``        only the likeliest codes that together have this probability are
+    ``guidance``     scale of classifier-free guidance, by default
+    ``temperature``  of sampling: 1 for the model's own distribution, 0 for the most probable code
+    ``top_k``        sample from this many of the most probable codes; 0 for all
+    ``top_p``        sample from the most probable codes with this total probability (nucleus)
     """
 
     codec: VQVAEConfig = field(default_factory=VQVAEConfig)
@@ -42,14 +42,14 @@ class CodeConfig(GeneratorConfig):
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant, in one line."""
+        """Check the settings; HarmoniaError if one is out of range."""
         super().__post_init__()
         if self.codec.shape != self.shape:
             raise HarmoniaError(
-                f"the codec is of pictures {self.codec.shape}, the generator of {self.shape}: give them one"
+                f"the codec has shape {self.codec.shape}, the generator {self.shape}: give both the same"
             )
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise HarmoniaError("temperature and top_k are at least 0, top_p above 0 and up to 1")
+            raise HarmoniaError("temperature and top_k must be at least 0, top_p above 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,34 @@ class AutoregressiveConfig(CodeConfig):
     """The settings of an `Autoregressive`."""
 
 
-class CodeTransformer(nn.Module):
-    """Logits for each code of a grid, given some codes and a condition.
+class GridOfCodes(nn.Module):
+    """The embedding of codes that stand on a grid: that of the code, plus that of its row and its column."""
 
-    The condition's tokens are a prefix, and its vector is added to every token. Code ``entries`` (one more
-    than there are) stands for none: the start of a sequence, or a hidden code.
+    embed: nn.Embedding
+    row: nn.Parameter
+    column: nn.Parameter
+
+    def place_grid(self, height: int, width: int, dim: int) -> None:
+        """Make the embeddings of the rows and columns of a grid.
+
+        They are as large as the embedding of a condition: next to it, positions of the customary 0.02 take
+        long to have an effect.
+        """
+        self.row = nn.Parameter(torch.randn(height, 1, dim) * 0.7)
+        self.column = nn.Parameter(torch.randn(width, dim) * 0.7)
+
+    def tokens(self, codes: Tensor, first: int = 0) -> Tensor:
+        """Embed codes int64 (n, t) at the places from ``first`` on: (n, t, width)."""
+        place = (self.row + self.column).flatten(0, 1)[first : first + codes.shape[1]]
+        out: Tensor = self.embed(codes) + place
+        return out
+
+
+class CodeTransformer(GridOfCodes):
+    """A transformer from codes and a condition to the logits of each code of a grid.
+
+    The condition's tokens are a prefix, and its vector is added to every token. The id ``entries``, one more
+    than the codebook has, is the start of a sequence or a masked code.
     """
 
     def __init__(self, config: CodeConfig, *, causal: bool) -> None:
@@ -71,9 +94,7 @@ class CodeTransformer(nn.Module):
         self.entries, self.length = entries, h * w
         self.conditioner = Conditioner(config.condition, scale.width)
         self.embed = nn.Embedding(entries + 1, scale.width)
-        # as large as what the conditioner says: next to it, positions of 0.02 are not heard for long
-        self.row = nn.Parameter(torch.randn(h, 1, scale.width) * 0.7)
-        self.column = nn.Parameter(torch.randn(w, scale.width) * 0.7)
+        self.place_grid(h, w, scale.width)
         self.body = CausalTransformer(
             scale.width, scale.blocks, scale.heads, dropout=config.dropout, causal=causal
         )
@@ -81,32 +102,33 @@ class CodeTransformer(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def forward(
-        self, ids: Tensor, told: ConditionEmbedding, *, cache: Cache | None = None, first: int = 0
+        self, ids: Tensor, condition: ConditionEmbedding, *, cache: Cache | None = None, first: int = 0
     ) -> Tensor:
-        """Codes int64 (n, t) at the places from ``first`` on, to logits (n, t, entries).
+        """Logits (n, t, entries) for codes int64 (n, t) at the places from ``first`` on.
 
-        With a cache, the codes before ``first`` are in it. The prefix goes with the first place.
+        With a cache, the codes before ``first`` are in it. The prefix is fed with the first place.
         """
-        place = (self.row + self.column).flatten(0, 1)[first : first + ids.shape[1]]
-        x, mask = self.embed(ids) + place, None
+        x, mask = self.tokens(ids, first), None
         if first == 0:
             ones = torch.ones(ids.shape, dtype=torch.bool, device=ids.device)
-            x, mask = torch.cat([told.tokens, x], 1), torch.cat([told.mask, ones], 1)
-        y = self.body(x + told.vector[:, None], mask=mask, prefix=told.tokens.shape[1], cache=cache)
+            x, mask = torch.cat([condition.tokens, x], 1), torch.cat([condition.mask, ones], 1)
+        prefix = condition.tokens.shape[1]
+        y = self.body(x + condition.vector[:, None], mask=mask, prefix=prefix, cache=cache)
         logits: Tensor = self.head(y[:, -ids.shape[1] :])
         return logits
 
     def shifted(self, codes: Tensor) -> Tensor:
-        """What a causal transformer is given to predict ``codes`` (n, length): each the one before."""
+        """The inputs with which a causal transformer predicts ``codes`` (n, length): shifted by one place."""
         start = torch.full_like(codes[:, :1], self.entries)
         return torch.cat([start, codes[:, :-1]], 1)
 
 
 class CodeGenerator(Generator):
-    """A VQ-VAE, ``codec``, and a transformer over its codes, ``prior``, that has them embedded in ``embed``.
+    """A VQ-VAE, ``codec``, and a transformer over its codes, ``prior``, whose code embedding is
+    ``prior.embed``.
 
-    ``codec`` is trained first, by itself; ``losses`` trains the transformer alone, on pictures or on their
-    codes (``Batch.x`` int64 (n, h', w')), so that a frozen codec need not be run at each step.
+    The codec is trained first. ``losses`` trains the transformer only, on images or on their codes
+    (``Batch.x`` int64 (n, h', w')), so that the frozen codec need not run at each step.
     """
 
     config: CodeConfig
@@ -119,14 +141,53 @@ class CodeGenerator(Generator):
 
     @abstractmethod
     def transformer(self) -> nn.Module:
-        """The prior, untrained."""
+        """A new prior."""
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The transformer's; the codec is a model of its own."""
+        """The parameters of the transformer; the codec is trained on its own."""
         return {"model": list(self.prior.parameters())}
 
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw codes (see ``sample_codes``) and decode them."""
+        codes = self.sample_codes(condition, steps=steps, guidance=guidance, generator=generator, watch=watch)
+        return self.codec.decode_codes(codes)
+
+    @torch.no_grad()
+    def sample_codes(
+        self,
+        condition: Condition,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw codes, int64 (n, h', w'), for each row of ``condition``; see ``sample`` for the arguments."""
+        strength = self.config.guidance if guidance is None else guidance
+        return self.draw_codes(condition.to(self.device), steps, strength, generator, watch)
+
+    @abstractmethod
+    def draw_codes(
+        self,
+        condition: Condition,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
+    ) -> Tensor:
+        """Codes, int64 (n, h', w'), for a condition on the model's device."""
+
     def codes(self, batch: Batch) -> Tensor:
-        """Those of a batch of pictures or codes, row by row: int64 (n, h' w')."""
+        """The codes of a batch of images or codes, in raster order: int64 (n, h' w')."""
         if not batch.x.is_floating_point():
             return batch.x.flatten(1)
         with torch.no_grad():
@@ -134,10 +195,10 @@ class CodeGenerator(Generator):
 
     @torch.no_grad()
     def start(self) -> None:
-        """Begin with codes as near to each other as the entries they stand for: a fixed random projection.
+        """Initialise the code embedding by a fixed random projection of the codebook.
 
-        A transformer of codes otherwise has to find out which of them look alike. Call it when the codec is
-        trained and the transformer is not.
+        Similar entries then have similar embeddings, which the transformer would otherwise have to learn.
+        Call it after the codec is trained and before the transformer is.
         """
         size = self.config.codec.codes
         entries = self.codec.bottleneck.entries(torch.arange(size, device=self.device))
@@ -155,7 +216,7 @@ class Autoregressive(CodeGenerator):
     prior: CodeTransformer
 
     def transformer(self) -> CodeTransformer:
-        """Over the codes alone."""
+        """A causal transformer over the codes."""
         return CodeTransformer(self.config, causal=True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -165,40 +226,24 @@ class Autoregressive(CodeGenerator):
         return {"model": token_cross_entropy(logits, codes)}
 
     def logits(self, codes: Tensor, condition: Condition) -> Tensor:
-        """Of each code given those before it: int64 (n, h' w') to (n, h' w', entries)."""
+        """Logits (n, h' w', entries) of each code given the codes before it, int64 (n, h' w')."""
         out: Tensor = self.prior(self.prior.shifted(codes), self.prior.conditioner(condition))
         return out
 
-    @torch.no_grad()
-    def sample(
+    def draw_codes(
         self,
         condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
     ) -> Tensor:
-        """One code after the other: there are as many steps as codes, and ``steps`` is not looked at."""
-        codes = self.sample_codes(condition, guidance=guidance, generator=generator, watch=watch)
-        return self.codec.decode_codes(codes)
-
-    @torch.no_grad()
-    def sample_codes(
-        self,
-        condition: Condition,
-        *,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Codes, int64 (n, h', w')."""
-        guidance = self.config.guidance if guidance is None else guidance
-        told = self.prior.conditioner(both(condition.to(self.device), guidance))
+        """One code after the other: there are as many steps as codes, and ``steps`` is ignored."""
+        embedded = self.prior.conditioner(both(condition, guidance))
         cache = Cache()
 
         def predict(before: Tensor, place: int) -> Tensor:
-            logits: Tensor = self.prior(before[:, None], told, cache=cache, first=place)[:, 0]
+            logits: Tensor = self.prior(before[:, None], embedded, cache=cache, first=place)[:, 0]
             return logits
 
         return one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)
@@ -213,10 +258,10 @@ def one_by_one(
     generator: torch.Generator | None,
     watch: Watch | None,
 ) -> Tensor:
-    """Draw grids of codes, int64 (n, h', w'), from the first to the last.
+    """Sample grids of codes, int64 (n, h', w'), place by place.
 
-    ``predict`` is given the codes of the place before, int64 (n,), or with guidance (2n,), twice the same,
-    and the place; it gives logits for each row. Before the first place there is code ``config.codec.codes``.
+    ``predict`` takes the codes of the previous place, int64 (n,), or with guidance (2n,), and the place; it
+    returns logits for each row. The code before the first place is ``config.codec.codes``.
     """
     h, w = config.codec.latent[1:]
     device = next(codec.parameters()).device
@@ -232,19 +277,19 @@ def one_by_one(
 
 
 def both(condition: Condition, guidance: float) -> Condition:
-    """The condition, and below it, if ``guidance`` is not 1, its rows with nothing said."""
+    """The condition, followed by its rows set to null if ``guidance`` is not 1."""
     return condition if guidance == 1 else join(condition, condition.without())
 
 
 def guided(logits: Tensor, n: int, guidance: float) -> Tensor:
-    """Classifier-free guidance: null + guidance * (conditional - null), rows as ``both`` has them.
+    """Classifier-free guidance: null + guidance * (conditional - null), with rows as ``both`` gives them.
 
     Each code is drawn from p(code) (p(code | condition) / p(code))^guidance, both given the codes before.
     """
     if len(logits) == n:
         return logits
-    said, null = logits[:n], logits[n:]
-    return null + guidance * (said - null)
+    conditional, null = logits[:n], logits[n:]
+    return null + guidance * (conditional - null)
 
 
 def pick(
@@ -254,9 +299,9 @@ def pick(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw a class from each row of ``logits`` (n, K): int64 (n,); see `CodeConfig` for the settings.
+    """Sample a class from each row of ``logits`` (n, K): int64 (n,); see `CodeConfig` for the settings.
 
-    One uniform number a row, drawn on the CPU and looked up in the cumulative probabilities.
+    Inverse transform sampling with one uniform number for each row, drawn on the CPU.
     """
     if temperature == 0:
         return logits.argmax(1)

@@ -1,9 +1,9 @@
-"""DALL-E: one transformer over a text and the codes of its picture, as one stream.
+"""DALL-E: one transformer over the tokens of a text and the codes of its image.
 
-Reference: Ramesh et al. 2021, "Zero-shot text-to-image generation". Two stages: a dVAE (its bottleneck is
-the Gumbel-softmax relaxation, not a VQ-VAE's nearest entry), then the transformer. What differs here: the
-text is its UTF-8 bytes in place of BPE tokens, attention is dense in place of sparse, the codec's error is
-the one of its configuration in place of the logit-Laplace likelihood, and there is guidance.
+Reference: Ramesh et al. 2021, "Zero-shot text-to-image generation". Two stages: a dVAE, whose
+bottleneck is the Gumbel-softmax relaxation, then the transformer. Differences from the paper: the text is
+UTF-8 bytes instead of BPE tokens, attention is dense instead of sparse, the codec's error is that of its
+configuration instead of the logit-Laplace likelihood, and there is classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from harmonia.generators.autoencoders.autoencoder import VQVAEConfig
 from harmonia.generators.base import Batch, Generator, Watch
 from harmonia.generators.conditioning import Condition, ConditionConfig
-from harmonia.generators.tokens.autoregressive import CodeConfig, CodeGenerator, both, one_by_one
+from harmonia.generators.tokens.autoregressive import CodeConfig, CodeGenerator, GridOfCodes, both, one_by_one
 from harmonia.layers.causal import Cache, CausalTransformer
 from harmonia.objectives import token_cross_entropy
 from harmonia.types import HarmoniaError
 
 BYTES = 257
-"""The bytes of UTF-8, and 0 for the end of a text."""
+"""The size of the text vocabulary: the bytes of UTF-8, and 0 for the end of a text."""
 
 Rerank = Callable[[Tensor, Condition], Tensor]
-"""How well each of n pictures fits its row of a condition, (n,): an encoder's cosine of picture and text."""
+"""Scores (n,) of how well each of n images fits its row of a condition, such as a CLIP cosine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DallEConfig(CodeConfig):
-    """``text_weight`` is the share of the text in the loss; ``condition.text`` the bytes of the longest."""
+    """``text_weight`` is the share of the text in the loss; ``condition.text`` the longest text in bytes."""
 
     codec: VQVAEConfig = field(default_factory=lambda: VQVAEConfig(bottleneck="gumbel"))
     condition: ConditionConfig = field(default_factory=lambda: ConditionConfig(text=32))
@@ -40,52 +40,50 @@ class DallEConfig(CodeConfig):
     def __post_init__(self) -> None:
         CodeConfig.__post_init__(self)
         if self.condition.text < 1:
-            raise HarmoniaError("DALL-E reads text: set condition=text")
+            raise HarmoniaError("DALL-E needs texts: set condition=text")
         if not 0 <= self.text_weight < 1:
-            raise HarmoniaError(f"text_weight is {self.text_weight}: it has to be from 0 to below 1")
+            raise HarmoniaError(f"text_weight is {self.text_weight}: it must be from 0 to below 1")
 
 
 class DallE(CodeGenerator):
     """A dVAE and a causal transformer over [start, the bytes of a text, the codes of a picture].
 
-    Of a condition only ``text`` is read.
+    The only kind of condition is ``text``.
     """
 
     config: DallEConfig
     prior: TextAndCodes
 
     def transformer(self) -> TextAndCodes:
-        """Over a text and the codes of its picture."""
+        """A transformer over a text and the codes of its image."""
         return TextAndCodes(self.config)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats per token: text_weight times those of the text, the rest those of the picture.
+        """The cross-entropy in nats per token: text_weight times that of the text, the rest that of the
+        codes.
 
         The end of a text counts as one of its tokens; what follows does not.
         """
         codes = self.codes(batch)
         dropped = torch.rand(len(codes)) < self.config.condition.drop
         text = self.prior.text_of(batch.condition.without(dropped))
-        said, seen = self.prior(text, codes)
-        spelled = text > 0
-        counts = torch.cat([torch.ones_like(spelled[:, :1]), spelled[:, :-1]], 1)
+        of_text, of_codes = self.prior(text, codes)
+        present = text > 0
+        counts = torch.cat([torch.ones_like(present[:, :1]), present[:, :-1]], 1)
         weight = self.config.text_weight
-        words = token_cross_entropy(said, text, counts=counts)
-        return {"model": weight * words + (1 - weight) * token_cross_entropy(seen, codes)}
+        words = token_cross_entropy(of_text, text, counts=counts)
+        return {"model": weight * words + (1 - weight) * token_cross_entropy(of_codes, codes)}
 
-    @torch.no_grad()
-    def sample(
+    def draw_codes(
         self,
         condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
     ) -> Tensor:
-        """One code after the other: there are as many steps as codes, and ``steps`` is not looked at."""
-        guidance = self.config.guidance if guidance is None else guidance
-        text = self.prior.text_of(both(condition.to(self.device), guidance))
+        """One code after the other: there are as many steps as codes, and ``steps`` is ignored."""
+        text = self.prior.text_of(both(condition, guidance))
         cache = Cache()
 
         def predict(before: Tensor, place: int) -> Tensor:
@@ -93,15 +91,14 @@ class DallE(CodeGenerator):
                 return self.prior.begin(text, cache)
             return self.prior.next(before, place, cache)
 
-        codes = one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)
-        return self.codec.decode_codes(codes)
+        return one_by_one(predict, condition.n, guidance, self.config, self.codec, generator, watch)
 
 
-class TextAndCodes(nn.Module):
-    """The transformer over both.
+class TextAndCodes(GridOfCodes):
+    """The transformer over text and codes; each code stands at the place that it predicts.
 
-    At every place either a byte or a code is possible, never both: so there are two heads, which is the
-    paper's one vocabulary without the logits that it masks.
+    Every place is either a byte or a code, so there are two heads. This equals the paper's joint vocabulary
+    with the masked logits left out.
     """
 
     def __init__(self, config: DallEConfig) -> None:
@@ -112,51 +109,47 @@ class TextAndCodes(nn.Module):
         self.letter, self.embed = nn.Embedding(BYTES, s.width), nn.Embedding(c.codes, s.width)
         self.start = nn.Parameter(torch.zeros(s.width))
         self.place = nn.Parameter(torch.randn(self.letters, s.width) * 0.7)
-        self.row = nn.Parameter(torch.randn(h, 1, s.width) * 0.7)
-        self.column = nn.Parameter(torch.randn(w, s.width) * 0.7)
+        self.place_grid(h, w, s.width)
         self.body = CausalTransformer(s.width, s.blocks, s.heads, dropout=config.dropout)
         self.say, self.see = nn.Linear(s.width, BYTES), nn.Linear(s.width, c.codes)
 
     def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of each byte (n, t, 257) and each code (n, h' w', K), given all that stands before it.
+        """Logits of each byte (n, t, 257) and each code (n, h' w', K), given all tokens before it.
 
         ``text`` int64 (n, t) with zeros after its end, ``codes`` int64 (n, h' w').
         """
-        x = torch.cat([self._text(text), self._codes(codes[:, :-1], 1)], 1)
+        x = torch.cat([self._text(text), self.tokens(codes[:, :-1], 1)], 1)
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         mask[:, 1 : 1 + self.letters] = text > 0
         y = self.body(x, mask=mask)
         return self.say(y[:, : self.letters]), self.see(y[:, self.letters :])
 
     def begin(self, text: Tensor, cache: Cache) -> Tensor:
-        """Read a text; logits (n, K) of the first code."""
+        """Feed a text; logits (n, K) of the first code."""
         mask = torch.cat([torch.ones_like(text[:, :1], dtype=torch.bool), text > 0], 1)
         logits: Tensor = self.see(self.body(self._text(text), mask=mask, cache=cache)[:, -1])
         return logits
 
     def next(self, before: Tensor, place: int, cache: Cache) -> Tensor:
         """Logits (n, K) of the code at ``place``, given the one before, int64 (n,)."""
-        logits: Tensor = self.see(self.body(self._codes(before[:, None], place), cache=cache)[:, 0])
+        logits: Tensor = self.see(self.body(self.tokens(before[:, None], place), cache=cache)[:, 0])
         return logits
 
     def text_of(self, condition: Condition) -> Tensor:
-        """The bytes, int64 (n, letters); none where there is no text. HarmoniaError if it is too long."""
+        """The bytes of a condition's text, int64 (n, letters), zeros without one. HarmoniaError if it is too
+        long."""
         if condition.text is None:
             return torch.zeros(condition.n, self.letters, dtype=torch.int64, device=self.start.device)
         n, t = condition.text.shape
         if t > self.letters:
-            raise HarmoniaError(f"texts of {t} bytes for a DALL-E that reads {self.letters}: cut them")
+            raise HarmoniaError(
+                f"texts of {t} bytes are too long for a DALL-E that reads {self.letters}: cut them"
+            )
         return torch.cat([condition.text, condition.text.new_zeros(n, self.letters - t)], 1)
 
     def _text(self, text: Tensor) -> Tensor:
         start = self.start.expand(len(text), 1, -1)
         return torch.cat([start, self.letter(text) + self.place], 1)
-
-    def _codes(self, codes: Tensor, first: int) -> Tensor:
-        """Codes (n, t) as tokens; each stands at the place that it is to predict, from ``first`` on."""
-        place = (self.row + self.column).flatten(0, 1)[first : first + codes.shape[1]]
-        tokens: Tensor = self.embed(codes) + place
-        return tokens
 
 
 @torch.no_grad()
@@ -169,9 +162,9 @@ def best_of(
     guidance: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Of ``candidates`` samples for each row, the one that ``rerank`` puts highest (DALL-E: CLIP, of 512)."""
+    """The best of ``candidates`` samples for each row by ``rerank`` (in the paper: CLIP, 512 candidates)."""
     if candidates < 1:
-        raise HarmoniaError(f"candidates is {candidates}: it has to be at least 1")
+        raise HarmoniaError(f"candidates is {candidates}: it must be at least 1")
     rows = condition.rows(torch.arange(condition.n).repeat_interleave(candidates))
     x = model.sample(rows, guidance=guidance, generator=generator)
     best = rerank(x, rows).view(condition.n, candidates).argmax(1)

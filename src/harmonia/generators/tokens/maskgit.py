@@ -1,4 +1,4 @@
-"""Pictures from a VQ-VAE's codes, many at once: a transformer that sees all codes fills in hidden ones.
+"""MaskGIT: a bidirectional transformer predicts many masked codes of a VQ-VAE at once.
 
 Reference: Chang et al. 2022, "MaskGIT: Masked generative image transformer".
 """
@@ -28,9 +28,11 @@ from harmonia.types import HarmoniaError
 
 @dataclass(frozen=True, kw_only=True)
 class MaskGITConfig(CodeConfig):
-    """``steps``      of decoding, unless ``sample`` is told
-    ``choice``     temperature of the choice which codes stay, at the start; it falls to 0 (the paper: 4.5)
-    ``smoothing``  of the labels (the paper: 0.1, but then a draw is a random code that often)
+    """Settings of a `MaskGIT`.
+
+    ``steps``      of decoding, by default
+    ``choice``     initial temperature of the choice of which codes to keep; it falls to 0 (paper: 4.5)
+    ``smoothing``  of the labels (paper: 0.1, which also makes that share of samples random codes)
     """
 
     steps: int = 12
@@ -40,7 +42,7 @@ class MaskGITConfig(CodeConfig):
     def __post_init__(self) -> None:
         CodeConfig.__post_init__(self)
         if self.steps < 1 or self.choice < 0:
-            raise HarmoniaError("steps is at least 1, choice not negative")
+            raise HarmoniaError("steps must be at least 1, choice at least 0")
 
 
 class MaskGIT(CodeGenerator):
@@ -50,48 +52,32 @@ class MaskGIT(CodeGenerator):
     prior: CodeTransformer
 
     def transformer(self) -> CodeTransformer:
-        """Over the codes alone, which it sees all."""
+        """A bidirectional transformer over the codes."""
         return CodeTransformer(self.config, causal=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The cross-entropy of hidden codes, in nats; how many are hidden is drawn for each sample."""
+        """The cross-entropy of masked codes, in nats; the number of masked codes is random for each
+        sample."""
         codes = self.codes(batch)
         hidden = hide(*codes.shape).to(codes.device)
-        told = self.prior.conditioner(self.prior.conditioner.drop(batch.condition))
-        logits = self.prior(codes.masked_fill(hidden, self.prior.entries), told)
+        embedded = self.prior.conditioner(self.prior.conditioner.drop(batch.condition))
+        logits = self.prior(codes.masked_fill(hidden, self.prior.entries), embedded)
         return {"model": masked_prediction(logits, codes, hidden, smoothing=self.config.smoothing)}
 
-    @torch.no_grad()
-    def sample(
+    def draw_codes(
         self,
         condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
+        steps: int | None,
+        guidance: float,
+        generator: torch.Generator | None,
+        watch: Watch | None,
     ) -> Tensor:
         """Fill all places in ``steps`` passes; HarmoniaError if that is less than one."""
-        codes = self.sample_codes(condition, steps=steps, guidance=guidance, generator=generator, watch=watch)
-        return self.codec.decode_codes(codes)
-
-    @torch.no_grad()
-    def sample_codes(
-        self,
-        condition: Condition,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Codes, int64 (n, h', w')."""
         n, prior, config = condition.n, self.prior, self.config
-        guidance = config.guidance if guidance is None else guidance
-        told = prior.conditioner(both(condition.to(self.device), guidance))
+        embedded = prior.conditioner(both(condition, guidance))
 
         def predict(ids: Tensor) -> Tensor:
-            return guided(prior(ids if guidance == 1 else ids.repeat(2, 1), told), n, guidance)
+            return guided(prior(ids if guidance == 1 else ids.repeat(2, 1), embedded), n, guidance)
 
         def draw(logits: Tensor) -> Tensor:
             flat = pick(logits.flatten(0, 1), config.temperature, config.top_k, config.top_p, generator)
@@ -121,21 +107,21 @@ def parallel_decode(
     generator: torch.Generator | None = None,
     watch: Watch | None = None,
 ) -> Tensor:
-    """Fill the hidden places of codes (n, t): each once, and what is filled stays.
+    """Fill in the masked places of codes (n, t) by iterative decoding.
 
-    At every step all hidden places are drawn, and those whose draws the model is surest of are kept: the
-    greatest log p(drawn) + choice (1 - share of the steps done) g, g Gumbel noise. Rows that have equally
-    many hidden places are filled alike; one with fewer is done earlier. How many stay hidden is `schedule`.
+    Every step samples all masked places and keeps those with the highest confidence,
+    log p(sample) + choice (1 - share of the steps done) g with Gumbel noise g; kept codes do not change any
+    more. `schedule` gives how many places stay masked.
 
     Args:
-        predict: codes, with ``hidden`` where there is none, to logits (n, t, K).
+        predict: codes, with ``hidden`` at masked places, to logits (n, t, K).
         draw: logits to codes (n, t).
-        ids: int64 (n, t), what is known.
-        hidden: the id of a hidden code.
-        steps: at most; no more than there are hidden places.
-        choice: 0 keeps the surest, which is greedy and gives less varied pictures.
+        ids: int64 (n, t), the known codes and ``hidden``.
+        hidden: the id of a masked code.
+        steps: at most as many as there are masked places.
+        choice: 0 keeps the most confident samples, which gives less varied images.
         generator: of the noise, on the CPU.
-        watch: told after each step the codes as they would be if it ended.
+        watch: called after each step with the current estimate of the codes.
     """
     most = int((ids == hidden).sum(1).max())
     counts = schedule(most, steps)
@@ -146,7 +132,7 @@ def parallel_decode(
         u = torch.rand(ids.shape, generator=generator).clamp_min(1e-20).to(ids.device)
         sure = sure - choice * (1 - step / len(counts)) * (-u.log()).log()
         open_ = ids == hidden
-        # the rank of each hidden place, the least sure first
+        # the rank of each masked place, the least confident first
         rank = sure.masked_fill(~open_, torch.inf).argsort(1).argsort(1)
         filled = torch.where(open_, drawn, ids)
         ids = torch.where(open_ & (rank < stay), ids, filled)
@@ -156,12 +142,12 @@ def parallel_decode(
 
 
 def schedule(hidden: int, steps: int) -> list[int]:
-    """How many of ``hidden`` places stay hidden after each step: hidden cos(pi / 2 step / steps), then 0.
+    """The number of places that stay masked after each step: hidden cos(pi / 2 step / steps), 0 at the end.
 
-    At least one is filled at each step, so there are at most ``hidden`` steps.
+    At least one place is filled in each step, so there are at most ``hidden`` steps.
     """
     if steps < 1:
-        raise HarmoniaError(f"steps is {steps}: it has to be at least 1")
+        raise HarmoniaError(f"steps is {steps}: it must be at least 1")
     steps, counts, left = min(steps, hidden), list[int](), hidden
     for step in range(1, steps + 1):
         wanted = math.floor(hidden * math.cos(math.pi / 2 * step / steps) + 1e-9)
@@ -171,6 +157,7 @@ def schedule(hidden: int, steps: int) -> list[int]:
 
 
 def hide(n: int, length: int) -> Tensor:
-    """Which codes to hide in training, bool (n, length): a share cos(pi / 2 u), u uniform, at least one."""
+    """A random training mask, bool (n, length): a share cos(pi / 2 u) of the places, u uniform, at least
+    one."""
     count = (length * (torch.rand(n, 1) * math.pi / 2).cos()).ceil().clamp_min(1)
     return torch.rand(n, length).argsort(1).argsort(1) < count

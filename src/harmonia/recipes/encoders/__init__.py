@@ -1,1 +1,1 @@
-"""Training runs of encoders, one typed function each."""
+"""Recipes of encoders."""

@@ -1,13 +1,14 @@
-"""Sounds find words by the way of pictures: a hub over modalities, most pairs of which never meet.
+"""ImageBind-style training: images as the hub between sounds and words, which are never paired.
 
-ImageBind (Girdhar et al. 2023) trains every modality with pictures only, and two modalities that never met
-are then near where they go with the same pictures. Here there are two sets of records. In the one, pictures
-meet words: emoji with their names and keywords, handwritten digits (MNIST) with number words. In the other,
-sounds meet pictures: recordings (ESC-10) with emoji of what is heard, spoken digits (FSDD) with other
-handwritten ones. No record has a sound and a word; what is scored is which word a new sound is nearest to.
+ImageBind (Girdhar et al. 2023) pairs every modality with images only; two modalities that were never paired
+are then aligned through the images. Here there are two sets of records. The first pairs images with words:
+emoji with their names and keywords, handwritten digits (MNIST) with number words. The second pairs sounds
+with
+images: recordings (ESC-10) with emoji, spoken digits (FSDD) with other handwritten digits. No record has both
+a sound and a word. The score is how often the nearest word to a held-out sound is right.
 
-A record is a concept with all that is known of it, so that a step never holds a seven against another seven,
-and a step is of one set, so that it never holds a seven that was heard against one that was named.
+A record is a concept with all its parts, so that two sevens are never negatives of each other. A batch is
+from one set, so that a spoken seven and a named seven are never negatives either.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.memory import retrieve
 from harmonia.pretrained.imagebind import pairs
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.augment import augment_images, mask_spectrograms
 from harmonia.training.record_arrays import Augment, Batch, Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
@@ -55,7 +55,7 @@ HEARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rooster": (("1F413",), ("rooster",)),
     "fire crackling": (("1F525",), ("fire",)),
 }
-"""For each class of ESC-10, the emoji (hexcodes) of what is heard, and words for it."""
+"""The emoji (hexcodes) and words for each class of ESC-10."""
 
 ALIASES = {
     "dog": "dog bark",
@@ -63,28 +63,32 @@ ALIASES = {
     "sneezing": "person sneeze",
     "crackling fire": "fire crackling",
 }
-"""Names that ESC-50 has for classes of ESC-10."""
+"""The names in ESC-50 of classes of ESC-10."""
 
 CONCEPTS = len(DIGITS) + len(HEARD)
-"""Concepts that are heard: the ten digits, then the classes of ``HEARD``."""
+"""The number of concepts with sounds: the ten digits, then the classes of ``HEARD``."""
 
 CARD = """# bind
 
-Image, text and audio towers of one space. Sounds and words have never met: both met pictures only.
+Image, text and audio towers with a shared space. Sounds and words were never paired: both were paired with
+images only.
 
 * Recipe: `harmonia train bind` (objective `{objective}`, {steps} steps, seed {seed}).
 * Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: Noto Emoji (Apache 2.0) with names and keywords of Unicode CLDR (Unicode licence), MNIST
   (CC BY-SA 3.0), ESC-10 (CC BY 3.0), the Free Spoken Digit Dataset (CC BY-SA 4.0).
-* Limits: it has heard ten kinds of sounds and the ten English digits of a few speakers, and reads words one
-  by one. Of photos it knows nothing.
+* Limits: trained on ten kinds of sounds, the ten English digits by a few speakers, and single words. It has
+  not seen photos.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """``pictures``, ``texts``, ``sounds``: how many of a concept one step takes. One of ``others`` of the
-    emoji that stand for no sound is learned too. ``resolution`` in pixels."""
+@dataclass(frozen=True, kw_only=True)
+class BindSettings(RunSettings):
+    """Settings of `bind`.
+
+    ``pictures``, ``texts``, ``sounds``: parts of each concept in a batch. ``others``: one in so many of the
+    emoji without a sound is in the data, too. ``resolution`` in pixels.
+    """
 
     objective: Objective = "cmhn"
     size: str = "tiny"
@@ -100,17 +104,14 @@ class Settings:
     sounds: int = 4
     steps: int = 300
     batch: int = 64
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = BindSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """A test of a hearing: sounds that were held out, and words for each of the concepts they may be."""
+class HeldOutSounds:
+    """Held-out sounds, and words for each of the concepts that they may belong to."""
 
     audio: Views
     text: Views
@@ -118,24 +119,24 @@ class Held:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """The two sets as towers take them, records being concepts.
+    """The two sets, prepared by the towers; records are concepts.
 
-    ``words`` are texts of the concepts of ``heard``, for tests: training does not see them with the sounds.
+    ``words`` are texts of the concepts of ``heard``, for evaluation: training never pairs them with sounds.
     """
 
     tokenizer: Tokenizer
     named: dict[str, Views]
     heard: dict[str, Views]
     words: Views
-    held: dict[str, Held]
+    held: dict[str, HeldOutSounds]
 
 
 class Sets(Pairs):
-    """Records of several sets; a batch is of one set, drawn at random, as ImageBind's are.
+    """Records of several sets; a batch is from one random set, as in ImageBind.
 
-    Of the set it takes as many records as it is given indices, or all if it has fewer, a record being drawn
-    with a chance in proportion to the square root of its number of parts: a digit with hundreds of
-    pictures is in nearly every batch, an emoji in some.
+    It takes as many records of the set as there are indices, or all if there are fewer, with a probability in
+    proportion to the square root of the number of parts: a digit with hundreds of images is in nearly every
+    batch, an emoji in some.
     """
 
     def __init__(
@@ -158,15 +159,15 @@ class Sets(Pairs):
         self._chance = torch.stack(list(self._count.values())).sum(dim=0).float().sqrt()
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Parts of records of one set; of ``indices`` only the number counts."""
+        """Parts of records of one set; only the number of ``indices`` matters."""
         records = self._sets[int(torch.randint(len(self._sets), (), generator=generator))]
         chance = self._chance[records]
         count = min(len(indices), int((chance > 0).sum()))
         return super().batch(records[torch.multinomial(chance, count, generator=generator)], generator)
 
 
-def bind(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
-    """ImageBind-style hub: sounds find words, which they never met, by the way of pictures."""
+def bind(data: Path | None = None, settings: BindSettings = SETTINGS) -> Run:
+    """ImageBind-style hub: sounds retrieve words, never paired with them, through images."""
     material = load(data, settings)
     return bound(
         "bind", [material.named, material.heard], pairs(("image", "text", "audio")), material, settings
@@ -178,9 +179,9 @@ def bound(
     sets: Sequence[Mapping[str, Views]],
     compared: Iterable[tuple[str, str]],
     material: Material,
-    settings: Settings,
+    settings: BindSettings,
 ) -> Run:
-    """The run on any sets of records, with any pairs of modalities compared."""
+    """The run on any sets of records and any pairs of modalities."""
     s = settings
     torch.manual_seed(s.seed)
     alignment = AlignmentConfig(objective=s.objective, pairs=tuple(compared))
@@ -190,23 +191,14 @@ def bound(
         augment={"image": augment_images, "audio": vary},
         per_record={"image": s.pictures, "text": s.texts, "audio": s.sounds},
     )
-    config = TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, len(dataset)),
-        lr=s.lr,
-        warmup=min(20, s.steps),
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=20,
-    )
-    card = CARD.format(objective=s.objective, steps=s.steps, seed=s.seed)
-    return Run(name, model, dataset, config, partial(score, material=material), "accuracy", card)
+    return run_of(
+        name, s, model, dataset, CARD, batch=s.batch, warmup=20, clip=None,
+        evaluate=partial(score, material=material), monitor="accuracy",
+    )  # fmt: skip
 
 
-def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
-    """Small towers: pictures of a few dozen pixels, single words, a few seconds of sound."""
+def towers(settings: BindSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
+    """Small towers for images of a few dozen pixels, single words and a few seconds of sound."""
     s = settings
     image = ImageConfig(size=s.size, dim=s.dim, resolution=s.resolution, kind="residual")
     text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=s.length, blocks=0)
@@ -215,8 +207,8 @@ def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
 
 
 @cache
-def load(data: Path | None, settings: Settings) -> Material:
-    """The four datasets, ``data`` being the folder that has a folder for each of them."""
+def load(data: Path | None, settings: BindSettings) -> Material:
+    """The four datasets, each in its own folder in ``data``."""
     emojis = _emojis(data and data / "emoji", settings.others)
     texts = [[str(r.metadata["name"]), *map(str, r.metadata["tags"])] for r in emojis]
     tokenizer = train_tokenizer([*DIGITS, *chain.from_iterable(texts)], settings.vocabulary)
@@ -236,7 +228,7 @@ def load(data: Path | None, settings: Settings) -> Material:
         if code in place
     ]
     if not shown:
-        raise HarmoniaError("no emoji of these stands for a sound of ESC-10: load the whole set of pictures")
+        raise HarmoniaError("none of these emoji belongs to a sound of ESC-10: get the whole set of images")
     which, concept = torch.tensor(shown).T
     sounds = {split: _sounds(data, split, own["audio"]) for split in ("train", "test")}
     heard = {
@@ -245,21 +237,21 @@ def load(data: Path | None, settings: Settings) -> Material:
     }
     words = _texts(own["text"], [[word] for word in DIGITS] + [list(said) for _, said in HEARD.values()])
     held = {
-        "digits": Held(_only(sounds["test"], 0, first), _only(words, 0, first)),
-        "sounds": Held(_only(sounds["test"], first, CONCEPTS), _only(words, first, CONCEPTS)),
+        "digits": HeldOutSounds(_only(sounds["test"], 0, first), _only(words, 0, first)),
+        "sounds": HeldOutSounds(_only(sounds["test"], first, CONCEPTS), _only(words, first, CONCEPTS)),
     }
     return Material(tokenizer, named, heard, words, held)
 
 
 def _emojis(folder: Path | None, others: int) -> list[Record]:
-    """The pictures that stand for sounds, and one of ``others`` of the rest."""
+    """The emoji of sounds, and one in ``others`` of the rest."""
     standing = {code for codes, _ in HEARD.values() for code in codes}
     found = [r for r in emoji(folder, languages=["en"]) if isinstance(r, Record)]
     return [r for i, r in enumerate(found) if r.metadata["hexcode"] in standing or i % others == 0]
 
 
 def _digits(folder: Path | None, tower: Tower) -> Views:
-    """Handwritten digits, which are white on black as MNIST has them."""
+    """Handwritten digits, white on black as in MNIST."""
     pictures, labels = mnist_arrays(folder)
     return Views(tower.prepare([Signal("image", picture) for picture in pictures]), torch.from_numpy(labels))
 
@@ -281,13 +273,13 @@ def _sounds(data: Path | None, split: str, tower: Tower) -> Views:
 
 
 def _texts(tower: Tower, texts: Sequence[Sequence[str]]) -> Views:
-    """Texts of concepts numbered from 0."""
+    """The texts of concepts, which are numbered from 0."""
     rows = tower.prepare([Signal("text", text) for some in texts for text in some])
     return Views(rows, torch.arange(len(texts)).repeat_interleave(torch.tensor([len(t) for t in texts])))
 
 
 def _every_other(view: Views, start: int) -> Views:
-    """Every second row: other handwritten digits are named than are heard."""
+    """Every second row, so that images paired with words and images paired with sounds differ."""
     return Views(view.inputs[start::2], view.record[start::2])
 
 
@@ -298,12 +290,12 @@ def _only(view: Views, low: int, high: int) -> Views:
 
 
 def joined(views: Sequence[Views]) -> Views:
-    """The rows of all, one after the other."""
+    """The rows of all views, concatenated."""
     return Views(torch.cat([view.inputs for view in views]), torch.cat([view.record for view in views]))
 
 
 def vary(mels: Tensor, generator: torch.Generator) -> Tensor:
-    """Log-mel spectrograms (n, mels, frames) turned in time by a random number of frames, and masked."""
+    """Log-mel spectrograms (n, mels, frames), shifted in time circularly, and masked."""
     frames = mels.shape[2]
     shift = torch.randint(frames, (len(mels), 1), generator=generator)
     place = (torch.arange(frames) + shift) % frames
@@ -312,10 +304,10 @@ def vary(mels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def score(model: nn.Module, material: Material) -> dict[str, float]:
-    """The share of held-out sounds that find their own word, by test, and the mean of the tests.
+    """The accuracy of sound-to-word retrieval for each test, and its mean.
 
-    "recalled": each sound takes one step of descent in a memory of the pictures that have been named, at
-    the inverse temperature that the towers have learned, before it is held against the words.
+    "recalled": each sound first takes one retrieval step in a memory of the images paired with words, at the
+    inverse temperature that was learned.
     """
     assert isinstance(model, Alignment)
     named = model.codes("image", material.named["image"].inputs)
@@ -336,5 +328,5 @@ def concepts(model: Alignment, texts: Views) -> Tensor:
     return F.normalize(total.index_add(0, texts.record, codes), dim=-1)
 
 
-def _right(scores: Tensor, test: Held) -> float:
+def _right(scores: Tensor, test: HeldOutSounds) -> float:
     return float((scores.argmax(dim=1) == test.audio.record).float().mean())

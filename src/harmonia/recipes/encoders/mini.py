@@ -1,15 +1,15 @@
-"""The model that ships with Harmonia: image, text, audio and video towers of one space, below 12 MB.
+"""The shipped model: image, text, audio and video towers with a shared space, below 12 MB.
 
-It is trained only on data whose licence allows to ship what was learned: emoji with names and keywords in 28
-languages, MNIST, the Free Spoken Digit Dataset, the clips of ESC-10 that are CC0 or CC BY, number words of
-our own, and films made of these pictures and sounds. An emoji is a record; so is each digit and each kind of
-sound, with all its pictures, sounds and words. Most records lack some modality.
+It is trained only on data whose licence allows shipping the weights: emoji with names and keywords in 28
+languages, MNIST, the Free Spoken Digit Dataset, the clips of ESC-10 that are CC0 or CC BY, our own number
+words, and videos made of these images and sounds. An emoji is a record; so is each digit and each kind of
+sound, with all its images, sounds and words. Most records lack some modality.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from zlib import crc32
@@ -28,20 +28,19 @@ from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.recipes.encoders import trimodal
 from harmonia.recipes.encoders.mini_evaluation import hold, score
 from harmonia.recipes.encoders.trimodal import SOUNDS, Labelled
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.record_arrays import Augment, Batch, Pairs, Views
-from harmonia.training.views import film, vary_digits, vary_pictures, vary_sounds, vary_words
+from harmonia.training.views import synthetic_videos, vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.types import Record, Signal
 
 CARD = """# Harmonia mini
 
-Image, text, audio and video towers of one space of {dim} dimensions, {parameters:.1f} million parameters,
-trained from scratch by the objective of the Cross-Modal Harmonic Network. It ships with Harmonia, so that
-words find pictures and sounds offline, and it is small: it knows emoji, written and spoken digits, and ten
-kinds of sound. For photos, take a pretrained model.
+Image, text, audio and video towers with a shared space of {dim} dimensions, {parameters:.1f} million
+parameters, trained from scratch with the objective of the Cross-Modal Harmonic Network. It ships with
+Harmonia for cross-modal retrieval offline. It is small: it is trained on emoji, written and spoken digits,
+and ten kinds of sound. For photos, use a pretrained model.
 
-* Use: nothing to do (it stands beside the descriptors), or alone: `harmonia remember FOLDER --model mini`.
+* Use: by default it complements the descriptors; to use it alone: `harmonia remember FOLDER --model mini`.
 * Trained by `harmonia train mini`: {steps} steps of {batch} emoji with all digits and sounds, seed {seed}, on
   one CPU core (about 17 minutes of its time).
 
@@ -56,42 +55,45 @@ kinds of sound. For photos, take a pretrained model.
 | ESC-10, by K. J. Piczak, clips from Freesound | {clips} clips of folds 1 to 3 | CC0 or CC BY 3.0 |
 | number words in 25 languages | 250 words | of this project, Apache 2.0 |
 
-Films are made of these pictures and sounds. The weights are Apache 2.0 like the package; they hold none of
-the pictures or recordings. The authors of the clips are named in the
-LICENSE of ESC-50; clips under other licences are left out.
+Videos are made of these images and sounds. The weights are Apache 2.0 like the package and contain none of
+the images or recordings. The authors of the clips are listed in the LICENSE of ESC-50; clips under other
+licences are left out.
 
 ## Limits
 
-* Photos, other drawings, speech other than digits, music, other sounds: chance, or close to it.
-* Words are a bag: their order does not count. A word that names different things in two languages ("fire",
-  which is four in Danish) stands between them.
+* Photos, other drawings, speech other than digits, music, other sounds: at or close to chance.
+* Word order is ignored. A word with different meanings in two languages ("fire" is four in Danish) lies
+  between them.
 * The digits are spoken in English by four people, who are the same in training and in the figures.
 
 ## How it is measured
 
-Each figure is how often the nearest code is right ("@10": one of the ten nearest).
+Each figure is the share of queries whose nearest code is right ("@10": one of the ten nearest).
 
-* Emoji: {emoji} pictures, all seen in training. The {names} "unseen" names, in 28 languages, were in no text
-  of their emoji, though keywords of the same emoji in the same language were. Chance: 0.0006
+* Emoji: {emoji} images, all seen in training. The {names} "unseen" names, in 28 languages, were in no
+  training text of their emoji; keywords of the same emoji in the same language were. Chance: 0.0006
   (@10: 0.006).
 * Digits: the last 1,000 pictures, the takes 0 to 4 of the recordings. Chance: 0.1.
 * Sounds: the free clips of fold 4. Chance: 0.1; for the same clip 0.01 (with noise 10 dB
   below the loudest point in every band, which is far more than 10 dB below the sound).
 
-The descriptors know no other modality; within one they remain the default: unseen name to English name 0.29
-(by spelling), half picture to picture 0.96, noisy picture 0.97, clip in white noise of 10 dB 1.0.
+The descriptors cannot compare modalities; within one modality they remain the default: unseen name to English
+name 0.29 (by spelling), half picture to picture 0.96, noisy picture 0.97, clip in white noise of 10 dB 1.0.
 """
 
 HELD_OUT = 10
-"""One in this many names of emoji, all of one language together, is kept out of training."""
+"""One in this many names of emoji, by language, is held out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """A step takes ``batch`` emoji, ``texts`` of the names and keywords of each, and all digits and sounds;
-    ``films`` of the emoji are seen as films too.
+@dataclass(frozen=True, kw_only=True)
+class MiniSettings(RunSettings):
+    """Settings of `mini`.
 
-    ``size`` is that of the image and text towers, ``small`` that of the others.
+    ``batch``  emoji in a batch, besides all digits and sounds
+    ``texts``  names and keywords of each emoji in a batch
+    ``films``  emoji of a batch that are also seen as videos
+    ``size``   of the image and text towers
+    ``small``  size of the audio and video towers
     """
 
     size: str = "small"
@@ -102,15 +104,12 @@ class Settings:
     texts: int = 16
     films: int = 8
     steps: int = 1600
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = MiniSettings()
 
 
-def mini(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
+def mini(data: Path | None = None, settings: MiniSettings = SETTINGS) -> Run:
     """The shipped model; ``data`` has the folders emoji, mnist, fsdd and esc10."""
     s = settings
     emoji = read_emoji(data)
@@ -131,21 +130,19 @@ def mini(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
         video,
         s.films,
     )
-    config = TrainConfig(
-        steps=s.steps, batch=s.batch, lr=s.lr, warmup=min(60, s.steps), seed=s.seed, device=s.device,
-        save_every=max(100, s.steps // 6), log_every=20,
-    )  # fmt: skip
     held = hold(data, towers, shown["image"], emoji.held, emoji.english)
-    card = CARD.format(
-        **asdict(s),
-        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
-        emoji=len(emoji.train["image"][0]),
-        names=len(emoji.held),
-        digits=len(digits["image"][0]),
-        spoken=len(digits["audio"][0]),
-        clips=len(sounds["audio"][0]),
-    )
-    return Run("mini", model, mixture, config, partial(score, held=held), "mean", card, dtype=torch.float16)
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "emoji": len(emoji.train["image"][0]),
+        "names": len(emoji.held),
+        "digits": len(digits["image"][0]),
+        "spoken": len(digits["audio"][0]),
+        "clips": len(sounds["audio"][0]),
+    }
+    return run_of(
+        "mini", s, model, mixture, CARD, batch=s.batch, save_every=max(100, s.steps // 6),
+        evaluate=partial(score, held=held), monitor="mean", facts=facts, dtype=torch.float16,
+    )  # fmt: skip
 
 
 def _pairs(parts: Mapping[str, Views], pictures: Augment, images: int = 2, texts: int = 3) -> Pairs:
@@ -155,11 +152,11 @@ def _pairs(parts: Mapping[str, Views], pictures: Augment, images: int = 2, texts
 
 
 def _twice(view: Views) -> Views:
-    """Every row twice, so that two views of one picture stand in a batch."""
+    """Every row twice, so that a batch has two views of each image."""
     return Views(torch.cat([view.inputs, view.inputs]), torch.cat([view.record, view.record]))
 
 
-def _towers(s: Settings, words: Sequence[str]) -> dict[str, Tower]:
+def _towers(s: MiniSettings, words: Sequence[str]) -> dict[str, Tower]:
     tokenizer = train_tokenizer(words, s.vocabulary)
     video = VideoConfig(size=s.small, dim=s.dim, kind="residual", resolution=48)
     return {
@@ -174,9 +171,12 @@ def _towers(s: Settings, words: Sequence[str]) -> dict[str, Tower]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Emoji:
-    """``train``: pictures, names and keywords, an emoji being a record. ``held``: names that are in no text
-    of their emoji that is trained on, neither by themselves nor among the keywords; ``english``: the English
-    names of all; both (name, record)."""
+    """Emoji as records.
+
+    ``train``: images, names and keywords. ``held``: (name, record) of held-out names, which are in no
+    training text of their emoji, neither alone nor among the keywords. ``english``: (name, record) of all
+    English names.
+    """
 
     train: Labelled
     held: list[tuple[str, int]]
@@ -184,7 +184,7 @@ class Emoji:
 
 
 def read_emoji(data: Path | None) -> Emoji:
-    """The emoji, but for those that show one of the sounds, which are parts of those records."""
+    """The emoji without those that show one of the sounds, which are parts of the records of the sounds."""
     found = Emoji({"image": ([], []), "text": ([], [])}, [], [])
     heard = {code for codes in SOUNDS.values() for code in codes}
     records = trimodal.good(reader("emoji")(trimodal.of(data, "emoji"), keywords=True))
@@ -221,9 +221,9 @@ def _held(code: str, language: str) -> bool:
 
 
 class Mixture:
-    """Some emoji, and every class of the others, in each batch; and films of some of these records.
+    """Batches of some emoji, all digits and all sounds, and videos of some of these records.
 
-    For one process: on several, a class would stand in a batch more than once.
+    For one process only: with several, a class would be in a batch more than once.
     """
 
     def __init__(self, emoji: Pairs, classes: Sequence[Pairs], tower: VideoTower, films: int) -> None:
@@ -233,7 +233,7 @@ class Mixture:
         return len(self.emoji)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Views of the emoji ``indices`` and of all classes, whose records are counted after the emoji."""
+        """Views of the emoji ``indices`` and of all classes, whose records are numbered after the emoji."""
         found = [(len(indices), self.emoji.batch(indices, generator))]
         found += [(len(one), one.batch(torch.arange(len(one)), generator)) for one in self.classes]
         joined: dict[str, list[Views]] = {}
@@ -251,14 +251,14 @@ class Mixture:
 
 
 def films(images: Views, sounds: Views, start: int, tower: VideoTower, generator: torch.Generator) -> Views:
-    """A film of every record from ``start``, of its first picture and first sound.
+    """A video of every record from ``start``, made of its first image and first sound.
 
-    A quarter of those with sound are silent, and a quarter show grey, so that either is enough.
+    A quarter of those with sound are silent and a quarter are grey, so that either modality suffices.
     """
     pictures, heard = _first(images), _first(sounds)
     records = [record for record in pictures if record >= start]
     config = tower.config
-    shots = film(
+    shots = synthetic_videos(
         images.inputs[[pictures[record] for record in records]], config.frames, config.resolution, generator
     )
     mel = torch.zeros(len(records), config.mels, config.hearing.frames, dtype=torch.float16)
@@ -270,7 +270,7 @@ def films(images: Views, sounds: Views, start: int, tower: VideoTower, generator
 
 
 def _first(view: Views) -> dict[int, int]:
-    """Of every record its first row."""
+    """The first row of every record."""
     rows: dict[int, int] = {}
     for row, record in enumerate(view.record.tolist()):
         rows.setdefault(record, row)

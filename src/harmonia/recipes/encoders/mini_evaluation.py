@@ -1,6 +1,6 @@
-"""What the shipped model is measured by: held-out names, digits, sounds and films.
+"""Evaluation of the shipped model on held-out names, digits, sounds and videos.
 
-Every figure is how often the nearest code is a right one ("@10": one of the ten nearest).
+Every figure is the share of queries whose nearest code is right ("@10": one of the ten nearest).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from harmonia.encoders.towers.video import VideoTower
 from harmonia.recipes.encoders import trimodal
 from harmonia.recipes.encoders.trimodal import hit_rate, means
 from harmonia.training.record_arrays import Views
-from harmonia.training.views import film, in_noise
+from harmonia.training.views import in_noise, synthetic_videos
 from harmonia.types import Signal
 
 SEED = 0
 VARIANCE = 0.3
-"""Of the noise on pictures, on the scale [0, 1]."""
+"""Variance of the noise on images, on the scale [0, 1]."""
 DECIBELS = 10.0
-"""How far the noise is below the loudest point of a sound."""
+"""Level of the noise below the loudest point of a sound."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """Prepared: pictures of emoji (record = emoji), their held-out names and their English names (the other
-    languages' names are asked for the English one), and digits and sounds that nothing was trained on."""
+class HeldOut:
+    """Prepared test data: images of emoji (an emoji is a record), their held-out and their English names, and
+    held-out digits and sounds."""
 
     pictures: Views
     names: Views
@@ -46,13 +46,13 @@ def hold(
     pictures: Views,
     names: list[tuple[str, int]],
     english: list[tuple[str, int]],
-) -> Held:
-    """Prepare what is held out; names are (text, record of the picture)."""
+) -> HeldOut:
+    """Prepare the test data; names are (text, record of the image)."""
     digits = trimodal.prepare(trimodal.digit_signals(data, dev=True), towers)
     sounds = trimodal.prepare(trimodal.sound_signals(data, dev=True, free=True), towers)
     video = towers["video"]
     assert isinstance(video, VideoTower)
-    return Held(
+    return HeldOut(
         pictures,
         _said(names, towers["text"]),
         _said(english, towers["text"]),
@@ -61,8 +61,8 @@ def hold(
     )
 
 
-def score(model: nn.Module, held: Held) -> dict[str, float]:
-    """All figures; "mean" is that of those between modalities."""
+def score(model: nn.Module, held: HeldOut) -> dict[str, float]:
+    """All figures; "mean" is the mean of the cross-modal ones."""
     assert isinstance(model, Alignment)
 
     def codes(name: str, view: Views) -> Views:
@@ -107,12 +107,12 @@ def score(model: nn.Module, held: Held) -> dict[str, float]:
 
 
 def filmed(parts: Mapping[str, Views], tower: VideoTower) -> Views:
-    """A film of every sound, with a picture of the same record."""
+    """A video of every sound, with an image of the same record."""
     draws = torch.Generator().manual_seed(SEED)
     config, records = tower.config, parts["audio"].record
     shown = [(parts["image"].record == record).nonzero()[:, 0] for record in records]
     rows = torch.stack([some[i % len(some)] for i, some in enumerate(shown)])
-    shots = film(parts["image"].inputs[rows], config.frames, config.resolution, draws)
+    shots = synthetic_videos(parts["image"].inputs[rows], config.frames, config.resolution, draws)
     return Views(tower.pack(shots, parts["audio"].inputs, torch.ones(len(records)).bool()), records)
 
 

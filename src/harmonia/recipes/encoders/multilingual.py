@@ -1,12 +1,12 @@
-"""Captions in several languages: with photos, and into the space of an English sentence embedding.
+"""Multilingual recipes: photos with captions in several languages, and distillation of a text encoder.
 
 `multilingual` aligns photos of Flickr8k with their captions in English, German, French, Czech (Multi30k,
-Elliott et al. 2016) and Chinese (Flickr8k-CN, Li et al. 2016). A photo and all its captions are one memory;
-two captions of a step, often of two languages, are cues for each other as well as for the photo.
+Elliott et al. 2016) and Chinese (Flickr8k-CN, Li et al. 2016). A photo and all its captions are
+one record; two captions in a batch, often in two languages, are positives of each other and of the photo.
 
-`student` needs no photo: a small tower learns to put a caption where a teacher puts its English
-(Reimers and Gurevych 2020). The teacher here is latent semantic analysis of the English captions, so that it
-runs without anything to load.
+`student` needs no photo: a small tower learns to map a caption to the teacher's code of its English version
+(Reimers and Gurevych 2020). The teacher is latent semantic analysis of the English captions, so that nothing
+has to be downloaded.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.metrics import cross_modal, retrieval_metrics
 from harmonia.recipes.encoders import image_text
-from harmonia.recipes.run import Run, prepared
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, prepared, run_of
 from harmonia.training.augment import augment_images
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
@@ -42,7 +41,7 @@ from harmonia.types import HarmoniaError, Record, Signal
 TABLE = "captions_multilingual.parquet"
 SOURCE = "multi30k_task1_source"
 PAIRED = ("multi30k_task1_human_translation", "human_written")
-"""Captions that `student` learns from: translations of the source, and others of the same photo (Chinese)."""
+"""Kinds of captions for `student`: translations of the source, and Chinese captions of the same photo."""
 
 Translated = tuple[str, list[tuple[str, str]]]
 """A photo's English source, and (language, caption) for each of its captions."""
@@ -54,13 +53,13 @@ CARD = """# {name}
 * Recipe: `harmonia train {name}` ({steps} steps of {batch}, seed {seed}); languages: {languages}.
 * Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: Flickr8k and its captions are for non-commercial research, and so is this model.
-* Limits: it has read captions of photos of people and dogs, and takes a text as a bag of pieces of words.
+* Limits: trained on captions of photos of people and dogs; word order is ignored.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(image_text.Settings):
-    """Those of the image-text recipes, and ``languages``, joined by commas."""
+@dataclass(frozen=True, kw_only=True)
+class MultilingualSettings(image_text.ImageTextSettings):
+    """Settings of the image-text recipes, and ``languages``, separated by commas."""
 
     languages: str = "en,de,fr,zh,cs"
     objective: Objective = "cmhn"
@@ -68,13 +67,13 @@ class Settings(image_text.Settings):
     captions: int = 2
 
 
-SETTINGS = Settings()
-STUDENT = Settings(batch=256, steps=500)
+SETTINGS = MultilingualSettings()
+STUDENT = MultilingualSettings(batch=256, steps=500)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Captioned:
-    """Photos and captions as towers take them; ``spoken`` is the language of each held-out caption."""
+    """Photos and captions, prepared by the towers; ``spoken`` is the language of each held-out caption."""
 
     tokenizer: Tokenizer
     train: dict[str, Views]
@@ -82,8 +81,8 @@ class Captioned:
     spoken: tuple[str, ...]
 
 
-def multilingual(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
-    """Photos with captions in several languages, which meet in the photos and in each other."""
+def multilingual(data: Path | None = None, settings: MultilingualSettings = SETTINGS) -> Run:
+    """Photos with captions in several languages, aligned with the photos and with each other."""
     s = settings
     photos = load(data, s)
     torch.manual_seed(s.seed)
@@ -97,11 +96,14 @@ def multilingual(data: Path | None = None, settings: Settings = SETTINGS) -> Run
         augment={"image": partial(augment_images, flip=True)},
     )
     evaluate = partial(score, held=photos.held, spoken=photos.spoken)
-    card = _card("multilingual", "Image and text towers of one space, the text in several languages.", s)
-    return Run("multilingual", model, pairs, _training(s, len(pairs)), evaluate, "recall@10", card)
+    what = "Image and text towers with a shared space, for text in several languages."
+    return run_of(
+        "multilingual", s, model, pairs, CARD, batch=s.batch, clip=None,
+        evaluate=evaluate, monitor="recall@10", facts={"what": what},
+    )  # fmt: skip
 
 
-def student(data: Path | None = None, settings: Settings = STUDENT) -> Run:
+def student(data: Path | None = None, settings: MultilingualSettings = STUDENT) -> Run:
     """A caption tower for several languages, distilled into the space of an English sentence embedding."""
     s = settings
     home = dataset_folder(data, "flickr8k", "Flickr8k", HOW_TO_GET_8K)
@@ -112,7 +114,7 @@ def student(data: Path | None = None, settings: Settings = STUDENT) -> Run:
     torch.manual_seed(s.seed)
     config = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=s.length, blocks=0)
     tower = TextTower(config, tokenizer)
-    # the teacher's codes are not learned, and no tower of the model that is saved
+    # the codes of the teacher are fixed and are not saved with the model
     known = cast("Tower", Given(s.dim))
     alignment = AlignmentConfig(objective="clip", pairs=(("text", "teacher"),))
     model = Alignment({"text": tower, "teacher": known}, alignment)
@@ -120,12 +122,15 @@ def student(data: Path | None = None, settings: Settings = STUDENT) -> Run:
     spoken = tuple(language for _, said in held for language, _ in said)
     pairs = Pairs(parts)
     evaluate = partial(translation, held=tests, spoken=spoken)
-    card = _card("student", "A text tower distilled from latent semantic analysis of English captions.", s)
-    return Run("student", model, pairs, _training(s, len(pairs)), evaluate, "recall@1", card)
+    what = "A text tower distilled from latent semantic analysis of English captions."
+    return run_of(
+        "student", s, model, pairs, CARD, batch=s.batch, clip=None,
+        evaluate=evaluate, monitor="recall@1", facts={"what": what},
+    )  # fmt: skip
 
 
 class Given(nn.Module):
-    """In the place of a tower: codes as they are given."""
+    """Stands for a tower whose inputs are already codes."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -146,7 +151,9 @@ class LatentSemantics:
         frequency = Counter(word for text in texts for word in set(_words(text)))
         known = sorted(word for word, count in frequency.items() if count > 1)
         if len(known) < dim or len(texts) < dim:
-            raise HarmoniaError(f"{len(texts)} texts with {len(known)} words are too few for {dim} numbers")
+            raise HarmoniaError(
+                f"{len(texts)} texts with {len(known)} words are too few for {dim} dimensions"
+            )
         self._index = {word: i for i, word in enumerate(known)}
         counts = torch.tensor([frequency[word] for word in known], dtype=torch.float32)
         self._idf = (len(texts) / counts).log()
@@ -168,9 +175,9 @@ class LatentSemantics:
 
 
 def score(model: nn.Module, held: Mapping[str, Views], spoken: Sequence[str]) -> dict[str, float]:
-    """Recall@1/10 of photos by caption in each language and back, and of English captions by caption.
+    """Recall@1/10 between photos and captions in each language, and from captions to English ones.
 
-    ``recall@10`` is the mean over languages and directions of that between photos and captions.
+    ``recall@10`` is the mean over languages and directions of recall@10 between photos and captions.
     """
     assert isinstance(model, Alignment)
     codes = {name: model.codes(name, view.inputs) for name, view in held.items()}
@@ -193,7 +200,7 @@ def score(model: nn.Module, held: Mapping[str, Views], spoken: Sequence[str]) ->
 
 
 def translation(model: nn.Module, held: Mapping[str, Views], spoken: Sequence[str]) -> dict[str, float]:
-    """Recall@1 of the English caption of the same photo, in the teacher's space, by caption."""
+    """Recall@1 of the English caption of the same photo, in the space of the teacher, by language."""
     assert isinstance(model, Alignment)
     scores = model.codes("text", held["text"].inputs) @ held["teacher"].inputs.T
     same = held["text"].record[:, None] == held["teacher"].record
@@ -206,8 +213,8 @@ def translation(model: nn.Module, held: Mapping[str, Views], spoken: Sequence[st
 
 
 @cache
-def load(data: Path | None, settings: Settings) -> Captioned:
-    """The dataset, prepared; the tokenizer learns from the training captions of all languages."""
+def load(data: Path | None, settings: MultilingualSettings) -> Captioned:
+    """The prepared dataset; the tokenizer is trained on the training captions in all languages."""
     languages = _languages(settings)
     train, held = (
         [r for r in flickr8k(data, split, languages=languages) if isinstance(r, Record)]
@@ -226,7 +233,7 @@ def load(data: Path | None, settings: Settings) -> Captioned:
 
 
 def balanced(view: Views, spoken: Sequence[str]) -> Views:
-    """The captions of rarer languages repeated, so that a step draws all languages about as often."""
+    """Repeat the captions of rarer languages, so that a batch has all languages about equally often."""
     count = Counter(spoken)
     most = max(count.values())
     times = torch.tensor([round(most / count[language]) for language in spoken])
@@ -236,7 +243,7 @@ def balanced(view: Views, spoken: Sequence[str]) -> Views:
 def _translations(
     home: Path, split: str, languages: Sequence[str]
 ) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Of each photo the English source and (language, caption), the source itself among them."""
+    """For each photo, the English source and all (language, caption), including the source."""
     wanted = split_filter(split)
     source: dict[str, str] = {}
     said: dict[str, list[tuple[str, str]]] = {}
@@ -249,7 +256,7 @@ def _translations(
             said.setdefault(row["image_id"], []).append((row["lang"], row["caption"]))
     found = [(text, said[photo]) for photo, text in source.items()]
     if not found:
-        raise HarmoniaError(f"{TABLE} has no English source ({SOURCE}) in {split}: load it again")
+        raise HarmoniaError(f"{TABLE} has no English source ({SOURCE}) in {split}: download it again")
     return found
 
 
@@ -261,25 +268,7 @@ def _lesson(tower: TextTower, teacher: LatentSemantics, photos: Sequence[Transla
     return {"text": Views(rows, record.repeat_interleave(spoken)), "teacher": Views(codes, record)}
 
 
-def _training(s: Settings, records: int) -> TrainConfig:
-    return TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, records),
-        lr=s.lr,
-        warmup=min(60, s.steps),
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=20,
-    )
-
-
-def _card(name: str, what: str, s: Settings) -> str:
-    return CARD.format(name=name, what=what, steps=s.steps, batch=s.batch, seed=s.seed, languages=s.languages)
-
-
-def _languages(s: Settings) -> tuple[str, ...]:
+def _languages(s: MultilingualSettings) -> tuple[str, ...]:
     return tuple(language.strip() for language in s.languages.split(","))
 
 

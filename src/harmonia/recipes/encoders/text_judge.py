@@ -1,7 +1,7 @@
-"""The judge of text match: image and text towers that measure generated pictures and never condition them.
+"""A CLIP-style model for measuring text match of generated images; no generator is conditioned on it.
 
-CLIP's objective (Radford et al. 2021) with a seed and an architecture of its own: a ConvNeXt-like picture
-tower, where mini and the recipes of photos have a residual one, and a bag of English words.
+It has CLIP's objective (Radford et al. 2021) and its own seed and architecture: a ConvNeXt-like image tower,
+where mini and the image-text recipes have a residual one, and a bag of English words.
 """
 
 from __future__ import annotations
@@ -23,19 +23,27 @@ from harmonia.metrics import text_match
 from harmonia.recipes.generators.judge import emoji_records
 from harmonia.recipes.generators.pictures import load_pictures
 from harmonia.recipes.generators.run import LICENCES
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.augment import augment_images
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import HarmoniaError, Record, Signal
 
+CARD = """# text-judge of {dataset}
+
+Measures whether generated images match their text.
+
+Recipe: `harmonia train text-judge`, {steps} steps of {batch}, seed {seed}; {licence}.
+
+It is trained on the data of the generators only and does not generalise beyond it."""
+
 WINDOW = 64
-"""Pixels of the picture tower; smaller pictures are enlarged, as generated ones will be."""
+"""Resolution of the image tower; smaller images are enlarged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """``dataset`` emoji (English names and keywords) or flickr8k (captions); ``texts`` in a step of each."""
+@dataclass(frozen=True, kw_only=True)
+class TextJudgeSettings(RunSettings):
+    """Settings of `text_judge`: ``dataset`` is emoji (English names and keywords) or flickr8k (captions);
+    ``texts`` are the texts of each image in a batch."""
 
     dataset: str = "emoji"
     resolution: int = 0
@@ -43,18 +51,15 @@ class Settings:
     dim: int = 128
     vocabulary: int = 3000
     texts: int = 2
-    steps: int = 600
     batch: int = 128
-    lr: float = 2e-3
     seed: int = 30_000
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = TextJudgeSettings()
 
 
-def text_judge(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
-    """The judge of text match: CLIP on the pictures that generators learn, which never conditions them."""
+def text_judge(data: Path | None = None, settings: TextJudgeSettings = SETTINGS) -> Run:
+    """CLIP on the images of the generators, to measure text match."""
     s = settings
     pictures, said = captioned(s, data)
     texts = [text for own in said for text in own]
@@ -75,25 +80,19 @@ def text_judge(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
         augment={"image": partial(augment_images, flip=s.dataset == "flickr8k")},
     )
     model = Alignment(towers, AlignmentConfig(objective="clip"))
-    config = TrainConfig(
-        steps=s.steps, batch=min(s.batch, len(pairs)), lr=s.lr, warmup=min(60, s.steps), seed=s.seed,
-        device=s.device, save_every=max(100, s.steps // 4), log_every=20,
-    )  # fmt: skip
     first = words[torch.tensor([0, *torch.tensor([len(own) for own in said]).cumsum(0)[:-1].tolist()])]
-    card = (
-        f"# text-judge of {s.dataset}\n\nMeasures whether generated pictures show their text.\n\n"
-        f"Recipe: `harmonia train text-judge`, {s.steps} steps of {s.batch}, seed {s.seed}; "
-        f"{LICENCES[s.dataset]}.\n\nIt knows the pictures that it was trained on, and little else."
-    )
-    evaluate = partial(score, images=seen.inputs, texts=first)
-    return Run("text-judge", model, pairs, config, evaluate, "margin", card)
+    return run_of(
+        "text-judge", s, model, pairs, CARD, batch=s.batch,
+        evaluate=partial(score, images=seen.inputs, texts=first), monitor="margin",
+        facts={"licence": LICENCES[s.dataset]},
+    )  # fmt: skip
 
 
-def captioned(settings: Settings, data: Path | None) -> tuple[Tensor, list[list[str]]]:
-    """Pictures uint8 (n, c, h, w), and for each its English name and keywords, or its captions."""
+def captioned(settings: TextJudgeSettings, data: Path | None) -> tuple[Tensor, list[list[str]]]:
+    """Images uint8 (n, c, h, w), and for each its English name and keywords, or its captions."""
     s = settings
     if s.dataset not in ("emoji", "flickr8k"):
-        raise HarmoniaError(f"{s.dataset} has no texts to judge by: take emoji or flickr8k")
+        raise HarmoniaError(f"{s.dataset} has no texts: choose emoji or flickr8k")
     if s.dataset == "flickr8k":
         photos = load_pictures(s.dataset, "train", resolution=s.resolution or None, data=data, keep=("text",))
         return photos.x, [list(own) for own in photos.texts]
@@ -112,13 +111,13 @@ def english(record: Record) -> list[str]:
 
 
 def as_signals(pictures: Tensor) -> Sequence[Signal]:
-    """Pictures uint8 (n, c, h, w) as signals in RGB."""
+    """Images uint8 (n, c, h, w) as RGB signals."""
     rgb = pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     return [Signal("image", one) for one in rgb]
 
 
 def score(model: nn.Module, images: Tensor, texts: Tensor) -> dict[str, float]:
-    """Text match of pictures with their first text, with another's, and the difference."""
+    """Text match of images with their first text and with the text of another image, and the difference."""
     assert isinstance(model, Alignment)
     x, y = model.codes("image", images), model.codes("text", texts)
     own, other = float(text_match(x, y).mean()), float(text_match(x, y.roll(1, 0)).mean())

@@ -1,8 +1,8 @@
-"""Classes with pictures, sounds and words in many languages: digits (MNIST, FSDD), everyday sounds (ESC-10,
+"""Recipes with images, sounds and words in many languages: digits (MNIST, FSDD), everyday sounds (ESC-10,
 emoji).
 
-A record is a class, with every picture, sound and name that it has; a batch draws some of each. So two
-pictures of a seven never stand in one batch as if they were of different things.
+A record is a class with all its images, sounds and names; a batch draws some of each. So two images of a
+seven are never negatives of each other.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from harmonia.encoders.towers.base import Tower
 from harmonia.encoders.towers.image import ImageConfig, ImageTower
 from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
-from harmonia.recipes.run import Run
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, run_of
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.training.views import vary_digits, vary_pictures, vary_sounds, vary_words
 from harmonia.types import HarmoniaError, Record, Signal
@@ -73,7 +72,7 @@ SOUNDS: dict[str, tuple[str, ...]] = {
     "helicopter": ("1F681",),
     "chainsaw": ("1FA9A",),
 }
-"""The classes of ESC-10 and the emoji (hexcodes) that show the same."""
+"""The classes of ESC-10 and the emoji (hexcodes) that show them."""
 
 ALIASES = {
     "dog bark": "dog",
@@ -81,16 +80,16 @@ ALIASES = {
     "baby cry": "crying baby",
     "person sneeze": "sneezing",
 }
-"""Names of ESC-10's classes before ESC-50 renamed them."""
+"""Names of the classes of ESC-10 before ESC-50 renamed them."""
 
 HELD_OUT = 8
-"""Nothing is trained on the last of this many parts of MNIST's training file (1,000 of 8,000 pictures)."""
+"""The last of this many parts of MNIST's training file is held out (1,000 of 8,000 images)."""
 MODALITIES = ("image", "audio", "text")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What both recipes share; a step takes ``parts`` pictures, sounds and words of each of the classes."""
+@dataclass(frozen=True, kw_only=True)
+class TrimodalSettings(RunSettings):
+    """Settings of `digits` and `sounds`; a batch has ``parts`` images, sounds and words of each class."""
 
     size: str = "tiny"
     kind: str = "residual"
@@ -99,27 +98,23 @@ class Settings:
     vocabulary: int = 1024
     dim: int = 128
     parts: int = 6
-    steps: int = 600
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-DIGITS = Settings()
-EVERYDAY = Settings(resolution=64, seconds=5.0, vocabulary=2048, parts=4, steps=400)
+DIGITS = TrimodalSettings()
+EVERYDAY = TrimodalSettings(resolution=64, seconds=5.0, vocabulary=2048, parts=4, steps=400)
 
 CARD = """# {name}
 
-Image, text and audio towers of one space, trained from scratch with the objective `cmhn` on {data}.
+Image, text and audio towers with a shared space, trained from scratch with the objective `cmhn` on {data}.
 
 * Recipe: `harmonia train {name}` ({steps} steps, seed {seed}).
 * Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: {licence}.
-* Limits: it knows ten classes.
+* Limits: trained on ten classes.
 """
 
 
-def digits(data: Path | None = None, settings: Settings = DIGITS) -> Run:
+def digits(data: Path | None = None, settings: TrimodalSettings = DIGITS) -> Run:
     """Written and spoken digits, number words in 25 languages; ``data`` has the folders mnist and fsdd."""
     return _run(
         "digits", settings, digit_signals(data), digit_signals(data, dev=True),
@@ -128,7 +123,7 @@ def digits(data: Path | None = None, settings: Settings = DIGITS) -> Run:
     )  # fmt: skip
 
 
-def sounds(data: Path | None = None, settings: Settings = EVERYDAY) -> Run:
+def sounds(data: Path | None = None, settings: TrimodalSettings = EVERYDAY) -> Run:
     """Field recordings, emoji, their names in 28 languages; ``data`` has the folders esc10 and emoji."""
     return _run(
         "sounds", settings, sound_signals(data), sound_signals(data, dev=True), "ESC-10 and emoji",
@@ -137,11 +132,11 @@ def sounds(data: Path | None = None, settings: Settings = EVERYDAY) -> Run:
 
 
 Labelled = dict[str, tuple[list[Signal], list[int]]]
-"""By modality the signals, and the class of each."""
+"""For each modality, the signals and the class of each."""
 
 
 def digit_signals(data: Path | None = None, *, dev: bool = False) -> Labelled:
-    """Training data, or with ``dev`` what is held out: MNIST's last 1,000 pictures and FSDD's test takes."""
+    """Training data, or with ``dev`` the held-out data: MNIST's last 1,000 images and FSDD's test takes."""
     pictures, labels = mnist_arrays(of(data, "mnist"))
     start = len(labels) - len(labels) // HELD_OUT
     part = slice(start, None) if dev else slice(None, start)
@@ -160,9 +155,9 @@ def digit_signals(data: Path | None = None, *, dev: bool = False) -> Labelled:
 
 
 def sound_signals(data: Path | None = None, *, dev: bool = False, free: bool = False) -> Labelled:
-    """Training clips, or with ``dev`` those of the last fold; pictures and words are the same in both.
+    """Training clips, or with ``dev`` the clips of the last fold; images and words are the same in both.
 
-    ``free`` leaves out the clips whose licence is not CC0 or CC BY.
+    ``free`` leaves out clips whose licence is not CC0 or CC BY.
     """
     number = {name: i for i, name in enumerate(SOUNDS)}
     found: Labelled = {name: ([], []) for name in MODALITIES}
@@ -183,7 +178,8 @@ def sound_signals(data: Path | None = None, *, dev: bool = False, free: bool = F
 
 
 def prepare(labelled: Labelled, towers: Mapping[str, Tower]) -> dict[str, Views]:
-    """Signals as the towers take them, with their classes as records; modalities without any are left out."""
+    """Signals prepared by the towers, with their classes as records; modalities without signals are
+    skipped."""
     return {
         name: Views(towers[name].prepare(signals), torch.tensor(labels))
         for name, (signals, labels) in labelled.items()
@@ -197,18 +193,18 @@ def of(data: Path | None, name: str) -> Path | None:
 
 
 def good(records: Records) -> Iterable[Record]:
-    """The records that could be read; a HarmoniaError if none could."""
+    """The records that can be read; a HarmoniaError if none can."""
     some = False
     for record in records:
         if isinstance(record, Record):
             some = True
             yield record
     if not some:
-        raise HarmoniaError("the data hold no record that can be read: check the folder")
+        raise HarmoniaError("no record of the data can be read: check the folder")
 
 
 def add(found: Labelled, record: Record, modality: str, label: int) -> None:
-    """Put the parts of one modality of a record under a class."""
+    """Add the parts of one modality of a record to a class."""
     for part in record.parts:
         if part.modality == modality:
             found[modality][0].append(signal_of(part))
@@ -216,13 +212,14 @@ def add(found: Labelled, record: Record, modality: str, label: int) -> None:
 
 
 def hit_rate(queries: Views, gallery: Views, k: int = 1) -> float:
-    """Of codes of unit length: how often one of the ``k`` nearest of ``gallery`` is of the query's record."""
+    """The share of queries with their own record among the ``k`` nearest of ``gallery``; codes have unit
+    length."""
     nearest = (queries.inputs @ gallery.inputs.mT).topk(k, dim=1).indices
     return float((gallery.record[nearest] == queries.record[:, None]).any(dim=1).float().mean())
 
 
 def means(views: Views) -> Views:
-    """One code for each record, the mean of its codes: a class as all the words for it say it."""
+    """One code for each record: the normalised mean of its codes."""
     records, row = torch.unique(views.record, return_inverse=True)
     total = torch.zeros(len(records), views.inputs.shape[1]).index_add(0, row, views.inputs)
     return Views(nn.functional.normalize(total, dim=-1), records)
@@ -232,7 +229,7 @@ def _grey(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Signal:
     return Signal("image", np.repeat(picture[..., None], 3, axis=-1))
 
 
-def _run(name: str, s: Settings, train: Labelled, held: Labelled, data: str, licence: str) -> Run:
+def _run(name: str, s: TrimodalSettings, train: Labelled, held: Labelled, data: str, licence: str) -> Run:
     towers = _towers(s, [one.text for one in train["text"][0]])
     torch.manual_seed(s.seed)
     pictures = vary_digits if name == "digits" else vary_pictures
@@ -241,16 +238,15 @@ def _run(name: str, s: Settings, train: Labelled, held: Labelled, data: str, lic
         per_record=s.parts,
         augment={"image": pictures, "audio": vary_sounds, "text": vary_words},
     )
-    config = TrainConfig(
-        steps=s.steps, batch=len(pairs), lr=s.lr, warmup=min(30, s.steps), seed=s.seed, device=s.device,
-        save_every=max(100, s.steps // 4), log_every=20,
-    )  # fmt: skip
-    card = CARD.format(name=name, data=data, steps=s.steps, seed=s.seed, licence=licence)
     model = Alignment(towers, AlignmentConfig(objective="cmhn", within=1.0))
-    return Run(name, model, pairs, config, partial(score, held=prepare(held, towers)), "mean", card)
+    return run_of(
+        name, s, model, pairs, CARD, batch=len(pairs), warmup=30,
+        evaluate=partial(score, held=prepare(held, towers)), monitor="mean",
+        facts={"data": data, "licence": licence},
+    )  # fmt: skip
 
 
-def _towers(s: Settings, words: Sequence[str]) -> dict[str, Tower]:
+def _towers(s: TrimodalSettings, words: Sequence[str]) -> dict[str, Tower]:
     torch.manual_seed(s.seed)
     tokenizer = train_tokenizer(words, s.vocabulary)
     text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=32, blocks=0)
@@ -260,7 +256,7 @@ def _towers(s: Settings, words: Sequence[str]) -> dict[str, Tower]:
 
 
 def score(model: nn.Module, held: Mapping[str, Views]) -> dict[str, float]:
-    """Between any two modalities: how often the nearest class is the right one, and the mean of all."""
+    """The accuracy of the nearest class mean between any two modalities, and the mean over the pairs."""
     assert isinstance(model, Alignment)
     codes = {name: Views(model.codes(name, view.inputs), view.record) for name, view in held.items()}
     found = {f"{a} to {b}": hit_rate(codes[a], means(codes[b])) for a in codes for b in codes if a != b}

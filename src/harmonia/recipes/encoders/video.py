@@ -1,8 +1,8 @@
-"""Talking faces, their sound, and the sentence that is spoken: GRID (Cooke et al. 2006).
+"""Talking faces, speech and sentences: GRID (Cooke et al. 2006).
 
-A video tower (frames and sound), an audio tower (the sound alone) and a text tower learn one space, in which
-a clip finds its sentence and a sentence its clip. A sentence is six words, one of a few for each place ("set
-white with p three soon"), and so is new in nearly every clip: what is learned is to tell the words.
+A video tower (frames and sound), an audio tower (sound only) and a text tower learn a shared space, for
+retrieval between clips and sentences. A sentence has six words, each from a small set ("set white with p
+three soon"), so nearly every sentence is new and the towers have to recognise words.
 """
 
 from __future__ import annotations
@@ -26,29 +26,28 @@ from harmonia.encoders.towers.text_motion import TextConfig, TextTower
 from harmonia.encoders.towers.tokenizer import train_tokenizer
 from harmonia.encoders.towers.video import VideoConfig, VideoTower
 from harmonia.metrics import cross_modal
-from harmonia.recipes.run import Run, prepared
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import Run, RunSettings, prepared, run_of
 from harmonia.training.augment import mask_spectrograms
 from harmonia.training.record_arrays import Pairs, Views
 from harmonia.types import Part, Record
 
 CARD = """# video
 
-Video, audio and text towers of one space, trained on talking faces with the objective `{objective}`.
+Video, audio and text towers with a shared space, trained on talking faces with the objective `{objective}`.
 
 * Recipe: `harmonia train video` ({steps} steps of {batch} clips, seed {seed}).
 * Use: `harmonia remember FOLDER --model THIS_FOLDER`, or `harmonia.load_encoders((folder,))`.
 * Data and licence: GRID, free for research; {clips} clips.
-* Limits: it knows the 51 words of GRID, spoken by the speakers that it has heard; where a word stands in a
-  sentence is nothing to it. It reads lips from {frames} frames of a clip at most, which is next to nothing.
+* Limits: trained on the 51 words of GRID by its speakers; word order is ignored. {frames} frames of a clip
+  are too few for lip reading.
 """
 
 PAIRS = (("video", "text"), ("audio", "text"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """``frames`` of a clip that are seen, each of ``resolution`` pixels squared."""
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(RunSettings):
+    """Settings of `video`: ``frames`` of each clip, of ``resolution`` x ``resolution`` pixels."""
 
     objective: Objective = "clip"
     size: str = "tiny"
@@ -61,58 +60,40 @@ class Settings:
     dim: int = 128
     steps: int = 300
     batch: int = 64
-    lr: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = VideoSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clips:
-    """Clips as the towers take them; ``held`` is what they are scored on."""
+    """Clips, prepared by the towers; ``held`` is the held-out split."""
 
     tokenizer: Tokenizer
     train: dict[str, Views]
     held: dict[str, Views]
 
 
-def video(data: Path | None = None, settings: Settings = SETTINGS) -> Run:
-    """Talking faces, speech and sentences (GRID): a clip or its sound finds what is said, and the reverse."""
+def video(data: Path | None = None, settings: VideoSettings = SETTINGS) -> Run:
+    """Talking faces, speech and sentences (GRID): retrieval of sentences by clip or sound, and the
+    reverse."""
     s = settings
     clips = load(data, s)
     torch.manual_seed(s.seed)
     model = Alignment(towers(s, clips.tokenizer), AlignmentConfig(objective=s.objective, pairs=PAIRS))
-    film = model.towers["video"]
-    assert isinstance(film, VideoTower)
-    dataset = Pairs(clips.train, augment={"video": partial(vary_video, film), "audio": vary})
-    config = TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, len(dataset)),
-        lr=s.lr,
-        warmup=min(20, s.steps),
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=20,
-    )
-    card = CARD.format(
-        objective=s.objective,
-        steps=s.steps,
-        batch=config.batch,
-        seed=s.seed,
-        clips=len(dataset),
-        frames=s.frames,
-    )
-    return Run("video", model, dataset, config, partial(score, held=clips.held), "recall@1", card)
+    tower = model.towers["video"]
+    assert isinstance(tower, VideoTower)
+    dataset = Pairs(clips.train, augment={"video": partial(vary_video, tower), "audio": vary})
+    return run_of(
+        "video", s, model, dataset, CARD, batch=s.batch, warmup=20, clip=None,
+        evaluate=partial(score, held=clips.held), monitor="recall@1", facts={"clips": len(dataset)},
+    )  # fmt: skip
 
 
-def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
-    """Residual towers of pictures and sound, and a bag of words: no word of GRID can stand in two places."""
+def towers(settings: VideoSettings, tokenizer: Tokenizer) -> dict[str, Tower]:
+    """Residual towers of images and sound, and a bag of words: in GRID a word determines its place."""
     s = settings
-    film = VideoConfig(
+    video = VideoConfig(
         size=s.size,
         dim=s.dim,
         kind="residual",
@@ -123,21 +104,21 @@ def towers(settings: Settings, tokenizer: Tokenizer) -> dict[str, Tower]:
     )
     sound = AudioConfig(size=s.size, dim=s.dim, kind="residual", seconds=s.seconds, mels=s.mels)
     text = TextConfig(size=s.size, dim=s.dim, vocabulary=s.vocabulary, length=s.length, blocks=0)
-    return {"video": VideoTower(film), "audio": AudioTower(sound), "text": TextTower(text, tokenizer)}
+    return {"video": VideoTower(video), "audio": AudioTower(sound), "text": TextTower(text, tokenizer)}
 
 
 @cache
-def load(data: Path | None, settings: Settings) -> Clips:
-    """The dataset, prepared; the tokenizer learns from the training sentences."""
-    train, held = (list(heard(grid(data, split))) for split in ("train", "test"))
+def load(data: Path | None, settings: VideoSettings) -> Clips:
+    """The prepared dataset; the tokenizer is trained on the training sentences."""
+    train, held = (list(with_sound(grid(data, split))) for split in ("train", "test"))
     sentences = [part.text for record in train for part in record.parts if part.text]
     tokenizer = train_tokenizer(sentences, settings.vocabulary)
     own = towers(settings, tokenizer)
     return Clips(tokenizer, prepared(train, own), prepared(held, own))
 
 
-def heard(records: Iterator[Record | Problem]) -> Iterator[Record]:
-    """Records with the sound of their videos as a part of its own."""
+def with_sound(records: Iterator[Record | Problem]) -> Iterator[Record]:
+    """Records with the sound of their videos as an additional part."""
     for record in records:
         if isinstance(record, Record):
             sounds = tuple(Part("audio", path=part.path) for part in record.parts if part.modality == "video")
@@ -145,7 +126,7 @@ def heard(records: Iterator[Record | Problem]) -> Iterator[Record]:
 
 
 def vary(mels: Tensor, generator: torch.Generator) -> Tensor:
-    """Log-mel spectrograms (n, mels, frames) moved in time by up to a tenth of a second, and masked."""
+    """Log-mel spectrograms (n, mels, frames) shifted in time by up to a tenth of a second, and masked."""
     frames = mels.shape[2]
     shift = torch.randint(-10, 11, (len(mels), 1), generator=generator)
     place = (torch.arange(frames) + shift).clamp(0, frames - 1)
@@ -154,13 +135,13 @@ def vary(mels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def vary_video(tower: VideoTower, inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Packed videos with their sound varied."""
+    """Packed videos with augmented sound."""
     frames, mels, known = tower.unpack(inputs)
     return tower.pack(frames, vary(mels, generator), known)
 
 
 def score(model: nn.Module, held: Mapping[str, Views]) -> dict[str, float]:
-    """Recall@1/5 of sentences by clip and by sound, and back; ``recall@1`` is the mean of the four."""
+    """Recall@1/5 between sentences and clips or sounds; ``recall@1`` is the mean of the four directions."""
     assert isinstance(model, Alignment)
     codes = {name: model.codes(name, view.inputs) for name, view in held.items()}
     figures: dict[str, float] = {}

@@ -1,1 +1,1 @@
-"""Training runs of generators, one typed function each."""
+"""Recipes of generators."""

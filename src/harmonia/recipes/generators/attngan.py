@@ -1,4 +1,4 @@
-"""AttnGAN on digits or emoji: first which words go with which picture, then the drawing."""
+"""AttnGAN on digits or emoji: a stage of text-image matching, then the GAN."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import torch
 from harmonia.generators.adversarial.attngan import AttnGAN, AttnGANConfig
 from harmonia.generators.adversarial.critics import GameConfig
 from harmonia.generators.text_image_matching import MatchingConfig
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 
 
-@dataclass(frozen=True)
-class AttnGANSettings(Settings):
-    """``share`` of the steps that the matching pair gets, before the GAN; ``match`` weighs its loss.
+@dataclass(frozen=True, kw_only=True)
+class AttnGANSettings(GeneratorSettings):
+    """Settings of `attngan`.
 
-    ``loss`` is a key of ``objectives.ADVERSARIAL`` and ``gamma`` the weight of the gradient penalties; the
-    paper's are non_saturating and 0.
+    ``share``  steps of the matching stage, as a share of those of the GAN
+    ``match``  weight of the matching loss
+    ``loss``   a key of ``objectives.ADVERSARIAL``; paper: non_saturating
+    ``gamma``  weight of the gradient penalties; paper: 0
     """
 
     condition: str = "text"
@@ -33,9 +34,10 @@ class AttnGANSettings(Settings):
 
 
 def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSettings()) -> GeneratorRun:
-    """AttnGAN: words to a picture in stages, with word attention and a text-image matching loss.
+    """AttnGAN: text to image in stages, with word attention and a text-image matching loss.
 
-    Stage 1 trains the text and image towers of the matching pair, stage 2 the generator and its critics.
+    The first stage trains the text and image towers of the matching pair, the second the generator and its
+    critics.
     """
     s = settings
     pictures = s.pictures(data)
@@ -47,23 +49,16 @@ def attngan(data: Path | None = None, settings: AttnGANSettings = AttnGANSetting
     config = AttnGANConfig(shape=shape, size=s.size, condition=condition, pair=pair, match=s.match, game=game)
     torch.manual_seed(s.seed)
     model = AttnGAN(config)
+    match = s.training(
+        s.batch, steps=max(1, round(s.share * s.steps)), lr=3e-3, weight_decay=0.01, warmup=50, ema=0.998,
+        seed=s.seed + 1,
+    )  # fmt: skip
+    # adversarial training needs Adam with little momentum and no weight decay
+    draw = s.training(
+        s.batch, betas=(0.5, 0.99), weight_decay=0.0, clip=None, warmup=50, lr_end=0.1, ema=0.998
+    )
     stages = (
-        Stage("match", model.pair, pictures, _match(s, max(1, round(s.share * s.steps)))),
-        Stage("draw", model, pictures, _draw(s)),
+        Stage("match", model.pair, pictures, match),
+        Stage("draw", model, pictures, draw),
     )
     return generator_run("attngan", s, pictures, model, stages, "AttnGAN (Xu et al. 2018)")
-
-
-def _match(s: AttnGANSettings, steps: int) -> TrainConfig:
-    return TrainConfig(
-        steps=steps, batch=s.batch, lr=3e-3, weight_decay=0.01, warmup=min(50, steps), ema=0.998,
-        seed=s.seed + 1, device=s.device,
-    )  # fmt: skip
-
-
-def _draw(s: AttnGANSettings) -> TrainConfig:
-    """Adam with little momentum and no decay, as networks against each other need."""
-    return TrainConfig(
-        steps=s.steps, batch=s.batch, lr=s.lr, betas=(0.5, 0.99), weight_decay=0.0, clip=None,
-        warmup=min(50, s.steps), lr_end=0.1, ema=0.998, seed=s.seed, device=s.device,
-    )  # fmt: skip

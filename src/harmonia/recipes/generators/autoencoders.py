@@ -1,13 +1,13 @@
-"""Autoencoders: plain, denoising, variational and vector-quantised."""
+"""Recipes of autoencoders: plain, denoising, variational and vector-quantised."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from harmonia.generators import Facts, Generator
+from harmonia.generators import Generator
 from harmonia.generators.autoencoders.autoencoder import (
     VAE,
     VQVAE,
@@ -20,13 +20,13 @@ from harmonia.generators.autoencoders.autoencoder import (
 from harmonia.generators.autoencoders.base import AutoencoderBase
 from harmonia.metrics import psnr
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, card
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 
 
-@dataclass(frozen=True)
-class AutoencoderSettings(Settings):
-    """``dim`` numbers that a picture goes through, ``corruption`` and ``amount`` as in `corrupt`."""
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings(GeneratorSettings):
+    """Settings of `autoencoder`: ``dim`` numbers of the latent; ``corruption`` and ``amount`` as in
+    `corrupt`."""
 
     condition: str = "none"
     steps: int = 3000
@@ -38,17 +38,18 @@ class AutoencoderSettings(Settings):
     loss: str = "l2"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DenoisingSettings(AutoencoderSettings):
-    """Noise by default; "masking" and "salt-and-pepper" are the others."""
+    """Settings of `denoising`: ``corruption`` "gaussian", "masking" or "salt-and-pepper"."""
 
     dim: int = 64
     corruption: str = "gaussian"
 
 
-@dataclass(frozen=True)
-class VAESettings(Settings):
-    """``beta`` weighs the KL; ``likelihood`` of a pixel is bernoulli or gaussian, of deviation ``sigma``."""
+@dataclass(frozen=True, kw_only=True)
+class VAESettings(GeneratorSettings):
+    """Settings of `vae`: ``beta`` is the weight of the KL; ``likelihood`` of a pixel is bernoulli or
+    gaussian, the latter with standard deviation ``sigma``."""
 
     steps: int = 3000
     lr: float = 2e-3
@@ -60,16 +61,17 @@ class VAESettings(Settings):
     sigma: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BetaVAESettings(VAESettings):
-    """A VAE whose KL counts four times."""
+    """Settings of `beta_vae`: a VAE whose KL has the weight 4."""
 
     beta: float = 4.0
 
 
-@dataclass(frozen=True)
-class VQVAESettings(Settings):
-    """``bottleneck`` vq, vq-gradient, gumbel or fsq; ``codes`` entries, ``dim`` wide."""
+@dataclass(frozen=True, kw_only=True)
+class VQVAESettings(GeneratorSettings):
+    """Settings of `vqvae`: ``bottleneck`` is vq, vq-gradient, gumbel or fsq; ``codes`` entries of width
+    ``dim``."""
 
     condition: str = "none"
     steps: int = 3000
@@ -85,7 +87,7 @@ def autoencoder(
     data: Path | None = None,
     settings: AutoencoderSettings = AutoencoderSettings(),
 ) -> GeneratorRun:
-    """Autoencoder: pictures through few numbers and back."""
+    """Autoencoder: images compressed to a small latent and back."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
     shape = pictures.shape
@@ -101,12 +103,12 @@ def denoising(
     data: Path | None = None,
     settings: DenoisingSettings = DenoisingSettings(),
 ) -> GeneratorRun:
-    """Denoising autoencoder: from damaged pictures to whole ones."""
+    """Denoising autoencoder: reconstruction of corrupted images."""
     return autoencoder(data, settings)
 
 
 def vae(data: Path | None = None, settings: VAESettings = VAESettings()) -> GeneratorRun:
-    """VAE: a latent Gaussian whose prior knows the condition."""
+    """Conditional VAE: a Gaussian latent with a learned conditional prior."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
     shape = pictures.shape
@@ -120,12 +122,12 @@ def vae(data: Path | None = None, settings: VAESettings = VAESettings()) -> Gene
 
 
 def beta_vae(data: Path | None = None, settings: BetaVAESettings = BetaVAESettings()) -> GeneratorRun:
-    """beta-VAE: a VAE of fewer, more separate factors."""
+    """beta-VAE: a VAE with a stronger KL, for disentangled factors."""
     return vae(data, settings)
 
 
 def vqvae(data: Path | None = None, settings: VQVAESettings = VQVAESettings()) -> GeneratorRun:
-    """VQ-VAE, DALL-E's dVAE or FSQ: pictures as grids of codes."""
+    """VQ-VAE, DALL-E's dVAE or FSQ: images as grids of discrete codes."""
     s, pictures = settings, settings.pictures(data)
     torch.manual_seed(s.seed)
     shape = pictures.shape
@@ -138,33 +140,28 @@ def vqvae(data: Path | None = None, settings: VQVAESettings = VQVAESettings()) -
 
 
 def _run(
-    name: str, model: AutoencoderBase, pictures: Pictures, s: Settings, data: Path | None, paper: str
+    name: str, model: AutoencoderBase, pictures: Pictures, s: GeneratorSettings, data: Path | None, paper: str
 ) -> GeneratorRun:
-    config = TrainConfig(steps=s.steps, batch=min(s.batch, len(pictures)), lr=s.lr, weight_decay=0.01,
-                         warmup=min(100, s.steps // 10), seed=s.seed, device=s.device)  # fmt: skip
-    return GeneratorRun(
-        name=name,
-        generator=model,
-        stages=(Stage(name, model, pictures, config),),
-        facts=Facts(name=name, labels=pictures.labels),
-        card=card(name, s, paper),
-        figures=lambda generator: _figures(generator, s, data),
-    )
+    batch, warmup = min(s.batch, len(pictures)), min(100, s.steps // 10)
+    stage = Stage(name, model, pictures, s.training(batch, warmup=warmup, weight_decay=0.01))
+    run = generator_run(name, s, pictures, model, (stage,), paper)
+    return replace(run, figures=lambda generator: _figures(generator, s, data))
 
 
 @torch.no_grad()
-def _figures(generator: Generator, s: Settings, data: Path | None) -> dict[str, float]:
-    """PSNR of reconstructed held-out pictures; of damaged ones before and after where it is trained so."""
+def _figures(generator: Generator, s: GeneratorSettings, data: Path | None) -> dict[str, float]:
+    """PSNR of reconstructed held-out images, and of corrupted and denoised ones if trained with a
+    corruption."""
     assert isinstance(generator, AutoencoderBase)
     held = s.pictures(data, "val")
     x = held.x[:1000].float() / 127.5 - 1
-    found = {"PSNR of held-out pictures, dB": _psnr(_through(generator, x), x)}
+    found = {"PSNR of held-out images, dB": _psnr(_through(generator, x), x)}
     if isinstance(generator, Autoencoder) and generator.config.corruption != "none":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             noisy = corrupt(x, generator.config.corruption, generator.config.amount)
-        found["PSNR of damaged pictures, dB"] = _psnr(noisy.clamp(-1, 1), x)
-        found["PSNR of those denoised, dB"] = _psnr(_through(generator, noisy), x)
+        found["PSNR of corrupted images, dB"] = _psnr(noisy.clamp(-1, 1), x)
+        found["PSNR of denoised images, dB"] = _psnr(_through(generator, noisy), x)
     if isinstance(generator, VQVAE):
         codes = torch.cat([generator.codes(part.to(generator.device)) for part in torch.split(x, 100)])
         share = codes.flatten().bincount(minlength=generator.config.codes) / codes.numel()
@@ -181,5 +178,5 @@ def _through(coder: AutoencoderBase, x: torch.Tensor) -> torch.Tensor:
 
 
 def _stride(shape: tuple[int, int, int]) -> int:
-    """Grids of 7 or 8 places a side."""
+    """The stride that gives a grid of 7 or 8 places per side."""
     return 8 if shape[1] >= 64 else 4

@@ -1,9 +1,8 @@
-"""Transformers over the codes of a VQ-VAE: the codec first, then, on cached codes, the prior."""
+"""Recipes of transformers over the codes of a VQ-VAE: first the codec, then the prior on cached codes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,20 +20,22 @@ from harmonia.generators.tokens.autoregressive import (
 from harmonia.generators.tokens.dalle import DallE, DallEConfig
 from harmonia.generators.tokens.maskgit import MaskGIT, MaskGITConfig
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 from harmonia.types import HarmoniaError
 
 BLOCK = 512
 Config = TypeVar("Config", bound=CodeConfig)
 
 
-@dataclass(frozen=True)
-class CodeSettings(Settings):
-    """``steps`` are those of both stages, of which the codec has the share ``codec_share``.
+@dataclass(frozen=True, kw_only=True)
+class CodeSettings(GeneratorSettings):
+    """Settings of generators over codes.
 
-    ``codes`` of the codebook; ``shift`` moves training pictures by up to so many pixels; ``guidance``,
-    ``temperature`` and ``top_p`` of sampling are kept in the model.
+    ``steps``        of both stages together
+    ``codec_share``  of the steps that train the codec
+    ``codes``        entries of the codebook
+    ``shift``        largest shift of training images in pixels
+    ``guidance``, ``temperature``, ``top_p``: defaults of sampling, saved with the model
     """
 
     steps: int = 6000
@@ -50,28 +51,28 @@ class CodeSettings(Settings):
     top_p: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DallESettings(CodeSettings):
-    """A DALL-E reads text; MNIST's is the digits' names in five languages."""
+    """Settings of `dalle`, which needs texts; those of MNIST are the digits' names in five languages."""
 
     condition: str = "text"
 
 
 def vqvae_prior(data: Path | None = None, settings: CodeSettings = CodeSettings()) -> GeneratorRun:
-    """VQ-VAE, and a transformer that predicts its codes one after the other."""
+    """VQ-VAE with an autoregressive transformer over its codes."""
     paper = "van den Oord et al. 2017; Esser et al. 2021"
     return vqvae_prior_of("vqvae-prior", settings.pictures(data), settings, paper)
 
 
 def vqvae_prior_of(name: str, pictures: Pictures, settings: CodeSettings, paper: str) -> GeneratorRun:
-    """The same of given pictures."""
+    """A VQ-VAE with prior on given images."""
     torch.manual_seed(settings.seed)
     model = Autoregressive(config_of(AutoregressiveConfig, settings, pictures))
     return two_stages(name, model, pictures, settings, paper)
 
 
 def maskgit(data: Path | None = None, settings: CodeSettings = CodeSettings()) -> GeneratorRun:
-    """VQ-VAE, and MaskGIT: a transformer that fills in many of its codes at once."""
+    """VQ-VAE with MaskGIT: a masked transformer that predicts many codes at once."""
     pictures = settings.pictures(data)
     torch.manual_seed(settings.seed)
     model = MaskGIT(config_of(MaskGITConfig, settings, pictures))
@@ -79,9 +80,9 @@ def maskgit(data: Path | None = None, settings: CodeSettings = CodeSettings()) -
 
 
 def dalle(data: Path | None = None, settings: DallESettings = DallESettings()) -> GeneratorRun:
-    """DALL-E: a Gumbel-softmax dVAE, and one transformer over text and codes."""
+    """DALL-E: a Gumbel-softmax dVAE and one transformer over text and codes."""
     if settings.condition != "text":
-        raise HarmoniaError(f"DALL-E reads text: set condition=text (got {settings.condition})")
+        raise HarmoniaError(f"DALL-E needs texts: set condition=text (got {settings.condition})")
     pictures = settings.pictures(data)
     torch.manual_seed(settings.seed)
     model = DallE(config_of(DallEConfig, settings, pictures, "gumbel"))
@@ -91,7 +92,7 @@ def dalle(data: Path | None = None, settings: DallESettings = DallESettings()) -
 def config_of(
     kind: type[Config], settings: CodeSettings, pictures: Pictures, bottleneck: str = "vq"
 ) -> Config:
-    """The configuration of a generator over codes, with a code for every 4 x 4 pixels."""
+    """The configuration of a generator over codes, with one code for every 4 x 4 pixels."""
     codec = VQVAEConfig(
         shape=pictures.shape,
         size=settings.size,
@@ -114,7 +115,7 @@ def config_of(
 def codec_steps(settings: CodeSettings) -> int:
     """Steps of the first stage."""
     if not 0 < settings.codec_share < 1:
-        raise HarmoniaError(f"codec_share is {settings.codec_share}: it has to be between 0 and 1")
+        raise HarmoniaError(f"codec_share is {settings.codec_share}: it must be between 0 and 1")
     return max(1, round(settings.steps * settings.codec_share))
 
 
@@ -125,26 +126,25 @@ def two_stages(
     settings: CodeSettings,
     paper: str,
 ) -> GeneratorRun:
-    """First the codec, then the transformer on the codes of all pictures, made when the codec is done."""
+    """The codec as first stage, then the transformer on the codes of all images."""
     first = codec_steps(settings)
-    config = partial(TrainConfig, batch=settings.batch, seed=settings.seed, device=settings.device)
-    codec = config(steps=first, lr=settings.codec_lr, warmup=min(50, first), weight_decay=1e-4)
     rest = max(1, settings.steps - first)
-    prior = config(steps=rest, lr=settings.lr, warmup=min(100, rest), weight_decay=0.05)
+    codec = settings.training(settings.batch, steps=first, lr=settings.codec_lr, warmup=50, weight_decay=1e-4)
+    prior = settings.training(settings.batch, steps=rest, warmup=100, weight_decay=0.05)
 
     def coded() -> Coded:
         model.start()
         return Coded(pictures, model.codec, settings.shift)
 
     stages = (
-        Stage("codec", model.codec, Moved(pictures, settings.shift), codec),
+        Stage("codec", model.codec, ShiftedPictures(pictures, settings.shift), codec),
         Stage("prior", model, coded, prior),
     )
     return generator_run(name, settings, pictures, model, stages, paper)
 
 
-class Moved:
-    """Pictures, each moved by up to ``by`` pixels; what comes in repeats the border."""
+class ShiftedPictures:
+    """Images, each shifted by up to ``by`` pixels, with the border repeated."""
 
     def __init__(self, pictures: Pictures, by: int) -> None:
         self.pictures, self.by = pictures, by
@@ -153,14 +153,14 @@ class Moved:
         return len(self.pictures)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """As `Pictures.batch` has it, moved."""
+        """A batch of `Pictures`, shifted."""
         batch = self.pictures.batch(indices, generator)
         across, down = torch.randint(-self.by, self.by + 1, (2, len(indices)), generator=generator)
         return Batch(moved(batch.x, across, down), batch.condition)
 
 
 class Coded:
-    """The codes of pictures, and of the same moved by up to ``by`` pixels, of which a batch takes one."""
+    """The codes of images at all shifts of up to ``by`` pixels; a batch takes a random shift of each."""
 
     def __init__(self, pictures: Pictures, codec: VQVAE, by: int) -> None:
         self.pictures = pictures
@@ -181,13 +181,13 @@ class Coded:
         return len(self.codes)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Codes in place of pictures, and their conditions."""
+        """Codes and their conditions."""
         which = torch.randint(self.codes.shape[1], (len(indices),), generator=generator)
         return Batch(self.codes[indices, which], self.pictures.condition(indices, generator))
 
 
 def moved(x: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Pictures (n, c, h, w), each moved by whole pixels, int64 (n,); the border is repeated."""
+    """Images (n, c, h, w), each shifted by whole pixels, int64 (n,), with the border repeated."""
     n, _, h, w = x.shape
     rows = (torch.arange(h) - down[:, None]).clamp(0, h - 1)
     columns = (torch.arange(w) - across[:, None]).clamp(0, w - 1)

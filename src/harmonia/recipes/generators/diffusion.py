@@ -1,4 +1,5 @@
-"""Diffusion and flow models: DDPM, Guided Diffusion, rectified flow, DiT, a few-step student, latents."""
+"""Recipes of diffusion and flow models: DDPM, Guided Diffusion, rectified flow, DiT, distillation,
+latents."""
 
 from __future__ import annotations
 
@@ -16,16 +17,23 @@ from harmonia.generators.diffusion.latent import Latent, LatentConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.generators.perceptual_classifier import Perception
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig
 
 INTERVAL = (0.35, 0.75)
-"""Times with guidance (Kynkäänniemi et al. 2024): at all times that of 2 narrows what is drawn too much."""
+"""Interval of times with guidance (Kynkäänniemi et al. 2024): at all times, a scale of 2 costs too much
+variety."""
 
 
-@dataclass(frozen=True)
-class DiffusionSettings(Settings):
-    """``ema`` of the weights; ``guidance`` and ``sampling`` steps of what is trained, by default."""
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSettings(GeneratorSettings):
+    """Settings of diffusion models.
+
+    ``ema``       decay of the moving average of the weights
+    ``drop``      share of samples whose condition is dropped
+    ``guidance``  default scale of guidance of the model
+    ``sampling``  default number of sampling steps of the model
+    """
 
     steps: int = 5000
     batch: int = 64
@@ -36,25 +44,19 @@ class DiffusionSettings(Settings):
     sampling: int = 10
 
     def train(self, *, steps: int | None = None, batch: int | None = None, seed: int = 0) -> TrainConfig:
-        """AdamW with a short warm-up and a cosine, and the average of the weights."""
+        """AdamW with a short warm-up, a cosine schedule, and averaged weights."""
         steps = steps or self.steps
-        return TrainConfig(
-            steps=steps,
-            batch=batch or self.batch,
-            lr=self.lr,
-            weight_decay=0.01,
-            warmup=min(100, steps // 10),
-            ema=self.ema,
+        return self.training(
+            batch or self.batch, steps=steps, warmup=min(100, steps // 10), weight_decay=0.01, ema=self.ema,
             seed=self.seed + seed,
-            device=self.device,
-        )
+        )  # fmt: skip
 
     def part(self, share: float) -> int:
-        """Steps of a stage that has this share of them."""
+        """The steps of a stage with this share of them."""
         return max(1, round(self.steps * share))
 
     def config(self, pictures: Pictures) -> DiffusionConfig:
-        """A rectified flow of the pictures, by a U-Net."""
+        """A rectified flow with a U-Net, for these images."""
         return DiffusionConfig(
             shape=pictures.shape,
             size=self.size,
@@ -66,17 +68,23 @@ class DiffusionSettings(Settings):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GuidedSettings(DiffusionSettings):
-    """``share`` of the steps that the classifier gets, besides those of the diffusion model."""
+    """Settings of `guided`: ``share`` is the number of steps of the classifier relative to the diffusion
+    model."""
 
     steps: int = 4500
     share: float = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudentSettings(DiffusionSettings):
-    """``parts`` of the teacher's steps are one of the student's ``few``, which trains ``share`` as long."""
+    """Settings of `flow_student`.
+
+    ``few``    steps of the student
+    ``parts``  steps of the teacher for each of them
+    ``share``  training steps of the student relative to the teacher
+    """
 
     steps: int = 4000
     few: int = 4
@@ -84,10 +92,15 @@ class StudentSettings(DiffusionSettings):
     share: float = 0.08
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentSettings(DiffusionSettings):
-    """``dim`` numbers of a latent, ``beta`` of the VAE; ``share`` of the steps that it gets, besides those of
-    the flow; ``perceptual`` weight of the features of a classifier, which gets a fifth of that share."""
+    """Settings of `latent_flow`.
+
+    ``dim``         numbers of a latent
+    ``beta``        of the VAE
+    ``perceptual``  weight of the perceptual loss, by a classifier
+    ``share``       training steps of the VAE relative to the flow; the classifier has a fifth of them
+    """
 
     steps: int = 17000
     batch: int = 128
@@ -101,10 +114,14 @@ class LatentSettings(DiffusionSettings):
     share: float = 0.07
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentStudentSettings(LatentSettings):
-    """``parts`` of the teacher's steps are one of the student's ``few``, which trains ``lessons`` of the
-    steps."""
+    """Settings of `latent_student`.
+
+    ``few``      steps of the student
+    ``parts``    steps of the teacher for each of them
+    ``lessons``  training steps of the student relative to the teacher
+    """
 
     steps: int = 12000
     few: int = 4
@@ -113,29 +130,29 @@ class LatentStudentSettings(LatentSettings):
 
 
 def flow(data: Path | None = None, settings: DiffusionSettings = DiffusionSettings()) -> GeneratorRun:
-    """Rectified flow on pixels, by a U-Net."""
+    """Rectified flow on pixels with a U-Net."""
     pictures = settings.pictures(data)
     return _single("flow", settings, pictures, settings.config(pictures), "rectified flow (Liu et al. 2023)")
 
 
 def ddpm(data: Path | None = None, settings: DiffusionSettings = DiffusionSettings()) -> GeneratorRun:
-    """DDPM: cosine schedule, v prediction, by a U-Net."""
+    """DDPM: cosine schedule and v prediction with a U-Net."""
     pictures = settings.pictures(data)
     config = _vp(settings.config(pictures))
     return _single("ddpm", settings, pictures, config, "DDPM (Ho et al. 2020; Nichol and Dhariwal 2021)")
 
 
 def dit(data: Path | None = None, settings: DiffusionSettings = DiffusionSettings(lr=1e-3)) -> GeneratorRun:
-    """Diffusion transformer: rectified flow by a DiT."""
+    """Diffusion transformer (DiT): rectified flow with a transformer."""
     pictures = settings.pictures(data)
     config = replace(settings.config(pictures), network="dit", patch=4)
     return _single("dit", settings, pictures, config, "DiT (Peebles and Xie 2023)")
 
 
 def guided(data: Path | None = None, settings: GuidedSettings = GuidedSettings()) -> GeneratorRun:
-    """Guided Diffusion: DDPM and a classifier of noisy samples."""
+    """Guided Diffusion: DDPM with a classifier of noisy samples."""
     s, pictures = settings, settings.pictures(data)
-    # a classifier narrows less than its absence does: it guides at all times
+    # classifier guidance costs less variety than classifier-free guidance: it applies at all times
     own = replace(_vp(s.config(pictures)), interval=(0.0, 1.0))
     torch.manual_seed(s.seed)
     model = GuidedDiffusion(
@@ -151,7 +168,7 @@ def guided(data: Path | None = None, settings: GuidedSettings = GuidedSettings()
 
 
 def flow_student(data: Path | None = None, settings: StudentSettings = StudentSettings()) -> GeneratorRun:
-    """A flow, then a student of it that samples in four steps."""
+    """Rectified flow, distilled into a student that samples in four steps."""
     s, pictures = settings, settings.pictures(data)
     config = s.config(pictures)
     torch.manual_seed(s.seed)
@@ -172,7 +189,7 @@ def flow_student(data: Path | None = None, settings: StudentSettings = StudentSe
 
 
 def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSettings()) -> GeneratorRun:
-    """VAE, sharpened by a classifier's features where there are classes, and a flow of its latents."""
+    """VAE (with a perceptual loss if there are classes) and a flow of its latents."""
     pictures = settings.pictures(data)
     model, stages = _latent_flow(settings, pictures)
     paper = "latent diffusion (Rombach et al. 2022)"
@@ -182,7 +199,7 @@ def latent_flow(data: Path | None = None, settings: LatentSettings = LatentSetti
 def latent_student(
     data: Path | None = None, settings: LatentStudentSettings = LatentStudentSettings()
 ) -> GeneratorRun:
-    """A flow of latents, then a student of it that samples in four steps."""
+    """Latent flow, distilled into a student that samples in four steps."""
     s, pictures = settings, settings.pictures(data)
     teacher, stages = _latent_flow(s, pictures)
     config = teacher.config
@@ -202,7 +219,7 @@ def latent_student(
 
 
 def _latent_flow(settings: LatentSettings, pictures: Pictures) -> tuple[Latent, tuple[Stage, ...]]:
-    """The model, and how it is trained."""
+    """The model and its training stages."""
     s = settings if pictures.label is not None else replace(settings, perceptual=0.0)
     model = _latent(s, s.config(pictures))
     vae = replace(s.train(steps=s.part(s.share), seed=1), lr=2e-3)
@@ -215,7 +232,7 @@ def _latent_flow(settings: LatentSettings, pictures: Pictures) -> tuple[Latent, 
         model.autoencoder.look = perception.features
 
     def latents() -> Indexed:
-        model.to(model.device)  # of it, the stage before has moved the autoencoder alone
+        model.to(model.device)  # the stage before has moved the autoencoder only
         x = pictures.x.float() / 127.5 - 1
         model.measure(x)
         return Latents(pictures, model.encode(x).cpu())
@@ -226,7 +243,7 @@ def _latent_flow(settings: LatentSettings, pictures: Pictures) -> tuple[Latent, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Latents:
-    """A dataset for ``fit``: latents ``z`` (n, c, h, w) of pictures, with the pictures' conditions."""
+    """A dataset for ``fit``: latents ``z`` (n, c, h, w) of images, with the conditions of the images."""
 
     pictures: Pictures
     z: Tensor
@@ -235,7 +252,7 @@ class Latents:
         return len(self.z)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Latents and what their pictures are of."""
+        """Latents and their conditions."""
         return Batch(self.z[indices], self.pictures.condition(indices, generator))
 
 

@@ -1,4 +1,4 @@
-"""Adversarial generators: a conditional GAN and StyleGAN2-ADA."""
+"""Recipes of a conditional GAN and StyleGAN2-ADA."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from harmonia.generators.adversarial.critics import GameConfig
 from harmonia.generators.adversarial.gan import GAN, GANConfig
 from harmonia.generators.adversarial.stylegan import StyleGAN, StyleGANConfig
 from harmonia.recipes.generators.pictures import Pictures
-from harmonia.recipes.generators.run import GeneratorRun, Settings, Stage, generator_run
-from harmonia.training import TrainConfig
+from harmonia.recipes.generators.run import GeneratorRun, GeneratorSettings, Stage, generator_run
 
 
-@dataclass(frozen=True)
-class GANSettings(Settings):
-    """``loss`` a key of ``objectives.ADVERSARIAL``; ``gamma`` weight of gradient penalties; ``drop`` share
-    of pictures whose condition is left out."""
+@dataclass(frozen=True, kw_only=True)
+class GANSettings(GeneratorSettings):
+    """Settings of `gan`.
+
+    ``loss``   a key of ``objectives.ADVERSARIAL``
+    ``gamma``  weight of the gradient penalties
+    ``drop``   share of images whose condition is dropped
+    """
 
     steps: int = 9000
     batch: int = 64
@@ -30,16 +33,16 @@ class GANSettings(Settings):
     drop: float = 0.05
 
 
-@dataclass(frozen=True)
-class StyleGANSettings(Settings):
+@dataclass(frozen=True, kw_only=True)
+class StyleGANSettings(GeneratorSettings):
     """Settings of `stylegan`.
 
-    ``loss``     a key of ``objectives.ADVERSARIAL``; the paper's, non_saturating (with R1 alone), gives one
-                 picture per class in a short run
+    ``loss``     a key of ``objectives.ADVERSARIAL``; that of the paper, non_saturating (with R1 only),
+                 collapses to one image per class in a short run
     ``gamma``    weight of the gradient penalties
-    ``path``     weight of path length, which the paper leaves off at 32 pixels
-    ``augment``  whether the critic's pictures are changed, adaptively
-    ``drop``     share of pictures whose condition is left out
+    ``path``     weight of the path length penalty; paper: 0 at 32 pixels
+    ``augment``  whether to use adaptive augmentation
+    ``drop``     share of images whose condition is dropped
     """
 
     steps: int = 5000
@@ -86,22 +89,13 @@ def stylegan(data: Path | None = None, settings: StyleGANSettings = STYLEGAN_SET
     return _run("stylegan", model, pictures, s, "StyleGAN2-ADA (Karras et al. 2020)")
 
 
-def _run(name: str, model: Generator, pictures: Pictures, settings: Settings, paper: str) -> GeneratorRun:
-    """Adam without momentum or decay, as networks against each other need; averaged weights are kept."""
+def _run(
+    name: str, model: Generator, pictures: Pictures, settings: GeneratorSettings, paper: str
+) -> GeneratorRun:
+    """Adversarial training: Adam without momentum or weight decay; the averaged weights are saved."""
     s = settings
-    config = TrainConfig(
-        steps=s.steps,
-        batch=min(s.batch, len(pictures)),
-        lr=s.lr,
-        betas=(0.0, 0.99),
-        weight_decay=0.0,
-        warmup=min(100, s.steps),
-        lr_end=0.1,
-        ema=0.998,
-        clip=None,
-        seed=s.seed,
-        device=s.device,
-        save_every=max(100, s.steps // 4),
-        log_every=50,
-    )
+    config = s.training(
+        min(s.batch, len(pictures)), betas=(0.0, 0.99), weight_decay=0.0, warmup=100, lr_end=0.1, ema=0.998,
+        clip=None, save_every=max(100, s.steps // 4), log_every=50,
+    )  # fmt: skip
     return generator_run(name, s, pictures, model, (Stage(name, model, pictures, config),), paper)

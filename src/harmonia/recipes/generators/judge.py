@@ -1,13 +1,12 @@
-"""The judge: a classifier of the pictures that generators learn, which measures them and never guides them.
+"""The judge: a classifier that evaluates generated images; no generator is trained with it.
 
-Its penultimate layer gives the features of "FD-clf", its classes the conditional accuracy. It has its own
-seed, its own architecture (plain convolutions with batch norm) and its own augmentation (moved, turned and
-grown a little), so that a generator cannot have learned what it looks at.
+Its penultimate layer gives the features of the Frechet distance "FD-clf", its classes the conditional
+accuracy. It has its own seed, architecture (plain convolutions with batch norm) and augmentation (small
+shifts, rotations and scalings), independent of all generators.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,22 +17,19 @@ from torch import Tensor, nn
 
 from harmonia import weights
 from harmonia.datasets.registry import reader
-from harmonia.generators.saved import built
 from harmonia.metrics.image_features import bytes_of, in_batches
 from harmonia.recipes.generators.pictures import load_pictures, part_of
 from harmonia.recipes.generators.run import LICENCES
-from harmonia.recipes.run import Outcome
+from harmonia.recipes.run import Outcome, RunSettings
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError, Record
-from harmonia.weights import CARD, CONFIG
 
-MODEL_TYPE = "harmonia-judge"
-VERSION = 1
+FORMAT = weights.ModelFormat("harmonia-judge", 1, "judge")
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """``shape`` of the pictures, the names of the ``classes``, channels by stage, width of the features."""
+    """``shape`` of the images, names of the ``classes``, channels by stage, width of the features."""
 
     dataset: str
     shape: tuple[int, int, int]
@@ -42,21 +38,19 @@ class JudgeConfig:
     features: int = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """``dataset`` mnist (its ten digits) or emoji (the groups that Unicode puts them in)."""
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings(RunSettings):
+    """Settings of `judge`: ``dataset`` is mnist (ten digits) or emoji (Unicode groups)."""
 
     dataset: str = "mnist"
     resolution: int = 0
     steps: int = 900
     batch: int = 128
-    lr: float = 2e-3
     seed: int = 20_000
-    device: str = "auto"
 
 
 class Judge(nn.Module):
-    """Convolutions with batch norm, of stride 2 from the second on, a layer of features, a linear head."""
+    """Convolutions with batch norm, with stride 2 from the second on, a feature layer, and a linear head."""
 
     def __init__(self, config: JudgeConfig, name: str = "judge") -> None:
         super().__init__()
@@ -75,11 +69,11 @@ class Judge(nn.Module):
         self.head = nn.Linear(config.features, len(config.classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (n, d), not negative, of uint8 pictures (n, c, h, w)."""
+        """Non-negative features (n, d) of uint8 images (n, c, h, w)."""
         return F.relu(self.layers(x.float() / 64 - 2))
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Cross-entropy of pictures and labels; half of the features are dropped while it learns."""
+        """The cross-entropy of images and labels, with dropout of half of the features in training."""
         x, labels = batch
         return {"judge": F.cross_entropy(self.head(F.dropout(self(x), 0.5, self.training)), labels)}
 
@@ -88,32 +82,32 @@ class Judge(nn.Module):
         return {"judge": list(self.parameters())}
 
     def features(self, x: Tensor) -> Tensor:
-        """The penultimate layer, (n, d), of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
+        """The features (n, d) of images (n, c, h, w), uint8 or float in [-1, 1]."""
         return in_batches(lambda part: self(part.to(self.device)).cpu(), self._checked(x))
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """(n, classes) of pictures (n, c, h, w), uint8 or float in [-1, 1]."""
+        """Class probabilities (n, classes) of images (n, c, h, w), uint8 or float in [-1, 1]."""
         return in_batches(
             lambda part: self.head(self(part.to(self.device))).softmax(1).cpu(), self._checked(x)
         )
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; what it says is on the CPU."""
+        """The device of the weights; results are on the CPU."""
         return self.head.weight.device
 
     def _checked(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.config.shape:
             raise HarmoniaError(
-                f"this judge takes pictures {self.config.shape}, not {tuple(x.shape[1:])}: "
+                f"this judge takes images {self.config.shape}, not {tuple(x.shape[1:])}: "
                 "train one for that resolution with `harmonia train judge`"
             )
         return bytes_of(x)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moved:
-    """Labelled pictures, uint8 (n, c, h, w), in batches moved, turned and grown a little."""
+class LabelledPictures:
+    """Labelled images, uint8 (n, c, h, w); batches have small random shifts, rotations and scalings."""
 
     x: Tensor
     label: Tensor
@@ -122,7 +116,7 @@ class Moved:
         return len(self.x)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 and their labels."""
+        """Augmented images uint8 and their labels."""
         x = self.x[indices].float()
         n, height = len(x), x.shape[2]
         draw = torch.rand(4, n, generator=generator) * 2 - 1
@@ -137,16 +131,16 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgeRun:
-    """The training of a judge, complete; ``train`` as that of any recipe."""
+    """The training run of a judge."""
 
     judge: Judge
     dataset: Indexed
-    held: Moved
+    held: LabelledPictures
     config: TrainConfig
     card: str
 
     def train(self, folder: Path) -> Outcome:
-        """Train, or go on training, in ``folder``; the judge that can be loaded is ``folder/model``."""
+        """Train, or resume training, in ``folder``; the trained judge is ``folder/model``."""
         result = fit(self.judge, self.dataset, self.config, folder)
         right = self.judge.probabilities(self.held.x).argmax(1) == self.held.label
         figures = {"accuracy": float(right.double().mean())}
@@ -156,39 +150,39 @@ class JudgeRun:
         return Outcome(result, figures, folder / "model")
 
 
-SETTINGS = Settings()
+SETTINGS = JudgeSettings()
 
 
-def judge(data: Path | None = None, settings: Settings = SETTINGS) -> JudgeRun:
-    """The judge of generated pictures: a classifier that measures and never guides."""
+def judge(data: Path | None = None, settings: JudgeSettings = SETTINGS) -> JudgeRun:
+    """The judge: a classifier that evaluates generated images."""
     s = settings
     train, classes = labelled(s.dataset, "train", s.resolution, data)
     held, _ = labelled(s.dataset, "val", s.resolution, data)
     config = JudgeConfig(s.dataset, (train.x.shape[1], train.x.shape[2], train.x.shape[3]), classes)
     torch.manual_seed(s.seed)
-    run = TrainConfig(
-        steps=s.steps, batch=min(s.batch, len(train)), lr=s.lr, weight_decay=0.05, warmup=min(50, s.steps),
-        seed=s.seed, device=s.device, save_every=max(100, s.steps // 3), log_every=50,
-    )  # fmt: skip
+    batch, save_every = min(s.batch, len(train)), max(100, s.steps // 3)
+    run = s.training(batch, weight_decay=0.05, warmup=50, save_every=save_every, log_every=50)
     card = (
-        f"# judge of {s.dataset}\n\nA classifier that measures generated pictures: {', '.join(classes)}.\n\n"
+        f"# judge of {s.dataset}\n\nA classifier that evaluates generated images: {', '.join(classes)}.\n\n"
         f"Recipe: `harmonia train judge`, {s.steps} steps of {s.batch}, seed {s.seed}; "
         f"{LICENCES[s.dataset]}.\n"
     )
     return JudgeRun(Judge(config), train, held, run, card)
 
 
-def labelled(dataset: str, split: str, resolution: int, data: Path | None) -> tuple[Moved, tuple[str, ...]]:
-    """The pictures of a split with their labels, and the names of the classes."""
+def labelled(
+    dataset: str, split: str, resolution: int, data: Path | None
+) -> tuple[LabelledPictures, tuple[str, ...]]:
+    """The images of a split with their labels, and the names of the classes."""
     pictures = load_pictures(dataset, split, resolution=resolution or None, data=data)
     if pictures.label is not None:
-        return Moved(pictures.x, pictures.label), tuple(words[0] for words in pictures.labels)
+        return LabelledPictures(pictures.x, pictures.label), tuple(words[0] for words in pictures.labels)
     if dataset != "emoji":
-        raise HarmoniaError(f"{dataset} has no classes to judge by: take mnist or emoji")
+        raise HarmoniaError(f"{dataset} has no classes: choose mnist or emoji")
     groups = [str(record.metadata.get("group") or "other") for record in emoji_records(None, data)]
     classes = tuple(sorted(set(groups)))
     own = [str(record.metadata.get("group") or "other") for record in emoji_records(split, data)]
-    return Moved(pictures.x, torch.tensor([classes.index(group) for group in own])), classes
+    return LabelledPictures(pictures.x, torch.tensor([classes.index(group) for group in own])), classes
 
 
 def emoji_records(split: str | None, data: Path | None) -> list[Record]:
@@ -198,25 +192,21 @@ def emoji_records(split: str | None, data: Path | None) -> list[Record]:
 
 
 def save_judge(folder: Path, judge: Judge, card: str) -> None:
-    """Write a judge: all of it, or nothing. One that stands in ``folder`` is replaced."""
-    settings = {"model_type": MODEL_TYPE, "version": VERSION, "config": asdict(judge.config)}
-    texts = {CONFIG: json.dumps(settings, indent=1, ensure_ascii=False) + "\n", CARD: card}
-    weights.write_model(folder.absolute(), judge.state_dict(), texts, MODEL_TYPE, torch.float32)
+    """Write a judge whole or not at all. A judge that stands in ``folder`` is replaced."""
+    FORMAT.write(folder, {"config": asdict(judge.config)}, judge.state_dict(), card=card)
 
 
 def load_judge(folder: str | Path, device: str | torch.device = "cpu") -> Judge:
-    """The judge of a folder; HarmoniaError if it is none, damaged, or of another version.
+    """The judge of a folder; HarmoniaError if there is none, or it is damaged or of another version.
 
-    Its name has the dataset and the first digits of its content's hash: figures of two judges do not compare.
+    Its name has the dataset and the first digits of the hash of its content, since figures by different
+    judges cannot be compared.
     """
     folder = Path(folder)
-    settings = weights.read_settings(folder, MODEL_TYPE, VERSION)
-    tensors = weights.read_tensors(folder)
-    try:
-        config = built(JudgeConfig, settings["config"])
-        with torch.random.fork_rng(devices=[]):
-            judge = Judge(config, f"judge of {config.dataset} {weights.identity(folder)[:6]}")
-        judge.load_state_dict(tensors, assign=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise HarmoniaError(f"the judge {folder} is damaged: train it again") from error
-    return judge.to(device).eval()
+    settings, tensors = FORMAT.read(folder)
+
+    def build() -> Judge:
+        config = weights.built(JudgeConfig, settings["config"])
+        return Judge(config, f"judge of {config.dataset} {weights.identity(folder)[:6]}")
+
+    return weights.restored(build, tensors, f"the judge {folder}").to(device).eval()

@@ -1,13 +1,13 @@
-"""The generator that ships: emoji of 32 pixels, told by a code of mini.
+"""The shipped generator: emoji of 32 pixels, conditioned on codes of the shipped encoder, mini.
 
-Words in any language, pictures and sounds have codes in that one space, and so has what a memory settles at.
-A code of a picture is told as often as one of words; a little noise on it makes its neighbours mean the same.
+Words in any language, images, sounds and recalled states of a memory all have codes in that space. In
+training, codes of images and of words are equally frequent; noise on the codes smooths the mapping.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,33 +23,37 @@ from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.metrics.image_features import bytes_of
 from harmonia.recipes.generators.pictures import Pictures, load_pictures, part_of
 from harmonia.recipes.generators.run import GeneratorRun, Stage
-from harmonia.training import TrainConfig
+from harmonia.recipes.run import RunSettings
 from harmonia.types import Record, Signal
 
 CARD = """# Harmonia imagine-mini
 
-Draws emoji of {resolution} pixels of what a code of Harmonia mini stands for: words in 28 languages, a
-picture, a kind of sound, or what a memory settles at. {parameters:.1f} million parameters. It ships with
-Harmonia, so that `harmonia imagine` works offline, and it is small.
+Draws emoji of {resolution} pixels, conditioned on codes of Harmonia mini: words in 28 languages, an image, a
+kind of sound, or the recalled state of a memory. {parameters:.1f} million parameters. It ships with Harmonia,
+so that `harmonia imagine` works offline, and it is small.
 
 * Use: `harmonia imagine a red apple`, in a folder with a memory or without.
-* Method: rectified flow (Liu et al. 2023, Lipman et al. 2023) by a U-Net, guidance without a classifier (Ho
-  and Salimans 2022).
+* Method: rectified flow (Liu et al. 2023, Lipman et al. 2023) with a U-Net, classifier-free guidance (Ho and
+  Salimans 2022).
 * Trained by `harmonia train imagine-mini`: {steps} steps of {batch}, seed {seed}.
 * Data: {pictures} pictures of Noto Emoji, by Google (Apache 2.0), every tenth held out; names and keywords of
   Unicode CLDR (Unicode License). The weights are Apache 2.0 like the package.
-* Limits: it draws emoji like those it has seen and knows nothing else. It has seen few pictures, so what it
-  draws may be close to one of them. What it draws is generated, and the files say so.
+* Limits: it only draws emoji like those of its training data. There are few of them, so an output may be
+  close to one. Outputs are generated images, and their files are marked as such.
 
-"likeness" is the cosine of the code asked for, a picture's own, and the code of what is drawn for it;
-"by name" is told the English name instead. "held-out" are pictures that it was not trained on (mini was).
+"likeness" is the cosine between the code of an image, as condition, and the code of the generated image; "by
+name" is conditioned on the English name instead. "held-out" are images that were not in the training data of
+the generator (they were in that of mini).
 """
 
 
-@dataclass(frozen=True)
-class Settings:
-    """``texts`` is how many codes of words a picture has; it has as many of itself. ``noise`` is the norm of
-    what is added to a code of norm 1, drawn from 0 to this.
+@dataclass(frozen=True, kw_only=True)
+class ImagineMiniSettings(RunSettings):
+    """Settings of `imagine_mini`.
+
+    ``texts``  codes of words for each image, and as many of the image
+    ``noise``  largest norm of the noise on a code of norm 1
+    ``ema``    decay of the moving average of the weights
     """
 
     resolution: int = 32
@@ -58,18 +62,15 @@ class Settings:
     noise: float = 0.5
     steps: int = 9000
     batch: int = 64
-    lr: float = 2e-3
     ema: float = 0.999
-    seed: int = 0
-    device: str = "auto"
 
 
-SETTINGS = Settings()
+SETTINGS = ImagineMiniSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noisy:
-    """Pictures whose codes get noise of a norm between 0 and ``noise``; then they are of unit norm again."""
+    """Images whose codes get noise of a norm between 0 and ``noise`` and are normalised again."""
 
     pictures: Pictures
     noise: float
@@ -78,7 +79,7 @@ class Noisy:
         return len(self.pictures)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Pictures in [-1, 1], and noisy codes."""
+        """Images in [-1, 1] and noisy codes."""
         batch = self.pictures.batch(indices, generator)
         code = batch.condition.code
         assert code is not None
@@ -87,27 +88,26 @@ class Noisy:
         return Batch(batch.x, replace(batch.condition, code=normalize(code + level * around, dim=1)))
 
 
-def imagine_mini(data: Path | None = None, settings: Settings = SETTINGS) -> GeneratorRun:
-    """The generator that ships: emoji, from codes of mini."""
+def imagine_mini(data: Path | None = None, settings: ImagineMiniSettings = SETTINGS) -> GeneratorRun:
+    """The shipped generator: emoji, conditioned on codes of mini."""
     s = settings
     image, text = (next(e for e in load_trained(MINI) if e.modality == m) for m in ("image", "text"))
-    pictures = told(data, s, "train", image, text)
+    pictures = coded_emoji(data, s, "train", image, text)
     config = DiffusionConfig(
         shape=(3, s.resolution, s.resolution), size=s.size, condition=ConditionConfig(code=image.dim),
         channels=(1, 2, 4), attend=2, times="logit-normal", steps=20, guidance=2.0,
     )  # fmt: skip
     torch.manual_seed(s.seed)
     generator = Diffusion(config)
-    train = TrainConfig(
-        steps=s.steps, batch=s.batch, lr=s.lr, weight_decay=0.01, warmup=min(100, s.steps), ema=s.ema,
-        seed=s.seed, device=s.device, save_every=max(100, s.steps // 10), log_every=50,
-    )  # fmt: skip
+    train = s.training(
+        s.batch, weight_decay=0.01, warmup=100, ema=s.ema, save_every=max(100, s.steps // 10), log_every=50
+    )
     card = CARD.format(
-        **vars(s), pictures=len(pictures), parameters=sum(p.numel() for p in generator.parameters()) / 1e6
+        **asdict(s), pictures=len(pictures), parameters=sum(p.numel() for p in generator.parameters()) / 1e6
     )
 
     def figures(generator: Generator) -> dict[str, float]:
-        held = told(data, s, "val", image, text)
+        held = coded_emoji(data, s, "val", image, text)
         return {
             "likeness": likeness(generator, pictures, image),
             "likeness, by name": likeness(generator, pictures, image, own=False),
@@ -121,13 +121,16 @@ def imagine_mini(data: Path | None = None, settings: Settings = SETTINGS) -> Gen
     )  # fmt: skip
 
 
-def told(data: Path | None, settings: Settings, split: str, image: Encoder, text: Encoder) -> Pictures:
-    """Emoji of a split with codes (n, 2 texts, d): ``texts`` times the picture's, then those of its words."""
+def coded_emoji(
+    data: Path | None, settings: ImagineMiniSettings, split: str, image: Encoder, text: Encoder
+) -> Pictures:
+    """Emoji of a split with codes (n, 2 texts, d): ``texts`` times that of the image, then those of its
+    words."""
     s = settings
     pictures = load_pictures("emoji", split, resolution=s.resolution, data=data, keep=("code",))
     words = _words(data, split)
     random = np.random.default_rng(s.seed)
-    # the English name first, then any others; who has few says them several times
+    # the English name first, then random names and keywords, with repetition if there are few
     chosen = [(own[0], *(own[i] for i in random.integers(len(own), size=s.texts - 1))) for own in words]
     said = _codes(text, [Signal("text", one) for several in chosen for one in several])
     seen = codes_of(image, pictures.x)
@@ -136,7 +139,7 @@ def told(data: Path | None, settings: Settings, split: str, image: Encoder, text
 
 
 def codes_of(image: Encoder, x: Tensor) -> Tensor:
-    """The codes (n, d) of pictures uint8 (n, 3, h, w)."""
+    """The codes (n, d) of images uint8 (n, 3, h, w)."""
     return _codes(image, [Signal("image", one) for one in x.permute(0, 2, 3, 1).contiguous().numpy()])
 
 
@@ -151,7 +154,8 @@ def _words(data: Path | None, split: str) -> list[list[str]]:
 
 
 def likeness(generator: Generator, pictures: Pictures, image: Encoder, own: bool = True) -> float:
-    """Mean cosine of the pictures' codes and those of what is drawn for them, or for their names; of 64."""
+    """The mean cosine between the codes of 64 images and of those generated from them, or from their
+    names."""
     codes = pictures.codes
     assert codes is not None
     some = torch.linspace(0, len(codes) - 1, min(64, len(codes))).long()

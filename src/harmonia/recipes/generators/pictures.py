@@ -1,4 +1,4 @@
-"""Pictures and what they are of, as generators take them: MNIST, Noto emoji, Flickr8k."""
+"""Images with conditions for training generators: MNIST, Noto emoji, Flickr8k."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ DIGIT_WORDS = {
 }
 """Words for the classes of MNIST, in the order of the classes."""
 HELD = 10
-"""Every how manieth picture is held out, of data without a published split."""
+"""One in this many images is held out, for data without a published split."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """A dataset for ``fit``: uint8 pictures (n, c, h, w) and what each is of.
+    """A dataset for ``fit``: uint8 images ``x`` (n, c, h, w) and their conditions.
 
-    ``label`` int64 (n,) or None; ``texts`` the words for each picture, of which a batch takes one at random;
-    ``flip`` mirrors half of the pictures; ``length`` the bytes of a text; ``keep`` which kinds of condition a
-    batch has, of "label", "text", "code", "features"; ``codes`` (n, k, d), of which a batch takes one of k,
-    ``features`` (n, t, w).
+    ``label``     int64 (n,) or None
+    ``texts``     of each image; a batch takes a random one
+    ``labels``    words for each class
+    ``codes``     (n, k, d); a batch takes one of the k at random
+    ``features``  (n, t, w)
+    ``keep``      kinds of condition in a batch: "label", "text", "code", "features"
+    ``length``    of a text in bytes
+    ``flip``      mirror half of the images
     """
 
     x: Tensor
@@ -61,7 +65,7 @@ class Pictures:
         return c, h, w
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Pictures in [-1, 1] and their conditions."""
+        """Images in [-1, 1] and their conditions."""
         x = self.x[indices].float() / 127.5 - 1
         if self.flip:
             turn = torch.rand(len(x), generator=generator) < 0.5
@@ -69,20 +73,22 @@ class Pictures:
         return Batch(x, self.condition(indices, generator))
 
     def condition(self, indices: Tensor, generator: torch.Generator | None = None) -> Condition:
-        """What pictures are of; one of several texts or codes is drawn."""
-        n, said = len(indices), dict[str, Tensor]()
+        """The conditions of images, with a random one of several texts or codes."""
+        n, kinds = len(indices), dict[str, Tensor]()
         if "label" in self.keep and self.label is not None:
-            said["label"] = self.label[indices]
+            kinds["label"] = self.label[indices]
         if "text" in self.keep and self.texts:
             chosen = [self.texts[i] for i in indices.tolist()]
             pick = torch.rand(n, generator=generator).tolist()
-            said["text"] = spell([t[int(p * len(t))] for t, p in zip(chosen, pick, strict=True)], self.length)
+            kinds["text"] = spell(
+                [t[int(p * len(t))] for t, p in zip(chosen, pick, strict=True)], self.length
+            )
         if "code" in self.keep and self.codes is not None:
             k = torch.randint(self.codes.shape[1], (n,), generator=generator)
-            said["code"] = self.codes[indices, k]
+            kinds["code"] = self.codes[indices, k]
         if "features" in self.keep and self.features is not None:
-            said["features"] = self.features[indices]
-        return Condition(n, **said)
+            kinds["features"] = self.features[indices]
+        return Condition(n, **kinds)
 
 
 def load_pictures(
@@ -94,16 +100,16 @@ def load_pictures(
     keep: tuple[str, ...] = ("label",),
     languages: tuple[str, ...] = (),
 ) -> Pictures:
-    """The pictures of a split ("train" or "val"), by default mnist at 28, emoji at 32, flickr8k at 64 pixels.
+    """The images of a split ("train" or "val"), by default mnist at 28, emoji at 32, flickr8k at 64 pixels.
 
-    MNIST has labels and words for them in five languages, and every tenth digit is held out; emoji have names
-    in all languages as texts and every tenth picture is held out; flickr8k has captions. ``languages`` are
-    those of the texts, such as "en"; none for all. HarmoniaError for another dataset or language, or if the
-    data are not there.
+    MNIST has labels and words for them in five languages; emoji have their names in all languages as texts;
+    flickr8k has captions. One in ten images of MNIST and emoji is held out. ``languages`` are those of the
+    texts, such as "en"; none for all. HarmoniaError for an unknown dataset or language, or if the data is
+    missing.
     """
     if dataset not in DEFAULT_RESOLUTION:
         raise HarmoniaError(
-            f"there are no pictures of {dataset!r}: name one of {', '.join(DEFAULT_RESOLUTION)}"
+            f"there are no images of {dataset!r}: choose from {', '.join(DEFAULT_RESOLUTION)}"
         )
     x, label, texts = _loaded(dataset, split, resolution or DEFAULT_RESOLUTION[dataset], data, languages)
     labels: tuple[tuple[str, ...], ...] = ()
@@ -117,7 +123,7 @@ Item = TypeVar("Item")
 
 
 def part_of(items: Sequence[Item], split: str) -> list[Item]:
-    """Of data without a published split: every tenth for "val", the others for "train"."""
+    """A split of data without a published one: every tenth item for "val", the others for "train"."""
     return [one for i, one in enumerate(items) if (i % HELD == HELD - 1) == (split == "val")]
 
 
@@ -129,14 +135,14 @@ def _loaded(
     dataset: str, split: str, resolution: int, data: Path | None, languages: tuple[str, ...]
 ) -> tuple[Tensor, Tensor | None, tuple[tuple[str, ...], ...]]:
     published = dataset == "flickr8k"
-    # of the others the words are chosen later: which pictures are held out has nothing to do with them
+    # for the others, texts are selected later, so that the split does not depend on the languages
     spoken = {"languages": languages} if published and languages else {}
     found = reader(dataset)(data, split=split if published else "all", **spoken)
     records = [r for r in found if isinstance(r, Record)]
     if not published:
         records = part_of(records, split)
     if not records:
-        raise HarmoniaError(f"{dataset} has no pictures in the split {split!r}: ask for train or val")
+        raise HarmoniaError(f"{dataset} has no images in the split {split!r}: choose train or val")
     pixels = np.stack([_pixels(r, resolution, dataset == "mnist") for r in records])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     if dataset == "mnist":
@@ -146,12 +152,14 @@ def _loaded(
     else:
         label, texts = None, tuple(_said(record, () if published else languages) for record in records)
     if languages and not all(texts):
-        raise HarmoniaError(f"{dataset} has pictures without words in {', '.join(languages)}: ask for others")
+        raise HarmoniaError(
+            f"{dataset} has images without texts in {', '.join(languages)}: choose other languages"
+        )
     return x, label, texts
 
 
 def _said(record: Record, languages: tuple[str, ...]) -> tuple[str, ...]:
-    """The texts of a record, or those in some languages, in their order."""
+    """The texts of a record, or those in ``languages``, in that order."""
     texts = tuple(part.text for part in record.parts if part.text)
     if not languages:
         return texts
@@ -160,12 +168,12 @@ def _said(record: Record, languages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def languages_of(text: str) -> tuple[str, ...]:
-    """Languages from a setting: codes such as en or zh-hant, joined by commas; none for all there are."""
+    """The languages of a setting: codes such as en or zh-hant, separated by commas; none for all."""
     return tuple(one.strip().lower().replace("_", "-") for one in text.split(",") if one.strip())
 
 
 def _pixels(record: Record, resolution: int, grey: bool) -> np.ndarray:
-    """uint8 (h, w, c); transparent pictures stand on white."""
+    """The image of a record as uint8 (h, w, c), on white if it is transparent."""
     part = next(part for part in record.parts if part.modality == "image")
     image = Image.fromarray(signal_of(part).array)
     image = (

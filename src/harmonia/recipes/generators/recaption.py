@@ -1,10 +1,9 @@
-"""DALL-E 3's recaptioning: a text-conditioned generator that learns from richer captions than the data's.
+"""Recaptioning as in DALL-E 3: a generator trained on descriptive captions.
 
-Reference: Betker et al. 2023, "Improving image generation with better captions": 95 % descriptive synthetic
-captions and 5 % of the original ones in training, and short prompts made long before they are drawn. There a
-captioning network describes each picture. Here is none (yet): a caption is put together from the record's
-name and keywords, and from what can be measured in the picture: its colours, its shape, where it stands. It
-says nothing that neither the record nor a count of pixels says.
+Reference: Betker et al. 2023, "Improving image generation with better captions": 95 % synthetic descriptive
+captions and 5 % original ones in training, and short prompts expanded before sampling. In the paper a
+captioning network describes each image. Here a caption is composed by rule, from the record's name and
+keywords and from measurements of the image: its colours, shape and position.
 """
 
 from __future__ import annotations
@@ -34,19 +33,23 @@ COLOURS = {
     "beige": (235, 195, 150), "green": (75, 150, 65), "blue": (40, 105, 190), "light blue": (110, 190, 240),
     "purple": (140, 70, 170),
 }  # fmt: skip
-"""Names of colours and where they are in RGB; a pixel has the nearest one's."""
+"""Names and RGB values of colours; a pixel has the nearest one."""
 GROUND = 245
-"""Pixels whose channels are all at least this are the white ground that emoji stand on."""
+"""Pixels whose channels are all at least this are the white background of emoji."""
 ORIGINAL = 20
-"""One caption in so many is an original one: 5 %."""
+"""One caption in this many is an original one: 5 %."""
 ASKED = 128
-"""Pictures that text match is measured on."""
+"""Number of images for measuring text match."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecaptionSettings(CodeSettings):
-    """``length`` of the longest caption in bytes; ``descriptive`` false trains on the original captions, to
-    compare with. ``languages`` are those of names and keywords."""
+    """Settings of `recaptioned`.
+
+    ``length``       of the longest caption in bytes
+    ``descriptive``  false trains on the original captions, for comparison
+    ``languages``    of names and keywords
+    """
 
     dataset: str = "emoji"
     condition: str = "text"
@@ -57,10 +60,10 @@ class RecaptionSettings(CodeSettings):
 
 
 def recaptioned(data: Path | None = None, settings: RecaptionSettings = RecaptionSettings()) -> GeneratorRun:
-    """VQ-VAE with prior, told by descriptive captions as DALL-E 3 is."""
+    """VQ-VAE with prior, conditioned on descriptive captions as DALL-E 3 is."""
     s = settings
     if (s.dataset, s.condition) != ("emoji", "text"):
-        raise HarmoniaError("recaptioning is of emoji by text: set dataset=emoji condition=text")
+        raise HarmoniaError("recaptioning needs emoji and texts: set dataset=emoji condition=text")
     captions, held = (recaption(s, split, data) for split in ("train", "val"))
     mixed = [mix(own) if s.descriptive else tuple(own) for own in captions]
     pictures = replace(s.pictures(data), texts=tuple(mixed), length=s.length)
@@ -70,7 +73,7 @@ def recaptioned(data: Path | None = None, settings: RecaptionSettings = Recaptio
 
 
 def recaption(settings: RecaptionSettings, split: str, data: Path | None) -> list[dict[str, str]]:
-    """For each picture of a split its names, and the descriptive caption that stands for each."""
+    """For each image of a split, its names and the descriptive caption of each."""
     pictures = settings.pictures(data, split)
     found = []
     records = [r for r in reader("emoji")(data, split="all", keywords=True) if isinstance(r, Record)]
@@ -82,12 +85,12 @@ def recaption(settings: RecaptionSettings, split: str, data: Path | None) -> lis
 
 
 def mix(captions: Mapping[str, str]) -> tuple[str, ...]:
-    """The texts that a batch draws one of: of each name 19 times its descriptive caption and once itself."""
+    """The texts to draw from: for each name, 19 times its descriptive caption and once itself."""
     return tuple(one for name, long in captions.items() for one in (*[long] * (ORIGINAL - 1), name))
 
 
 def spoken(record: Record, languages: Sequence[str]) -> dict[str, str]:
-    """Names of an emoji in some languages (none given: in all), and the keywords in the same one or ""."""
+    """Names of an emoji in ``languages`` (all if empty), and the keywords in the same language or ""."""
     texts = [part.text for part in record.parts if part.text]
     said: dict[str, list[str]] = {}
     for language, text in zip(record.metadata["languages"], texts, strict=True):
@@ -97,7 +100,8 @@ def spoken(record: Record, languages: Sequence[str]) -> dict[str, str]:
 
 
 def colours(x: Tensor) -> str:
-    """The colours of at least a seventh of a picture uint8 (3, h, w) without its ground, most first."""
+    """The colours with at least a seventh of the foreground of an image uint8 (3, h, w), most frequent
+    first."""
     pixels = x.flatten(1).T.float()
     drawn = pixels[(pixels < GROUND).any(1)]
     if not len(drawn):
@@ -110,7 +114,7 @@ def colours(x: Tensor) -> str:
 
 
 def layout(x: Tensor) -> str:
-    """The shape of what is drawn in a picture uint8 (3, h, w), how large it is and where."""
+    """The shape, size and position of the foreground of an image uint8 (3, h, w)."""
     drawn = (x < GROUND).any(0)
     if not drawn.any():
         return "empty"
@@ -128,18 +132,18 @@ def layout(x: Tensor) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """The whole words of a text that fit ``length`` bytes of UTF-8."""
+    """A text cut to whole words that fit into ``length`` bytes of UTF-8."""
     words = text.strip(" ;").split(" ")
     while words and len(" ".join(words).rstrip(",;").encode()) > length:
         words.pop()
-    # of languages that set no spaces, the characters that fit
+    # for languages without spaces, whole characters
     return " ".join(words).rstrip(",;") or text.encode()[:length].decode(errors="ignore")
 
 
 def expand(prompt: str, captions: Sequence[Mapping[str, str]], length: int) -> str:
-    """A short prompt as a long one: the descriptive caption of the nearest name, under the prompt's own name.
+    """Expand a short prompt: the descriptive caption of the most similar name, with the name replaced.
 
-    Nearest is the cosine of the counts of three letters in a row, so this knows spelling and no meaning.
+    Similarity is the cosine of trigram counts, that is, of spelling, not of meaning.
     """
     asked = trigrams(prompt)
     known = [(name, long) for own in captions for name, long in own.items()]
@@ -148,13 +152,13 @@ def expand(prompt: str, captions: Sequence[Mapping[str, str]], length: int) -> s
 
 
 def trigrams(text: str) -> Counter[str]:
-    """How often each three letters stand in a row; the ends of words count as letters."""
+    """Counts of letter trigrams; word boundaries count as letters."""
     padded = f" {' '.join(text.lower().split())} "
     return Counter(padded[i : i + 3] for i in range(max(1, len(padded) - 2)))
 
 
 def similarity(a: Counter[str], b: Counter[str]) -> float:
-    """Cosine of two counts."""
+    """The cosine of two counts."""
     dot = sum(n * b[key] for key, n in a.items())
     norms: float = (sum(n * n for n in a.values()) * sum(n * n for n in b.values())) ** 0.5
     return dot / norms
@@ -166,31 +170,31 @@ def matched(
     unseen: Sequence[Mapping[str, str]],
     settings: RecaptionSettings,
 ) -> dict[str, float]:
-    """Text match of pictures drawn for short names, above that with another's name (x 100).
+    """Text match of images generated from short names, minus that with the name of another (x 100).
 
-    The measuring encoder is mini, which no generator here is told by. A model of descriptive captions is also
-    asked with expanded prompts.
+    It is measured with mini, on which these generators are not conditioned. A model of descriptive captions
+    is also evaluated with expanded prompts.
     """
     figures = {}
-    for told, captions in (("training names", known), ("unseen names", unseen)):
+    for kind, captions in (("training names", known), ("unseen names", unseen)):
         names = [next(iter(own)) for own in captions[:: max(1, len(captions) // ASKED)]][:ASKED]
-        figures[told] = margin(model, names, names, settings)
+        figures[kind] = margin(model, names, names, settings)
         if settings.descriptive:
             longer = [expand(name, known, settings.length) for name in names]
-            figures[f"{told}, expanded"] = margin(model, longer, names, settings)
+            figures[f"{kind}, expanded"] = margin(model, longer, names, settings)
     return figures
 
 
 def margin(
     model: Generator, prompts: Sequence[str], names: Sequence[str], settings: RecaptionSettings
 ) -> float:
-    """Text match of what is drawn for ``prompts`` with ``names``, less that with the names of others."""
+    """Text match of images generated from ``prompts`` with ``names``, minus that with the names of others."""
     generator = torch.Generator().manual_seed(settings.seed)
     condition = Condition(len(prompts), text=spell(prompts, settings.length)).to(model.device)
     x = model.sample(condition, guidance=settings.guidance, generator=generator).cpu()
     towers = {encoder.modality: encoder for encoder in load_encoders(["mini"], "cpu")}
     images = torch.from_numpy(towers["image"].encode(as_signals(bytes_of(x))))
     texts = torch.from_numpy(towers["text"].encode([Signal("text", name) for name in names]))
-    # moved by a third: neighbours in Unicode's order are alike
+    # shifted by a third, since neighbours in the order of Unicode are similar
     other = texts.roll(len(texts) // 3, 0)
     return float(text_match(images, texts).mean() - text_match(images, other).mean())

@@ -1,4 +1,4 @@
-"""What a recipe of a generator returns: stages that are trained one after the other, saved as one model."""
+"""Training runs of generators: stages that are trained one after the other and saved as one model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from harmonia.generators import ConditionConfig, Facts, Generator, save_generator
 from harmonia.recipes.generators.pictures import Pictures, languages_of, load_pictures
-from harmonia.recipes.run import Outcome
+from harmonia.recipes.run import Outcome, RunSettings
 from harmonia.training import Indexed, TrainConfig, fit
 from harmonia.types import HarmoniaError
 
@@ -25,13 +25,13 @@ LICENCES = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What recipes of generators have in common.
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(RunSettings):
+    """Settings of generator recipes.
 
-    ``condition`` names the kinds of condition, joined by ``+``: label, text; "none" for none.
-    ``resolution`` 0 is the dataset's own. ``languages`` of the texts are joined by commas; "" for all there
-    are.
+    ``condition``   kinds of condition, joined by ``+``: label, text; or "none"
+    ``resolution``  in pixels; 0 for that of the dataset
+    ``languages``   of the texts, separated by commas; "" for all
     """
 
     dataset: str = "mnist"
@@ -42,19 +42,17 @@ class Settings:
     steps: int = 4000
     batch: int = 128
     lr: float = 1e-3
-    seed: int = 0
-    device: str = "auto"
 
     @property
     def spoken(self) -> tuple[str, ...]:
-        """The languages, one by one."""
+        """The languages as a tuple."""
         return languages_of(self.languages)
 
     def pictures(self, data: Path | None, split: str = "train") -> Pictures:
-        """The pictures of the settings' dataset, with its conditions."""
+        """The images of the dataset, with their conditions."""
         keep = () if self.condition == "none" else tuple(self.condition.split("+"))
         if unknown := set(keep) - {"label", "text"}:
-            raise HarmoniaError(f"condition is none, label, text or label+text, not {'+'.join(unknown)}")
+            raise HarmoniaError(f"condition must be none, label, text or label+text, not {'+'.join(unknown)}")
         pictures = load_pictures(
             self.dataset,
             split,
@@ -68,7 +66,7 @@ class Settings:
         return pictures
 
     def conditions(self, pictures: Pictures, drop: float = 0.1) -> ConditionConfig:
-        """What a generator of these pictures can be told."""
+        """The kinds of condition of a generator of these images."""
         return ConditionConfig(
             classes=len(pictures.labels) if "label" in pictures.keep else 0,
             text=pictures.length if "text" in pictures.keep else 0,
@@ -78,7 +76,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stage:
-    """One run of ``fit``; ``dataset`` may be made when its turn comes, from what earlier stages learned."""
+    """One run of ``fit``; ``dataset`` may be a function that makes it when the stage starts."""
 
     name: str
     model: nn.Module
@@ -88,9 +86,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratorRun:
-    """A generator's training, complete. What a stage has trained is frozen in those after it.
+    """A training run of a generator. The model of each stage is frozen in later stages.
 
-    ``figures`` gives numbers about the trained generator; ``card`` is the text of its model card.
+    ``figures`` evaluates the trained generator; ``card`` is the text of its model card.
     """
 
     name: str
@@ -102,7 +100,7 @@ class GeneratorRun:
     dtype: torch.dtype = torch.float32
 
     def train(self, folder: Path) -> Outcome:
-        """Train, or go on training, in ``folder``; the model that can be used is ``folder/model``."""
+        """Train, or resume training, in ``folder``; the trained model is ``folder/model``."""
         folder.mkdir(parents=True, exist_ok=True)
         for stage in self.stages:
             dataset = stage.dataset if isinstance(stage.dataset, Indexed) else stage.dataset()
@@ -110,7 +108,7 @@ class GeneratorRun:
             stage.model.requires_grad_(False)
         losses = {name: value for name, value in result.history[-1].items() if name.startswith("loss")}
         figures = losses | dict(self.figures(self.generator))
-        # of the processes of torchrun, one writes
+        # only one process of torchrun writes
         if int(os.environ.get("RANK", "0")) == 0:
             lines = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
             table = ("## Figures", "", "| measure | value |", "|---|---|", *lines, "")
@@ -119,25 +117,25 @@ class GeneratorRun:
         return Outcome(result, figures, folder / "model")
 
 
-def card(title: str, settings: Settings, paper: str) -> str:
+def card(title: str, settings: GeneratorSettings, paper: str) -> str:
     """The model card of a generator: method, data, licence, limits."""
     s = settings
     return (
-        f"# {title}\n\nA generator of {s.dataset} pictures. Method: {paper}.\n\n"
+        f"# {title}\n\nA generator of {s.dataset} images. Method: {paper}.\n\n"
         f"Recipe: `harmonia train {title}`, {s.steps} steps of {s.batch}, seed {s.seed}; "
         f"{LICENCES[s.dataset]}.\n\n"
-        "It draws pictures like those of its data and knows nothing else. What it draws is generated."
+        "Limits: it only draws images like those of its training data. Its outputs are generated images."
     )
 
 
 def generator_run(
     name: str,
-    settings: Settings,
+    settings: GeneratorSettings,
     pictures: Pictures,
     model: Generator,
     stages: tuple[Stage, ...],
     paper: str,
 ) -> GeneratorRun:
-    """The run of a recipe ``name``: its facts are the pictures' labels, its card quotes ``paper``."""
+    """The run of a recipe ``name``, whose card quotes ``paper``."""
     facts = Facts(name=name, labels=pictures.labels)
     return GeneratorRun(name, model, stages, facts, card(name, settings, paper))

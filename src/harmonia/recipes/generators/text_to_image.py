@@ -1,13 +1,14 @@
-"""Systems composed of several models: Stable Diffusion, GLIDE, DALL-E 2, Imagen. See docs/text-to-image.md.
+"""Recipes of text-to-image systems: Stable Diffusion, GLIDE, DALL-E 2, Imagen. See docs/text-to-image.md.
 
-All are told words. What a system is made of is trained in stages: first what stays frozen (a VAE, a text
-tower, a space of codes), then the diffusion models.
+A system is trained in stages: first the parts that are then frozen (a VAE, a text tower, a code space), then
+the diffusion models.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,26 +24,28 @@ from harmonia.recipes.generators.run import GeneratorRun, Stage, generator_run
 from harmonia.training import Indexed, TrainConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SystemSettings(DiffusionSettings):
-    """``share`` of the steps that what comes first (VAE, text tower, codes) or last (inpainting) has."""
+    """Settings of text-to-image systems: ``share`` is the number of steps of the first stage (VAE, text
+    tower, codes) or of inpainting, relative to the diffusion models."""
 
     condition: str = "text"
     steps: int = 1600
     share: float = 0.5
 
     def pair(self, config: DiffusionConfig) -> MatchingConfig:
-        """Towers for the pictures and texts of ``config``."""
+        """The matching pair for the images and texts of ``config``."""
         return MatchingConfig(shape=config.shape, text=config.condition.text, size=self.size)
 
     def towers(self) -> TrainConfig:
-        """Of the stage that trains the pair."""
+        """The training configuration of the pair."""
         return replace(self.train(steps=self.part(self.share), seed=1), lr=3e-3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentDiffusionSettings(SystemSettings):
-    """``dim`` channels of a grid of latents, one for every ``stride`` pixels; ``beta`` of the VAE."""
+    """Settings of `latent_diffusion`: latent grids of ``dim`` channels with a ``stride``; ``beta`` of the
+    VAE."""
 
     steps: int = 3500
     share: float = 0.25
@@ -54,15 +57,13 @@ class LatentDiffusionSettings(SystemSettings):
 def latent_diffusion(
     data: Path | None = None, settings: LatentDiffusionSettings = LatentDiffusionSettings()
 ) -> GeneratorRun:
-    """Stable Diffusion: a VAE with a grid of latents, diffusion in it that attends to words."""
+    """Stable Diffusion: a VAE with latent grids, and latent diffusion with cross-attention to the text."""
     s, pictures = settings, settings.pictures(data)
     own = s.config(pictures)
     torch.manual_seed(s.seed)
     model = Latent(
         LatentConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             autoencoder=VAEConfig(dim=s.dim, spatial=True, stride=s.stride, beta=s.beta),
             flow=replace(own, network="unet", patch=1, attend=2),
         )
@@ -82,15 +83,13 @@ def latent_diffusion(
 
 
 def glide(data: Path | None = None, settings: SystemSettings = SystemSettings(share=0.25)) -> GeneratorRun:
-    """GLIDE: words to a small picture and an upsampler; then finetuned to complete pictures."""
+    """GLIDE: text to a small image, an upsampler, then finetuning for inpainting."""
     s, pictures = settings, settings.pictures(data)
     own = s.config(pictures)
     torch.manual_seed(s.seed)
     model = Glide(
         GlideConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             base=replace(own, patch=1),
             upsampler=_upsampler(own),
         )
@@ -110,15 +109,13 @@ def glide(data: Path | None = None, settings: SystemSettings = SystemSettings(sh
 
 
 def imagen(data: Path | None = None, settings: SystemSettings = SystemSettings()) -> GeneratorRun:
-    """Imagen: a frozen text encoder, a small picture by strong guidance, super-resolution of it."""
+    """Imagen: a frozen text encoder, a small image with strong guidance, and super-resolution."""
     s, pictures = settings, settings.pictures(data)
     own = s.config(pictures)
     torch.manual_seed(s.seed)
     model = Imagen(
         ImagenConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             pair=s.pair(own),
             base=replace(own, patch=1, bounds="dynamic"),
             upsampler=_upsampler(own),
@@ -132,16 +129,14 @@ def imagen(data: Path | None = None, settings: SystemSettings = SystemSettings()
 
 
 def dalle2(data: Path | None = None, settings: SystemSettings = SystemSettings(steps=2000)) -> GeneratorRun:
-    """DALL-E 2: words to the code of a picture, the code to a picture, and variations."""
+    """DALL-E 2: a prior from text to image codes, a decoder from codes to images, and variations."""
     s, pictures = settings, settings.pictures(data)
     own = s.config(pictures)
     torch.manual_seed(s.seed)
     prior = replace(own, network="mlp", guidance=1.0)
     model = Unclip(
         UnclipConfig(
-            shape=own.shape,
-            size=own.size,
-            condition=own.condition,
+            **_common(own),
             pair=s.pair(own),
             prior=prior,
             decoder=own,
@@ -154,7 +149,12 @@ def dalle2(data: Path | None = None, settings: SystemSettings = SystemSettings(s
     return generator_run("dalle2", s, pictures, model, stages, "DALL-E 2, unCLIP (Ramesh et al. 2022)")
 
 
+def _common(config: DiffusionConfig) -> dict[str, Any]:
+    """The settings that a system shares with its diffusion models."""
+    return {"shape": config.shape, "size": config.size, "condition": config.condition}
+
+
 def _upsampler(config: DiffusionConfig) -> DiffusionConfig:
-    """Half as wide, and in half the steps: it is told a picture, with noise of up to half."""
+    """The upsampler: half as wide, half the steps, and conditioning augmentation of up to 0.5."""
     channels = tuple(max(1, c // 2) for c in config.channels)
     return replace(config, augment=0.5, channels=channels, steps=max(1, config.steps // 2), guidance=1.0)

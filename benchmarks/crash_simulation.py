@@ -1,4 +1,4 @@
-"""Killing a training run on purpose, to see that it goes on as if nothing had happened."""
+"""Kills a training run at random moments and starts it again, to test that it resumes exactly."""
 
 from __future__ import annotations
 
