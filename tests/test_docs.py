@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from harmonia.cli import COMMANDS, cli
 from tests.media import make_photo
+from tests.places import ROOT
+from tools.tree import PACKAGE, TREE, tree
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
@@ -26,21 +27,16 @@ def test_help_is_as_documented(command: str) -> None:
 
 
 def test_the_tree_is_the_tree() -> None:
-    """Paths by indentation, two spaces a level, so that two files of one name are told apart."""
-    block = README[README.index("    src/harmonia/\n") : README.index("    benchmarks/ ")]
-    listed: list[str] = []
-    folders: list[str] = []
-    for line in block.splitlines()[1:]:
-        depth = (len(line) - len(line.lstrip()) - 6) // 2
-        folders = folders[:depth]
-        first = line.split()[0]
-        if first.endswith("/"):
-            folders.append(first)
-        else:
-            listed += ["".join(folders) + word for word in line.split() if word.endswith(".py")]
-    package = ROOT / "src" / "harmonia"
-    there = [path.relative_to(package).as_posix() for path in package.rglob("*.py")]
-    assert sorted(listed) == sorted(there)
+    assert TREE.read_text(encoding="utf-8") == tree(), "run: python -m tools.tree"
+
+
+def test_the_tree_says_what_every_file_is() -> None:
+    """In one or more whole sentences: none is empty or cut."""
+    page = TREE.read_text(encoding="utf-8")
+    listed = re.findall(r"^\* `([^`]+)`: (.+)$", page, re.MULTILINE)
+    modules = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(name for name, _ in listed) == sorted(path.name for path in modules)
+    assert [name for name, about in listed if about[-1] not in ".:)"] == []
 
 
 def test_the_python_example_runs(

@@ -1,0 +1,1 @@
+"""Scripts of development, none of them part of the package."""
