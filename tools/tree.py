@@ -1,7 +1,7 @@
 """Write docs/tree.md: every module of the package with the first paragraph of its docstring.
 
-    python -m tools.tree            # write it
-    python -m tools.tree --check    # exit 1 if it is out of date
+python -m tools.tree            # write it
+python -m tools.tree --check    # exit 1 if it is out of date
 """
 
 from __future__ import annotations
