@@ -1,7 +1,7 @@
 """What the shipped encoder knows: held-out names of emoji, digits, sounds and films (docs/mini.md).
 
-Every figure is how often the nearest code is a right one ("@10": one of the ten nearest). Pictures of emoji were
-seen in training, these names of them were not; digits, spoken digits and sounds were not seen.
+Every figure is how often the nearest code is a right one ("@10": one of the ten nearest). Pictures of emoji
+were seen in training, these names of them were not; digits, spoken digits and sounds were not seen.
 """
 
 from __future__ import annotations

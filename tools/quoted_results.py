@@ -8,11 +8,12 @@ A table or paragraph with measured figures stands below a comment that names its
     <!-- results: generation.json, rows "{row}: {column}" -->
     <!-- results: recall.json ingest.json, rows "caption alone" "harmonia --help" -->
 
-At the end of a list's item it stands in the last line. A line's figures must be among the rows of that file whose ``what`` contains one of the patterns, in which ``{row}``
-is the line's first cell; with ``{column}``, the heading of the figure's column, ``what`` must equal the pattern, or
-begin with it if it ends in ``*``. The default is "{row}". A comment inside a line, ``<!-- pattern; pattern -->``, replaces the patterns for that line. A
-figure agrees with a row's value, peer or ratio if that rounds to what is printed; 0.94 may be printed as 94 %, and
-0.04 s as 40 ms. Numbers that stand in the row's own words (64 cues) agree as well.
+At the end of a list's item it stands in the last line. A line's figures must be among the rows of that file
+whose ``what`` contains one of the patterns, in which ``{row}`` is the line's first cell; with ``{column}``,
+the heading of the figure's column, ``what`` must equal the pattern, or begin with it if it ends in ``*``.
+The default is "{row}". A comment inside a line, ``<!-- pattern; pattern -->``, replaces the patterns for
+that line. A figure agrees with a row's value, peer or ratio if that rounds to what is printed; 0.94 may be
+printed as 94 %, and 0.04 s as 40 ms. Numbers that stand in the row's own words (64 cues) agree as well.
 
 A table of settings or formulas, whose numbers nobody measured, says so: ``<!-- not measured: why -->``.
 """
@@ -39,7 +40,8 @@ EXEMPT = re.compile(r"^<!-- not measured: .+ -->$")
 INSIDE = re.compile(r"<!-- (.+?) -->")
 NUMBER = re.compile(r"(?<![\w.,/^@-])-?\d[\d,]*(?:\.\d+)?(?![\w^]|[-/]\w|\.\d)")
 MEASURED = re.compile(
-    r"(?<![\w.,/^@-])(?<!Python )-?\d[\d,]*(?:\.\d+|(?:\.\d+)? ?(?:%|(?:ms|s|times|points|dB|MiB|KB|files/s)\b))"
+    r"(?<![\w.,/^@-])(?<!Python )-?\d[\d,]*"
+    r"(?:\.\d+|(?:\.\d+)? ?(?:%|(?:ms|s|times|points|dB|MiB|KB|files/s)\b))"
 )
 
 

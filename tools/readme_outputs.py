@@ -3,8 +3,8 @@
     python -m tools.readme_outputs            # write README.md
     python -m tools.readme_outputs --print    # only print the block
 
-The commands are the lines that begin with ``$`` in the README's block ``console``. They run in a temporary folder,
-whose path is shown as ``…``.
+The commands are the lines that begin with ``$`` in the README's block ``console``. They run in a temporary
+folder, whose path is shown as ``…``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def commands(block: str) -> list[str]:
 
 
 def run(command: str, folder: Path) -> str:
-    """What a command prints to a reader: standard output, then the lines of standard error but progress bars."""
+    """What a command prints: standard output, then standard error without progress bars."""
     first, *rest = command.split("#")[0].split()
     done = subprocess.run(
         [*PYTHON[first], *rest],
