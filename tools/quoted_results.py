@@ -33,6 +33,9 @@ REPOSITORY = Path(__file__).parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 DIARY = ("lab.md", "cli.md", "tree.md")
 """Pages without quoted results: the diary of experiments, and two that are generated."""
+TABLES_ONLY = ("results.md", "index.md", "installation.md", "container.md", "privacy.md", "documents.md")
+"""Pages of which only the tables are checked, and with them those in folders (tutorials, reference): their
+text has numbers of versions, settings and examples."""
 Row = dict[str, Any]
 
 MARK = re.compile(r"<!-- results: ([\w .-]+?\.json)(?:, rows ((?:\"[^\"]+\" ?)+))? -->$")
@@ -61,9 +64,11 @@ class Block:
 
     @property
     def measured(self) -> bool:
-        """Whether it quotes figures: in a table any number outside of the headings and the first column."""
+        """Whether it quotes figures: in a table a cell that begins with a number, or has one with decimals or
+        a unit, outside of the headings and the first column."""
         if self.is_table:
-            return any(NUMBER.search(cell) for line in self.lines[2:] for cell in cells(line)[1:])
+            inner = [cell for line in self.lines[2:] for cell in cells(line)[1:]]
+            return any(NUMBER.match(cell) or MEASURED.search(cell) for cell in inner)
         return any(MEASURED.search(plain(line)) for line in self.lines)
 
 
@@ -178,10 +183,10 @@ def problems(path: Path, prose: bool = False) -> list[str]:
 
 
 def pages() -> list[tuple[Path, bool]]:
-    """The pages that are checked, and whether their text is as well as their tables: of results.md, which is
-    generated, only the tables."""
+    """The pages that are checked, and whether their text is as well as their tables."""
     docs = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if path.name not in DIARY)
-    return [(REPOSITORY / "README.md", True), *((path, path.name != "results.md") for path in docs)]
+    texts = {path for path in docs if path.name not in TABLES_ONLY and path.parent.name == "docs"}
+    return [(REPOSITORY / "README.md", True), *((path, path in texts) for path in docs)]
 
 
 def main() -> None:
