@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
@@ -48,7 +49,13 @@ def run(command: str, folder: Path) -> str:
     if done.returncode:
         sys.exit(f"{command}: exit status {done.returncode}: " + "\n".join(errors))
     lines = [line.rstrip().replace(str(folder), "…") for line in [*done.stdout.splitlines(), *errors]]
-    return "\n".join(line for line in lines if line and "rec/s]" not in line)
+    shown = [line for line in lines if line and "rec/s]" not in line]
+    return "\n".join(row for line in shown for row in wrapped(line))
+
+
+def wrapped(line: str) -> list[str]:
+    """A line as a terminal of the width shows it, broken between words."""
+    return [line] if len(line) <= WIDTH else textwrap.wrap(line, WIDTH)
 
 
 def outputs(block: str) -> str:
