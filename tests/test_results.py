@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tools.quoted_results import Block, blocks, pages, problems
+from harmonia.encoders import MINI
+from tools.quoted_results import Block, blocks, pages, problems, rows
 
 MARKED = """# A page
 
@@ -93,3 +95,12 @@ def test_code_and_headings_quote_nothing(tmp_path: Path) -> None:
     text = "# Version 1.5 s\n\n    take 1.5 s\n\n```\n| a | 1.5 |\n```\n\nSet `beta=1.5`.\n"
     assert [type(block) for block in blocks(page(tmp_path, text))] == [Block]
     assert problems(page(tmp_path, text), prose=True) == []
+
+
+def test_the_card_of_the_shipped_encoder_agrees_with_its_results() -> None:
+    """The card has the figures of the weights before they were rounded to float16."""
+    card = (Path(MINI) / "README.md").read_text(encoding="utf-8")
+    figures = dict(re.findall(r"^\| (\w+: [^|]+) \| ([\d.]+) \|$", card, re.MULTILINE))
+    measured = {row["what"]: row["value"] for row in rows("mini.json")}
+    assert set(figures) == set(measured)
+    assert {what: float(value) for what, value in figures.items()} == pytest.approx(measured, abs=0.001)
