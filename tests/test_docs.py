@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from harmonia.cli import COMMANDS, cli
 from tests.media import make_photo
 from tests.places import ROOT
-from tools.readme_outputs import BLOCK, commands
+from tools.readme_outputs import BLOCK, commands, outputs
 from tools.results_page import PAGE
 from tools.results_page import page as results
 from tools.tree import PACKAGE, TREE, tree
@@ -110,6 +110,14 @@ def test_the_readme_shows_real_commands() -> None:
         first, second = command.split()[:2]
         assert first == "python" or second in COMMANDS
     assert not re.search(r"^\$ .*\n(?:\$|$)", block[0], re.MULTILINE)
+
+
+def test_the_readme_shows_what_the_commands_print() -> None:
+    """But for the seconds that remembering took."""
+    block = BLOCK.search(README)
+    assert block is not None
+    shown, now = (re.sub(r"in [\d.]+ s", "in ? s", text) for text in (block[0], outputs(block[0])))
+    assert shown == now, "run: python -m tools.readme_outputs"
 
 
 def test_the_python_example_runs(

@@ -33,14 +33,12 @@ def commands(block: str) -> list[str]:
 def run(command: str, folder: Path) -> str:
     """What a command prints: standard output, then standard error without progress bars."""
     first, *rest = command.split("#")[0].split()
+    path = os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HARMONIA_")}
     done = subprocess.run(
         [*PYTHON[first], *rest],
         cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)]),
-            "COLUMNS": str(WIDTH),
-        },
+        env={**environment, "PYTHONPATH": path, "COLUMNS": str(WIDTH)},
         capture_output=True,
         text=True,
         check=False,
