@@ -31,6 +31,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
+DOCS = REPOSITORY / "docs"
 DIARY = ("lab.md", "cli.md", "tree.md")
 """Pages without quoted results: the diary of experiments, and two that are generated."""
 TEXTS = (
@@ -42,6 +43,7 @@ TEXTS = (
     "generation-metrics.md",
     "imagine.md",
     "kernels.md",
+    "memory.md",
     "metrics.md",
     "mini.md",
     "mteb.md",
@@ -165,6 +167,10 @@ def wrong(block: Block) -> Iterator[str]:
     found = MARK.match(block.comment)
     assert found is not None
     files = found[1].split()
+    absent = [file for file in files if not (RESULTS / file).is_file()]
+    if absent:
+        yield f"{block.path.name}:{block.start}: there is no {absent[0]} in benchmarks/results"
+        return
     patterns = re.findall(r'"([^"]+)"', found[2] or '"{row}"')
     lines = block.lines[2:] if block.is_table else [" ".join(block.lines)]
     heads = cells(block.lines[0]) if block.is_table else [""]
@@ -201,8 +207,11 @@ def problems(path: Path, prose: bool = False) -> list[str]:
 
 def pages() -> list[tuple[Path, bool]]:
     """The pages that are checked, and whether their text is as well as their tables."""
-    docs = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if path.name not in DIARY)
-    return [(REPOSITORY / "README.md", True), *((path, path.name in TEXTS) for path in docs)]
+    docs = sorted(path for path in DOCS.rglob("*.md") if path.relative_to(DOCS).as_posix() not in DIARY)
+    return [
+        (REPOSITORY / "README.md", True),
+        *((path, path.relative_to(DOCS).as_posix() in TEXTS) for path in docs),
+    ]
 
 
 def main() -> None:
