@@ -19,7 +19,6 @@ from harmonia.collection.candidates import propose, sample_centering
 from harmonia.collection.cues import Media, Query, RecallOptions, decode, encode, item_of, make_query
 from harmonia.collection.encoder_set import DEFAULT, EncoderSet
 from harmonia.collection.record_cache import CachedRecords
-from harmonia.collection.remember import Report, Watch, remember
 from harmonia.collection.retrieve import Metric, retrieve
 from harmonia.collection.sentences import Answer, answer_text
 from harmonia.modalities import LIMITS, Limits
@@ -28,6 +27,7 @@ from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Re
 
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration
+    from harmonia.collection.remember import Report, Watch
     from harmonia.memory.harmonic import HarmonicMemory
     from harmonia.memory.matrix import Centering
 
@@ -103,6 +103,8 @@ class Collection:
         watch: Watch | None = None,
     ) -> Report:
         """Remember files, folders and manifests (see :func:`harmonia.collection.remember.remember`)."""
+        from harmonia.collection.remember import remember
+
         several = [paths] if isinstance(paths, str | Path | Record) else list(paths)
         encoders = self.encoders
         if not self.exists:

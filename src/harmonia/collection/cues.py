@@ -11,7 +11,7 @@ import numpy as np
 
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders.base import unit
-from harmonia.modalities import LIMITS, MODALITIES, Limits
+from harmonia.modalities import LIMITS, Limits
 from harmonia.store.protocol import Where
 from harmonia.types import Code, Cue, HarmoniaError, Signal
 
@@ -135,6 +135,8 @@ def _windows(modality: str, value: Medium, limits: Limits) -> tuple[Signal, ...]
         if not value.strip():
             raise HarmoniaError("the words to recall by are empty: say what you look for")
         return (Signal("text", value),)
+    from harmonia.modalities import MODALITIES
+
     return tuple(islice(MODALITIES[modality].windows(value, limits=limits), CUE_WINDOWS))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmonia.encoders.base import Bridge, Encoder
-from harmonia.pretrained.loading import load_by_model, load_model
+from harmonia.pretrained.loading import load_by_model, load_descriptor, load_model
 from harmonia.store.atomic import write_atomically
 from harmonia.store.protocol import EncoderInfo
 from harmonia.types import Code, HarmoniaError, Signal
@@ -164,7 +164,9 @@ def _once(device: str) -> Callable[[str], dict[str, Encoder]]:
 
 def _deferred(info: EncoderInfo, model: str, load: Callable[[str], dict[str, Encoder]]) -> DeferredEncoder:
     def encoder() -> Encoder:
-        found = load(model).get(info.name)
+        # a descriptor is alone: those of other modalities need packages that a recall by words does without
+        held = load_descriptor(info.modality) if model == "descriptors" else load(model).get(info.name)
+        found = held if held is not None and held.name == info.name else None
         if found is None or (found.modality, found.space, found.dim) != (info.modality, info.space, info.dim):
             raise HarmoniaError(
                 f"the memory was made with other encoders of {model!r} ({info.name}) than are there now: "

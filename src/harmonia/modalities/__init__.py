@@ -6,44 +6,20 @@ decoded as they are taken), ``write`` (atomic) and ``preview`` (an image of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
-from PIL.Image import Image
-
-from harmonia.modalities import audio, image, text, video
 from harmonia.modalities.limits import LIMITS, Limits, Source, sniff
-from harmonia.types import Signal
 
-
-class Modality(Protocol):
-    """What the module of a modality offers; ``read`` and ``windows`` take more options by name."""
-
-    SUFFIXES: tuple[str, ...]
-
-    def read(self, source: Source, *, limits: Limits = LIMITS) -> Signal:
-        """The whole piece."""
-
-    def windows(self, source: Source, *, limits: Limits = LIMITS) -> Iterator[Signal]:
-        """Pieces fit for an encoder, decoded as they are taken."""
-
-    def write(self, signal: Signal, path: str | Path) -> None:
-        """Write a file in the format that the suffix names; all of it or nothing."""
-
-    def preview(self, signal: Signal, size: int = 256) -> Image:
-        """A small image that shows a person what the signal holds."""
-
-
-MODALITIES: dict[str, Modality] = {"text": text, "image": image, "audio": audio, "video": video}
-"""To add a modality: write its module, and add its line here."""
-
-_BY_SUFFIX = {suffix: name for name, module in MODALITIES.items() for suffix in module.SUFFIXES}
-
-
-def modality_of(path: str | Path) -> str | None:
-    """The modality that a file's suffix names, in either case, or None."""
-    return _BY_SUFFIX.get(Path(path).suffix.lower())
-
+if TYPE_CHECKING:
+    from harmonia.modalities.registry import MODALITIES, Modality, modality_of
 
 __all__ = ["LIMITS", "MODALITIES", "Limits", "Modality", "Source", "modality_of", "sniff"]
+
+
+def __getattr__(name: str) -> Any:
+    # Decoders of audio and video take a quarter of a second to load, and a recall by words needs none.
+    if name in ("MODALITIES", "Modality", "modality_of"):
+        from harmonia.modalities import registry
+
+        return getattr(registry, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

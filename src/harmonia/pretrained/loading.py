@@ -38,12 +38,32 @@ def load_by_model(models: Sequence[str], device: str = "auto") -> dict[str, tupl
     return found
 
 
+def load_descriptor(modality: str) -> Encoder:
+    """The descriptor of one modality; only what it needs is imported."""
+    match modality:
+        case "text":
+            from harmonia.encoders.descriptors.text import TextDescriptor
+
+            return TextDescriptor()
+        case "image":
+            from harmonia.encoders.descriptors.image import ImageDescriptor
+
+            return ImageDescriptor()
+        case "audio":
+            from harmonia.encoders.descriptors.audio import AudioDescriptor
+
+            return AudioDescriptor()
+        case "video":
+            from harmonia.encoders.descriptors.video import VideoDescriptor
+
+            return VideoDescriptor()
+    raise HarmoniaError(f"no descriptor for {modality!r}: there are text, image, audio and video")
+
+
 def load_model(model: str, device: str = "auto") -> tuple[Encoder, ...]:
     """The encoders of one model; fails as :func:`load_encoders`."""
     if model == "descriptors":
-        from harmonia.encoders import AudioDescriptor, ImageDescriptor, TextDescriptor, VideoDescriptor
-
-        return TextDescriptor(), ImageDescriptor(), AudioDescriptor(), VideoDescriptor()
+        return tuple(map(load_descriptor, ("text", "image", "audio", "video")))
     if model == "mini":
         from harmonia.encoders import MINI
         from harmonia.encoders.towers.base import place
