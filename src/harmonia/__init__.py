@@ -1,9 +1,11 @@
-"""Harmonia: a memory that sees, hears and reads.
+"""Harmonia: a local multimodal memory.
 
 import harmonia
 memory = harmonia.open("my-memory")
 memory.remember("photos/")
 found = memory.recall(text="waves", image="sketch.png", k=5)
+
+docs/reference/harmonia.md has an example of each public name.
 """
 
 from __future__ import annotations
@@ -14,17 +16,47 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harmonia.collection.collection import Collection
-    from harmonia.encoders import Encoder
-    from harmonia.types import Code, Cue, HarmoniaError, Recollection, Record, Signal
+    from harmonia.collection.collection import Collection as Memory
+    from harmonia.collection.cues import RecallOptions
+    from harmonia.collection.sentences import Answer
+    from harmonia.pretrained.loading import load_encoders
+    from harmonia.types import Code, Cue, HarmoniaError, Part, Recollection, Record, Signal
 
 __version__ = "0.1.0"
 """The one place of the version: the wheel, `harmonia --version` and the server read it here."""
 
-__all__ = ["Code", "Cue", "HarmoniaError", "Recollection", "Record", "Signal", "load_encoders", "open"]
+NAMES = {
+    "Answer": "harmonia.collection.sentences:Answer",
+    "Code": "harmonia.types:Code",
+    "Cue": "harmonia.types:Cue",
+    "HarmoniaError": "harmonia.types:HarmoniaError",
+    "Memory": "harmonia.collection.collection:Collection",
+    "Part": "harmonia.types:Part",
+    "RecallOptions": "harmonia.collection.cues:RecallOptions",
+    "Recollection": "harmonia.types:Recollection",
+    "Record": "harmonia.types:Record",
+    "Signal": "harmonia.types:Signal",
+    "load_encoders": "harmonia.pretrained.loading:load_encoders",
+}
+"""Public names and where they are; each is imported when it is first used."""
+
+__all__ = [
+    "Answer",
+    "Code",
+    "Cue",
+    "HarmoniaError",
+    "Memory",
+    "Part",
+    "RecallOptions",
+    "Recollection",
+    "Record",
+    "Signal",
+    "load_encoders",
+    "open",
+]
 
 
-def open(root: str | Path, models: Sequence[str] | None = None, device: str = "auto") -> Collection:
+def open(root: str | Path, models: Sequence[str] | None = None, device: str = "auto") -> Memory:
     """Open the memory in a folder; the first ``remember`` makes it.
 
     ``models`` chooses the encoders of a new memory: "descriptors" and "mini" (the default, no network),
@@ -35,17 +67,10 @@ def open(root: str | Path, models: Sequence[str] | None = None, device: str = "a
     return Collection(root, models, device)
 
 
-def load_encoders(models: Sequence[str] = ("descriptors",), device: str = "auto") -> tuple[Encoder, ...]:
-    """Encoders by name or folder (see :func:`harmonia.pretrained.loading.load_encoders`)."""
-    from harmonia.pretrained.loading import load_encoders
-
-    return load_encoders(models, device)
-
-
 def __getattr__(name: str) -> Any:
     # Resolved on first use, so that `harmonia --help` loads neither NumPy nor torch.
-    if name in __all__:
-        from harmonia import types
+    if name in NAMES:
+        from harmonia.imports import lazy
 
-        return getattr(types, name)
+        return lazy(NAMES[name])
     raise AttributeError(f"module 'harmonia' has no attribute {name!r}")
