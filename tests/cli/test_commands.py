@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harmonia.cli import cli
+from harmonia.cli import COMMANDS, cli
 from tests.media import make_photo
+from tools.cli_docs import PAGE, page
 
 
 def run(*arguments: str | Path, at: Path) -> subprocess.CompletedProcess[str]:
@@ -49,6 +50,19 @@ def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_begins_with_its_summary(name: str) -> None:
+    shown = CliRunner().invoke(cli, [name, "--help"], prog_name="harmonia", terminal_width=100).output
+    assert shown.splitlines()[2].strip() == COMMANDS[name]
+
+
+def test_the_page_has_the_help_of_every_command_and_subcommand() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text) == text
+    with pytest.raises(ValueError, match="memory report"):
+        page(text.replace("<!-- help memory report -->", "<!-- elsewhere -->"))
 
 
 def test_from_nothing_to_an_answer(media: Path) -> None:

@@ -454,7 +454,7 @@ def test_bad_input_is_one_line(
         (*flow, "--complete", "broken.png"): "broken.png",
         (*flow, "--to", "audio"): "no generator of audio",
         (*flow, "--out", tmp_path / "file"): "is a file",
-        (*flow, "--between", "a", "b"): "leave out the cues",
+        (*flow, "--between", "a", "b"): "takes no other cues",
         (*flow, "-n", "0"): "-n",
         (*flow, "--steps", "0"): "--steps",
         ("imagine", "sun", "--generator", vae): "draws what it likes",
@@ -468,7 +468,7 @@ def test_bad_input_is_one_line(
             "1",
         ): "cannot draw from a part or a sketch",
         ("reconstruct", "broken.png", "--generator", vae): "broken.png",
-        ("reconstruct", "plain.png", "--generator", trained): "no autoencoder",
+        ("reconstruct", "plain.png", "--generator", trained): "not an autoencoder",
     }
     for arguments, said in cases.items():
         code, out, err = harmonia(*arguments)

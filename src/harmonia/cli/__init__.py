@@ -1,4 +1,4 @@
-"""The command line. One file per command; a command's imports happen when it runs."""
+"""The command line, one file for each command. A command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import click
 from harmonia import __version__
 
 COMMANDS = {
-    "remember": "Remember files, folders and manifests.",
+    "remember": "Add files, folders and manifests to the memory.",
     "recall": "Recall whole records from any part of them.",
-    "ask": "Answer in sentences made from the records that are recalled.",
-    "imagine": "Generate pictures of what cues bring back.",
-    "retrieve": "Plain nearest-neighbour search, to compare recall with.",
-    "show": "Show one record with all its parts.",
-    "status": "Say what the memory holds and which encoders made it.",
-    "serve": "Serve the memory to programs and people.",
-    "learn": "Learn from the memory's own records how far to trust what.",
-    "train": "Train encoders by a recipe.",
-    "evaluate": "Score a model on a public dataset.",
-    "reconstruct": "Show what an autoencoder keeps of pictures.",
-    "denoise": "Draw pictures again without their noise or damage.",
-    "anomaly": "Say how unlike the memory pictures are.",
-    "memory": "Look into the memory: room, hubs, false memories.",
-    "forget": "Forget records.",
-    "export": "Write the records out as a manifest, with or without their media.",
+    "ask": "Answer a question from the recalled records.",
+    "imagine": "Generate images from cues and what they recall.",
+    "retrieve": "Search by nearest neighbours, as a baseline for recall.",
+    "show": "Show a record and all its parts.",
+    "status": "Show what the memory holds, and its encoders.",
+    "serve": "Start the HTTP server.",
+    "learn": "Calibrate modality weights on the stored records.",
+    "train": "Train an encoder or a generator from a recipe.",
+    "evaluate": "Evaluate an encoder or a generator on a dataset.",
+    "reconstruct": "Reconstruct images with an autoencoder.",
+    "denoise": "Denoise images with an autoencoder.",
+    "anomaly": "Score images by novelty.",
+    "memory": "Report capacity, hubs and spurious attractors.",
+    "forget": "Remove records from the memory.",
+    "export": "Export the records as a manifest, with or without their media.",
 }
+"""The commands and their summaries; each is also the first line of the command's own help."""
 
 
 class _Lazy(click.Group):
-    """Loads a command's module when the command runs or its own help is asked for."""
+    """A group that imports a command's module only to run the command or to show its help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -52,25 +53,25 @@ class _Lazy(click.Group):
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="harmonia")
 def cli() -> None:
-    """Harmonia, a memory that sees, hears and reads.
+    """A local multimodal memory.
 
-    Give it photos, sounds, videos and notes; later give it any part of one and get the whole back.
-    The memory lives in the folder .harmonia here or above, unless --memory says otherwise.
+    Add images, audio, video and text, then recall whole records from any part of them.
+    The memory is the nearest .harmonia folder, here or above, unless --memory names another.
     """
 
 
 def main() -> None:
-    """Run the command line; every failure the user can act on is one line and exit code 1."""
+    """Run the command line. A failure that the user can act on prints one line and exits with code 1."""
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print("harmonia: stopped", file=sys.stderr)
+        print("harmonia: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`); keep Python from complaining at exit.
+        # The reader of the output has closed it (`| head`); keep Python from reporting that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:

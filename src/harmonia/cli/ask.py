@@ -1,4 +1,4 @@
-"""harmonia ask."""
+"""The command `harmonia ask`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from harmonia.cli.running_server import through_server
 @cue_options
 @json_option
 def command(as_json: bool, **given: Any) -> None:
-    """Answer in sentences made from the records that are recalled.
+    """Answer a question from the recalled records.
 
-    No language model is asked: an answer says nothing that is not in the records, or that nothing matches.
+    The answer quotes the records and gives their probabilities, or says that nothing matches. It is composed
+    without a language model, so it holds nothing that is not in the records.
 
     \b
     harmonia ask where did we see the lighthouse

@@ -1,4 +1,4 @@
-"""Options and output that several commands share."""
+"""Options, opening of the memory and JSON output, shared by the commands."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ memory_option = click.option(
     "-m",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="HARMONIA_MEMORY",
-    help="Folder of the memory (default: .harmonia here or above).",
+    help="Memory folder (default: the nearest .harmonia, here or above).",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def find_memory(memory: Path | None) -> Path:
-    """The folder given, else the nearest .harmonia here or above, else .harmonia here."""
+    """The given folder, else the nearest .harmonia here or above, else .harmonia here."""
     if memory is not None:
         return memory
     here = Path.cwd()
@@ -43,7 +43,10 @@ def open_memory(memory: Path | None) -> Collection:
 
 
 def open_or_offer(memory: Path | None) -> Collection:
-    """Open the memory; where there is none but media lie about, offer to remember them first."""
+    """Open the memory. If there is none here but there are media, offer to remember these first.
+
+    Raises HarmoniaError if there are no media either, or nobody to ask; Abort if the offer is declined.
+    """
     collection = open_memory(memory)
     if collection.exists or memory is not None:
         return collection
@@ -55,8 +58,8 @@ def open_or_offer(memory: Path | None) -> Collection:
     if not count:
         raise HarmoniaError(f"no memory and no media in {here}: run `harmonia remember FOLDER` first")
     if not sys.stdin.isatty():
-        raise HarmoniaError(f"nothing was remembered in {here} yet: run `harmonia remember .` first")
-    click.confirm(f"No memory here yet, but {count} records of media. Remember them now?", abort=True)
+        raise HarmoniaError(f"no memory in {here}: run `harmonia remember .` first")
+    click.confirm(f"There is no memory here. Remember the {count} records of this folder?", abort=True)
     report = collection.remember(here, progress=True)
     for problem in report.problems:
         click.echo(f"harmonia: {problem.path}: {problem.reason}", err=True)
@@ -66,5 +69,5 @@ def open_or_offer(memory: Path | None) -> Collection:
 
 
 def print_json(value: object) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document to standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))

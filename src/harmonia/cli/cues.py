@@ -1,4 +1,4 @@
-"""The options that give cues, and the question that recall, retrieve and ask put to a memory."""
+"""The cue options of recall, retrieve and ask, and the question that is built from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = ("image", "audio", "video")
 
 @dataclass(frozen=True)
 class Question:
-    """What a command asks: its cues, and the options of recall that were given."""
+    """The cues of a command, and those options of recall that were given."""
 
     memory: Path | None
     words: str | None
@@ -29,7 +29,7 @@ class Question:
     options: dict[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
-        """As the memory's own methods take it."""
+        """The keyword arguments of the memory's own methods."""
         media = {name: files or None for name, files in self.files.items()}
         return {
             "text": self.words, **media, "against": self.against, "weights": self.weights,
@@ -42,7 +42,7 @@ def question(
     video: tuple[Path, ...], against: tuple[str, ...], weight: Sequence[str], where: str | None, k: int,
     leave_out_cues: bool, trust: float = float("inf"), **options: Any,
 ) -> Question:  # fmt: skip
-    """The question of a command with :func:`cue_options`."""
+    """Build the question from the values of :func:`cue_options`."""
     files = {"image": image, "audio": audio, "video": video}
     options |= {"k": k, "where": where}
     return Question(
@@ -51,19 +51,25 @@ def question(
 
 
 def cue_options(command: F) -> F:
-    """The options that give cues."""
+    """Add the cue options to a command."""
     file = click.Path(dir_okay=False, path_type=Path)
     decorators: list[Any] = [
         memory_option,
         click.argument("text", nargs=-1),
-        click.option("--image", type=file, multiple=True, help="Image, or a part of one."),
-        click.option("--audio", type=file, multiple=True, help="Audio, noisy or cut."),
-        click.option("--video", type=file, multiple=True, help="Video; its audio is a cue too."),
-        click.option("--not", "against", multiple=True, metavar="WORDS", help="Words that count against."),
-        click.option("--weight", multiple=True, metavar="CUE=W", help="Weight of a cue, e.g. image=0.5."),
-        click.option("--where", help="Condition on the metadata, e.g. \"tag = 'beach'\"."),
-        click.option("-k", type=click.IntRange(1), default=5, show_default=True, help="Number of records."),
-        click.option("--leave-out-cues", is_flag=True, help="Leave out the records of the cue files."),
+        click.option("--image", type=file, multiple=True, help="Image cue, or part of an image."),
+        click.option("--audio", type=file, multiple=True, help="Audio cue; it may be noisy or cut."),
+        click.option("--video", type=file, multiple=True, help="Video cue; its audio track is a cue too."),
+        click.option(
+            "--not", "against", multiple=True, metavar="WORDS", help="Words to count against a record."
+        ),
+        click.option(
+            "--weight", multiple=True, metavar="CUE=W", help="Weight of a cue, e.g. image=0.5; repeatable."
+        ),
+        click.option("--where", help="Filter on the metadata, e.g. \"tag = 'beach'\"."),
+        click.option(
+            "-k", type=click.IntRange(1), default=5, show_default=True, help="Number of records to show."
+        ),
+        click.option("--leave-out-cues", is_flag=True, help="Exclude records that hold a cue file."),
     ]
     decorated: Any = command
     for decorator in reversed(decorators):
@@ -72,14 +78,14 @@ def cue_options(command: F) -> F:
 
 
 def weights(values: Sequence[str]) -> dict[str, float]:
-    """``image=0.5`` pairs; a usage error for anything else."""
-    found = {}
+    """Parse ``image=0.5`` pairs; UsageError for anything else."""
+    parsed = {}
     for value in values:
         name, _, number = value.rpartition("=")
         try:
-            found[name] = float(number)
+            parsed[name] = float(number)
         except ValueError:
             name = ""
         if not name:
             raise click.UsageError(f"--weight takes CUE=NUMBER, such as image=0.5 (got {value!r})")
-    return found
+    return parsed

@@ -1,4 +1,4 @@
-"""harmonia denoise."""
+"""The command `harmonia denoise`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from pathlib import Path
 
 import click
 
-from harmonia.cli.generator_options import coder_option, device_option, files_argument, out_option, write_made
+from harmonia.cli.generator_options import (
+    autoencoder_option,
+    device_option,
+    files_argument,
+    out_option,
+    write_outputs,
+)
 
 
 @click.command("denoise")
 @files_argument
-@coder_option
+@autoencoder_option
 @out_option("denoised")
 @device_option
 def command(files: tuple[Path, ...], generator: Path, out: Path, device: str) -> None:
-    """Draw pictures again without their noise or damage.
+    """Denoise images with an autoencoder.
 
-    Any autoencoder can, and one that was trained on damaged pictures does it best. The contact sheet has each
-    of FILES as the network sees it, and what it made of it.
+    Works best with an autoencoder that was trained on damaged images. Writes the result for each of FILES,
+    and a contact sheet of the images before and after.
     """
-    write_made(files, generator, out, device, noisy=True)
+    write_outputs(files, generator, out, device, noisy=True)

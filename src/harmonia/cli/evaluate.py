@@ -1,4 +1,4 @@
-"""harmonia evaluate."""
+"""The command `harmonia evaluate`."""
 
 from __future__ import annotations
 
@@ -19,37 +19,44 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("model")
-@click.option("--dataset", default="flickr8k", show_default=True, help="A dataset that Harmonia reads.")
+@click.option("--dataset", default="flickr8k", show_default=True, help="Name of the dataset.")
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the dataset (default: found under HARMONIA_DATA).",
+    help="Dataset folder (default: found under HARMONIA_DATA).",
 )
-@click.option("--split", default="val", show_default=True, help="Which part of it.")
-@click.option("--limit", type=click.IntRange(2), help="At most so many records, the first ones.")
+@click.option("--split", default="val", show_default=True, help="Split of the dataset.")
+@click.option("--limit", type=click.IntRange(2), help="Maximum number of records.")
 @click.option(
-    "--noise", type=click.FloatRange(0), multiple=True, help="Variance of noise on the queries; repeatable."
+    "--noise",
+    type=click.FloatRange(0),
+    multiple=True,
+    help="Variance of Gaussian noise added to the queries; repeatable.",
 )
 @click.option(
     "--judge",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Of a generator: the folder of a classifier from `harmonia train judge`.",
+    help="Generators: folder of a classifier from `harmonia train judge`.",
 )
 @click.option(
     "--inception",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Of a generator, in place of --judge: the TorchScript file of Inception-v3.",
+    help="Generators: TorchScript file of Inception-v3, instead of --judge.",
 )
 @click.option(
     "--encoder",
-    help="Of a generator, in place of --judge: mini, the folder of a trained model, or a pretrained one's "
-    "hub name or folder, such as a CLIP.",
+    help="Generators: an encoder instead of --judge: mini, a folder, or the hub name of a pretrained model.",
 )
-@click.option("--languages", default="", help="Of the words told, such as en,de (default: all there are).")
+@click.option("--languages", default="", help="Prompt languages, e.g. en,de (default: all).")
 @click.option(
-    "-n", "--count", type=click.IntRange(10), default=5000, show_default=True, help="Pictures drawn."
+    "-n",
+    "--count",
+    type=click.IntRange(10),
+    default=5000,
+    show_default=True,
+    help="Number of images to generate.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ...")
 @json_option
 def command(
     model: str,
@@ -66,24 +73,26 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Score a model's encoders by how well the parts of a dataset's records find each other.
+    """Evaluate an encoder or a generator on a dataset.
 
-    MODEL is a folder that `harmonia train` made, mini, or a pretrained model's hub name or folder. Every pair
-    of modalities that share a space is scored in both directions: Recall@1/5/10, NDCG and mAP.
+    MODEL is a folder from `harmonia train`, mini, or the hub name or folder of a pretrained model.
 
-    Of a generator, the pictures that it draws are compared with those of the dataset's training part, in the
-    features of --judge, --inception or --encoder: Frechet and kernel distance, precision, recall, density,
-    coverage; a judge also tells how often the class is the one asked for, an encoder that reads how well
-    pictures match the words told (x100). Beside each figure stand its 95 % interval (but for the distance of
-    so many pictures, which is biased), the figure of real pictures drawn again, and the network it is by.
+    Encoders are scored by cross-modal retrieval, in both directions, for every two modalities that share a
+    space: Recall@1/5/10, NDCG, mAP and median rank.
+
+    Generated images are compared with the real images of the training split, in the features of --judge,
+    --inception or --encoder: Frechet and kernel distance, precision, recall, density and coverage. A
+    classifier adds the class accuracy; an encoder that reads text adds the text-image match (x100). Each
+    measure comes with the value for resampled real images, the name of the network, and, except for the
+    Frechet distance (which is biased), a 95 % interval.
     """
     from harmonia.generators import is_generator
 
     if is_generator(Path(model)):
-        if sum(one is not None for one in (judge, inception, encoder)) != 1:
+        if sum(option is not None for option in (judge, inception, encoder)) != 1:
             raise click.UsageError(
-                "a generator is measured by one of --judge, a folder from `harmonia train judge`, "
-                "--inception and --encoder"
+                "a generator is evaluated with one network: give one of --judge (a folder from "
+                "`harmonia train judge`), --inception and --encoder"
             )
         network = _network(judge, inception, encoder, device)
         rows = _generator(Path(model), dataset, data, network, languages, count, device)
@@ -101,19 +110,19 @@ def command(
     table = Table(box=box.SIMPLE_HEAD)
     for column in rows[0]:
         table.add_column(column)
-    for one in rows:
-        table.add_row(*(_shown(value) for value in one.values()))
+    for row in rows:
+        table.add_row(*(_formatted(value) for value in row.values()))
     Console(width=120).print(table)
 
 
-def _shown(value: object) -> str:
+def _formatted(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _network(judge: Path | None, inception: Path | None, encoder: str | None, device: str) -> Features:
-    """What pictures are compared in."""
+    """The network in whose features images are compared."""
     from harmonia.metrics import Inception
     from harmonia.recipes.generators.judge import load_judge
     from harmonia.tasks.evaluate_generator import codes_of_model
@@ -132,7 +141,7 @@ def _generator(
     count: int,
     device: str,
 ) -> list[dict[str, Any]]:
-    """The table of a generator: what it draws for the conditions of training pictures drawn at random."""
+    """The table of a generator, conditioned like training images that are sampled at random."""
     from harmonia.encoders.towers.base import place
     from harmonia.generators import load_generator
     from harmonia.recipes.generators.judge import Judge
@@ -147,10 +156,10 @@ def _generator(
     pictures = load_pictures(dataset, resolution=side, data=data, keep=keep, languages=spoken)
     if config.code or config.features:
         pictures = _coded(pictures, model, saved, network)
-    # one text of each picture, in turn of all the languages, so that it is known which was told
+    # One text for each image, the languages in turn: the prompt of each is then known.
     texts = [several[i % len(several)] for i, several in enumerate(pictures.texts)] if config.text else None
     if texts is not None:
-        pictures = replace(pictures, texts=tuple((one,) for one in texts), length=config.text)
+        pictures = replace(pictures, texts=tuple((text,) for text in texts), length=config.text)
     real = Real(pictures.x, network)
     asked = real.again(count, seed=1)
     classified = isinstance(network, Judge) and pictures.label is not None
@@ -166,17 +175,20 @@ def _generator(
 
 
 def _coded(pictures: Pictures, model: Path, saved: Saved, network: Features) -> Pictures:
-    """Pictures with the codes of mini that stand for them, for a generator that is told those."""
+    """The images with their codes by mini, for a generator that is conditioned on these."""
     from harmonia.metrics import Codes
     from harmonia.pretrained.loading import load_encoders
     from harmonia.recipes.generators.mini import codes_of
     from harmonia.types import HarmoniaError
 
-    image = next(one for one in load_encoders(("mini",), "cpu") if one.modality == "image")
+    image = next(encoder for encoder in load_encoders(("mini",), "cpu") if encoder.modality == "image")
     if saved.generator.config.condition.features or saved.facts.space != image.space:
         raise HarmoniaError(
-            f"{model} is told codes that mini does not make: harmonia.tasks measures it from Python"
+            f"{model} needs codes of another encoder than mini: evaluate it from Python, with "
+            "harmonia.tasks.evaluate_generator"
         )
     if isinstance(network, Codes) and network.encoder.name == image.name:
-        raise HarmoniaError(f"{model} is told codes of {image.name}, which cannot judge it: take another")
+        raise HarmoniaError(
+            f"{image.name} conditions {model} and cannot evaluate it: give --judge or another --encoder"
+        )
     return replace(pictures, codes=codes_of(image, pictures.x)[:, None])

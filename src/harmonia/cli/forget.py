@@ -1,4 +1,4 @@
-"""harmonia forget."""
+"""The command `harmonia forget`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from harmonia.cli.output import title
 @click.command("forget")
 @memory_option
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--where", help="Forget all records that fulfil a condition on the metadata.")
-@click.option("--gone", is_flag=True, help="Forget records whose every file is gone.")
+@click.option("--where", help="Remove the records that match a filter on the metadata.")
+@click.option("--gone", is_flag=True, help="Remove the records whose files are all missing.")
 def command(memory: Path | None, ids: tuple[str, ...], where: str | None, gone: bool) -> None:
-    """Forget records. The media files themselves are left alone."""
+    """Remove records from the memory.
+
+    Media files are kept; only copies inside the memory are deleted.
+    """
     from harmonia.collection.json_output import record_json
 
     forgotten = open_memory(memory).forget(ids, where=where, gone=gone)
     for record in forgotten:
         click.echo(f"forgot {record.id[:8]}  {title(record_json(record))}")
     if not forgotten:
-        click.echo("no record fits: nothing was forgotten")
+        click.echo("no record matches: nothing was forgotten")

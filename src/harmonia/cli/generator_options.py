@@ -1,4 +1,4 @@
-"""Options that the commands share which use generators."""
+"""Options shared by the commands that use a generator."""
 
 from __future__ import annotations
 
@@ -15,33 +15,30 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 generator_option = click.option(
     "--generator",
     type=FOLDER,
-    help="Folder of a trained generator, or folder or hub name of a diffusers pipeline (default: the one "
-    "that ships).",
+    help="Folder of a trained generator, or folder or hub name of a diffusers pipeline (default: built in).",
 )
-coder_option = click.option(
+autoencoder_option = click.option(
     "--generator", type=FOLDER, required=True, help="Folder of a trained autoencoder, such as a VAE."
 )
 files_argument = click.argument(
     "files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."
+    "--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."
 )
 
 
 def out_option(default: str) -> Callable[[F], F]:
-    """The folder that pictures are written to."""
-    return click.option(
-        "--out", type=FOLDER, default=Path(default), show_default=True, help="Folder of the pictures."
-    )
+    """The option --out with a default folder."""
+    return click.option("--out", type=FOLDER, default=Path(default), show_default=True, help="Output folder.")
 
 
-def write_made(files: Sequence[Path], generator: Path, out: Path, device: str, *, noisy: bool) -> None:
-    """Write what an autoencoder makes of pictures, and say where."""
+def write_outputs(files: Sequence[Path], generator: Path, out: Path, device: str, *, noisy: bool) -> None:
+    """Write an autoencoder's outputs and print their paths; the sheet's path goes to standard error."""
     from harmonia.tasks.imagine import load
     from harmonia.tasks.reconstruct import reconstruct_into
 
-    made = reconstruct_into(out, load(generator, device), files, noisy=noisy)
-    for file in made.files:
+    written = reconstruct_into(out, load(generator, device), files, noisy=noisy)
+    for file in written.files:
         click.echo(file)
-    click.echo(f"sheet: {made.sheet}", err=True)
+    click.echo(f"sheet: {written.sheet}", err=True)

@@ -1,4 +1,4 @@
-"""harmonia imagine."""
+"""The command `harmonia imagine`."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command("imagine")
 @memory_option
 @click.argument("cue", nargs=-1)
-@click.option("--image", type=FILE, multiple=True, help="A picture, or a part of one, as a cue.")
-@click.option("--audio", type=FILE, multiple=True, help="A sound as a cue.")
-@click.option("--video", type=FILE, multiple=True, help="A video as a cue.")
+@click.option("--image", type=FILE, multiple=True, help="Image cue, or part of an image.")
+@click.option("--audio", type=FILE, multiple=True, help="Audio cue.")
+@click.option("--video", type=FILE, multiple=True, help="Video cue.")
 @click.option(
     "--to", type=click.Choice(["image", "text", "audio", "video"]), default="image", show_default=True,
-    help="What to generate.",
+    help="Modality to generate.",
 )  # fmt: skip
 @click.option(
     "--from-memory/--from-cue", "from_memory", default=None,
-    help="Draw what the memory makes of the cues, or the cues as they are. Default: from the memory if it "
-    "finds something, else from the cues.",
+    help="Condition on the recalled record, or on the cue (default: the record if one matches).",
 )  # fmt: skip
 @generator_option
 @click.option(
     "--guidance",
     type=click.FloatRange(0),
-    help="How far the cue is exaggerated, 1 for not at all (default: the generator's own).",
+    help="Classifier-free guidance scale; 1 is off (default: the generator's own).",
 )
 @click.option(
     "--sight", type=click.FloatRange(0), default=0.0, metavar="SCALE",
-    help="Also guide each step to what the image encoder sees as the cue: 10 to 30; slower.",
+    help="CLIP-style guidance scale, by the image encoder; 10 to 30, slower.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Of the sampler (default: the generator's own).")
-@click.option("-n", "number", type=click.IntRange(1), default=8, show_default=True, help="How many pictures.")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Number of sampling steps (default: the generator's own)."
+)
+@click.option("-n", "number", type=click.IntRange(1), default=8, show_default=True, help="Number of images.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="Same seed, same machine: same pictures.")  # fmt: skip
+              help="Random seed; the same seed and machine give the same images.")  # fmt: skip
 @out_option("imagined")
-@click.option("--preview", type=FILE, metavar="FILE.png", help="Show the pictures there as they come to be.")
-@click.option("--between", nargs=2, metavar="ID ID", help="From one memory to another, -n pictures.")
-@click.option("--vary", type=FILE, help="Variations of a picture: from its own code.")
-@click.option("--complete", type=FILE, help="Draw the transparent part of a picture; the rest stays.")
-@click.option("--mask", type=FILE, help="What of --complete to draw: white.")
-@click.option("--like", type=FILE, help="Start from a sketch instead of from noise.")
+@click.option("--preview", type=FILE, metavar="FILE.png", help="Write a live preview to FILE.png.")
+@click.option("--between", nargs=2, metavar="ID ID", help="Interpolate between two records, in -n images.")
+@click.option("--vary", type=FILE, help="Generate variations of an image, from its own code.")
+@click.option("--complete", type=FILE, help="Inpaint the transparent part of an image.")
+@click.option("--mask", type=FILE, help="Inpainting mask for --complete: white is generated.")
+@click.option("--like", type=FILE, help="Start from an image or a sketch instead of noise (image-to-image).")
 @click.option("--strength", type=click.FloatRange(0, 1, min_open=True), default=0.6, show_default=True,
-              help="How far to go from --like: 1 for anywhere.")  # fmt: skip
+              help="Denoising strength for --like, 0 to 1.")  # fmt: skip
 @device_option
 def command(
     memory: Path | None, cue: tuple[str, ...], image: tuple[Path, ...], audio: tuple[Path, ...],
@@ -58,10 +59,10 @@ def command(
     preview: Path | None, between: tuple[str, str] | None, vary: Path | None, complete: Path | None,
     mask: Path | None, like: Path | None, strength: float, device: str,
 ) -> None:  # fmt: skip
-    """Generate pictures from words, media, or what the memory makes of them.
+    """Generate images from cues and what they recall.
 
-    The cues are settled in the memory, and what it comes to rest at is drawn. Every file says in its metadata
-    that it was generated, by what, and from which cue.
+    The memory recalls the record that matches the cues, and the generator is conditioned on the retrieved
+    code. The metadata of each file say that it was generated, by which generator, and from which cue.
 
     \b
     harmonia imagine a red apple
@@ -109,12 +110,12 @@ def _check(
     mask: Path | None,
     like: Path | None,
 ) -> None:
-    """Usage errors: options that exclude each other."""
+    """Raise UsageError for options that exclude each other."""
     ways = {"--between": between, "--vary": vary, "--complete": complete, "--like": like}
     chosen = [name for name, value in ways.items() if value]
     if len(chosen) > 1:
-        raise click.UsageError(f"{chosen[0]} and {chosen[1]} are two ways to draw: give one of them")
+        raise click.UsageError(f"{chosen[0]} and {chosen[1]} exclude each other: give one of them")
     if cued and (between or vary):
-        raise click.UsageError(f"{chosen[0]} says what to draw: leave out the cues")
+        raise click.UsageError(f"{chosen[0]} takes no other cues: leave them out")
     if mask and not complete:
-        raise click.UsageError("--mask belongs to --complete: give the picture too")
+        raise click.UsageError("--mask needs --complete: give the image too")

@@ -1,4 +1,4 @@
-"""harmonia memory report."""
+"""The command `harmonia memory report`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("memory")
 def command() -> None:
-    """Look into the memory: room, hubs, false memories."""
+    """Report capacity, hubs and spurious attractors."""
 
 
 @command.command("report")
@@ -28,13 +28,13 @@ def command() -> None:
     type=click.IntRange(1),
     default=64,
     show_default=True,
-    help="Random states to settle, in search of false memories.",
+    help="Number of random initial states in the search for attractors.",
 )
 @json_option
 def report(memory: Path | None, starts: int, as_json: bool) -> None:
-    """Say how much more fits, which records answer too often, and what is certain.
+    """Report capacity, hubs, certified basins and spurious attractors.
 
-    Large memories are sampled; the sizes of the samples are said.
+    Large memories are sampled; the report gives the sizes of the samples.
     """
     from harmonia.tasks.report import report as make_report
     from harmonia.tasks.report import report_json

@@ -1,4 +1,4 @@
-"""What commands print, from the JSON of records and recollections that docs/cli.md describes."""
+"""Text output of the commands, from the JSON of records and recollections (docs/cli.md)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Json = Mapping[str, Any]
 
 
 def shorten(text: str, width: int = 60) -> str:
-    """The first words of a text, on one line."""
+    """The text on one line, cut to ``width`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def title(record: Json) -> str:
-    """A line that a person recognises a record by."""
+    """A line that identifies a record: its name, and its first text."""
     text = next((part["text"] for part in record["parts"] if part.get("text")), None)
     path = next((part["path"] for part in record["parts"] if part.get("path")), None)
     name = str(record["metadata"].get("name") or (Path(path).stem if path else record["id"][:8]))
@@ -26,7 +26,7 @@ def title(record: Json) -> str:
 
 
 def where_in(part: Json) -> str:
-    """Where a part is: file name and, for a window, its time."""
+    """The location of a part: the file name, and the time of a window."""
     name = Path(part["path"]).name if part.get("path") else f"“{shorten(part.get('text') or '', 30)}”"
     if part["start"] is None or part["modality"] == "text":
         return name
@@ -34,7 +34,7 @@ def where_in(part: Json) -> str:
 
 
 def print_recollection(found: Json, *, explain: bool) -> None:
-    """A table of the records, with what each cue adds and where it matched; then the certificate."""
+    """Print a table of the records, each cue's share and its match, and then the certificate."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -83,7 +83,7 @@ def _explain(found: Json) -> None:
 
 
 def print_neighbours(found: Json) -> None:
-    """A line for each record: rank, similarity, id, title."""
+    """Print a line for each record: rank, similarity, id, title."""
     for record in found["records"]:
         line = f"{record['rank']:3d}  {record['similarity']:6.3f}  {record['id'][:8]}  {title(record)}"
         click.echo(line)

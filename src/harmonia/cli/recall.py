@@ -1,4 +1,4 @@
-"""harmonia recall."""
+"""The command `harmonia recall`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Beta(click.ParamType[float | None]):
     name = "auto|NUMBER"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        """The number; a usage error if it is none."""
+        """Parse the number; a usage error for anything else."""
         if value is None or value == "auto":
             return None
         try:
@@ -34,25 +34,25 @@ PICTURE = click.Path(dir_okay=False, path_type=Path)
 @click.command("recall")
 @cue_options
 @click.option("--alpha", type=click.FloatRange(1.0), default=1.0, show_default=True,
-              help="Distribution over the records: 1 softmax, 1.5 or 2 sparse.")  # fmt: skip
+              help="Distribution over the records (entmax): 1 is softmax, 1.5 and 2 are sparse.")  # fmt: skip
 @click.option("--beta", type=Beta(), default="auto", show_default=True,
               help="Inverse temperature (auto: from the number of records).")  # fmt: skip
 @click.option("--noise", type=click.FloatRange(0), metavar="VARIANCE",
-              help="Expected noise of the cues' codes; auto takes the beta best for it.")  # fmt: skip
+              help="Expected noise of the cues; auto then takes the best beta for it.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(0), default=8, show_default=True,
               help="Maximum retrieval steps.")  # fmt: skip
 @click.option("--trust", type=click.FloatRange(0), default=float("inf"), show_default=True,
               help="Cue strength kappa (inf: the cues stay fixed).")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Explain the scores and the certificate.")
 @click.option("--sheet", type=PICTURE, metavar="OUT.PNG",
-              help="Write cues and recalled records side by side as an image.")  # fmt: skip
+              help="Write an image with the cues and the records side by side.")  # fmt: skip
 @click.option("--landscape", type=PICTURE, metavar="OUT.PNG",
               help="Plot the energy around the first cue.")  # fmt: skip
 @json_option
 def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: bool, **given: Any) -> None:
     """Recall whole records from any part of them.
 
-    TEXT and files given together are one cue: they are bound in one settling of the memory.
+    TEXT and files together form one query: the memory looks for the records that match all of them.
 
     \b
     harmonia recall waves at dusk
@@ -71,7 +71,7 @@ def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: 
 
 
 def _recall(asked: Question, explain: bool, sheet: Path | None, landscape: Path | None) -> dict[str, Any]:
-    """Recall in this process, and draw what is to be drawn."""
+    """Recall in this process, and write the sheet and the landscape."""
     from harmonia.collection.json_output import recollection_json
 
     collection = open_or_offer(asked.memory)

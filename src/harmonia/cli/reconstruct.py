@@ -1,4 +1,4 @@
-"""harmonia reconstruct."""
+"""The command `harmonia reconstruct`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from pathlib import Path
 
 import click
 
-from harmonia.cli.generator_options import coder_option, device_option, files_argument, out_option, write_made
+from harmonia.cli.generator_options import (
+    autoencoder_option,
+    device_option,
+    files_argument,
+    out_option,
+    write_outputs,
+)
 
 
 @click.command("reconstruct")
 @files_argument
-@coder_option
+@autoencoder_option
 @out_option("reconstructed")
 @device_option
 def command(files: tuple[Path, ...], generator: Path, out: Path, device: str) -> None:
-    """Show what an autoencoder keeps of pictures.
+    """Reconstruct images with an autoencoder.
 
-    Each of FILES goes through the network and back. The contact sheet has each picture as the network sees
-    it, and what came back.
+    Writes the reconstruction of each of FILES, and a contact sheet of the images before and after.
     """
-    write_made(files, generator, out, device, noisy=False)
+    write_outputs(files, generator, out, device, noisy=False)

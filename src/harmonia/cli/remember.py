@@ -1,4 +1,4 @@
-"""harmonia remember."""
+"""The command `harmonia remember`."""
 
 from __future__ import annotations
 
@@ -23,27 +23,30 @@ SHOWN = 20
     "--into",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="HARMONIA_MEMORY",
-    help=f"Folder of the memory (default: {FOLDER} here or above).",
+    help=f"Memory folder (default: the nearest {FOLDER}, here or above).",
 )
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="NAME",
-    help="Encoders of a new memory (default: descriptors mini); or a pretrained model's hub name or folder.",
+    help="Encoders of a new memory: descriptors, mini, a folder, or the hub name of a pretrained model; "
+    "repeatable (default: descriptors and mini).",
 )
-@click.option("--copy", is_flag=True, help="Keep copies of the media inside the memory.")
-@click.option("--threads", type=click.IntRange(1), help="Threads that decode (default: cores + 1).")
+@click.option("--copy", is_flag=True, help="Copy the media into the memory.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Number of decoding threads (default: cores + 1, at most 8)."
+)
 @json_option
 def command(
     paths: tuple[Path, ...], into: Path | None, models: tuple[str, ...], copy: bool, threads: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Remember files, folders and manifests (.jsonl, .csv, .parquet).
+    """Add files, folders and manifests to the memory.
 
-    Only what is new or changed is encoded. Files of one name side by side (dog.jpg, dog.txt, dog.wav)
-    are one record. Ctrl-C is safe: run the command again and it goes on. Exit code 1 if anything could
-    not be remembered, 130 if stopped.
+    Manifests are .jsonl, .csv or .parquet files. Files of one folder that differ only in their extension
+    (dog.jpg, dog.txt, dog.wav) form one record. Only new and changed files are encoded. Ctrl-C is safe: run
+    the same command again to continue. The exit code is 1 if a file failed, and 130 if interrupted.
     """
 
     def stop(*_: object) -> None:
@@ -107,11 +110,11 @@ def _print(found: Mapping[str, Any], where: str) -> None:
     click.echo(f"{found['remembered']} added, {found['already']} unchanged, {len(problems)} failed, {where}")
     for problem in problems:
         click.echo(f"  {problem['path']}: {problem['reason']}", err=True)
-    _list("gone since they were remembered (`harmonia forget --gone` drops them)", found["gone"])
+    _list("missing since they were remembered (`harmonia forget --gone` removes them)", found["gone"])
     if ignored:
         click.echo(f"{ignored} files skipped (unsupported type)")
     if found["stopped"]:
-        click.echo("stopped; run the same command again to go on", err=True)
+        click.echo("interrupted: run the same command again to continue", err=True)
 
 
 def _list(what: str, paths: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""harmonia retrieve."""
+"""The command `harmonia retrieve`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from harmonia.cli.running_server import through_server
 @click.command("retrieve")
 @cue_options
 @click.option("--metric", type=click.Choice(["cosine", "euclidean"]), default="cosine", show_default=True,
-              help="How codes are compared.")  # fmt: skip
+              help="Measure of similarity.")  # fmt: skip
 @json_option
 def command(as_json: bool, **given: Any) -> None:
-    """Plain nearest-neighbour search, to compare recall with.
+    """Search by nearest neighbours, as a baseline for recall.
 
-    The codes are compared as the encoders made them; several cues are averaged.
+    Codes are compared as the encoders produce them, without calibration or settling. The similarities of
+    several cues are averaged.
     """
     asked = question(**given)
     found = through_server(asked.memory, lambda server: server.retrieve(asked))

@@ -1,4 +1,4 @@
-"""harmonia serve."""
+"""The command `harmonia serve`."""
 
 from __future__ import annotations
 
@@ -10,36 +10,41 @@ from harmonia.cli.common import find_memory, memory_option
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXTRA = ("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "h11", "python_multipart")
-"""What comes with the extra ``server``."""
+"""The packages of the extra ``server``."""
 
 
 @click.command("serve")
 @memory_option
 @click.option("--host", default="127.0.0.1", show_default=True,
-              help="Address; any other than loopback needs --keys.")  # fmt: skip
+              help="Address to listen on; any other than loopback needs --keys.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True,
-              help="Port; 0 for any that is free.")  # fmt: skip
+              help="Port to listen on; 0 picks a free one.")  # fmt: skip
 @click.option("--root", "roots", type=FOLDER, multiple=True, metavar="DIR",
-              help="A folder from which clients may have files remembered by path.")  # fmt: skip
+              help="Folder whose files clients may add by path; repeatable.")  # fmt: skip
 @click.option("--keys", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="API keys that clients need; the file holds their hashes.")  # fmt: skip
-@click.option("--new-key", metavar="NAME", help="Add a key to --keys, print it, and end.")
+              help="File with the hashes of the API keys; clients must then send a key.")  # fmt: skip
+@click.option("--new-key", metavar="NAME", help="Create an API key in --keys, print it, and exit.")
 @click.option("--scope", type=click.Choice(["read", "write", "admin"]), default="read", show_default=True,
-              help="What the new key may do.")  # fmt: skip
+              help="Scope of the new key.")  # fmt: skip
 @click.option("--generator", type=FOLDER, metavar="DIR",
-              help="A folder with a generator of pictures (default: the one that ships).")  # fmt: skip
+              help="Folder of an image generator (default: built in).")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0), default=0.0, metavar="N",
-              help="Requests a second that each key or address may make (default: any number).")  # fmt: skip
+              help="Maximum requests per second of each key or address (default: unlimited).")  # fmt: skip
 @click.option("--upload", type=click.IntRange(1, 4096), default=64, show_default=True, metavar="MIB",
-              help="Largest body of a request.")  # fmt: skip
-@click.option("--fetch", is_flag=True, help="Let image_url name addresses on the net (never private ones).")
-@click.option("--name", "names", multiple=True, metavar="HOST", help="A host name by which clients call.")
+              help="Maximum size of a request body.")  # fmt: skip
+@click.option("--fetch", is_flag=True, help="Allow image_url to name public internet addresses.")
+@click.option(
+    "--name", "names", multiple=True, metavar="HOST", help="Host name that clients use; repeatable."
+)
 def command(
     memory: Path | None, host: str, port: int, roots: tuple[Path, ...], keys: Path | None,
     new_key: str | None, scope: str, generator: Path | None, rate: float, upload: int, fetch: bool,
     names: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Serve a memory to programs (OpenAI's API and more) and to people (a page).
+    """Start the HTTP server.
+
+    It offers an OpenAI-compatible API, the full API of the memory, and a web page. While it runs, recall,
+    retrieve, ask and remember go through it if they name the same memory.
 
     \b
     harmonia serve
@@ -58,7 +63,7 @@ def command(
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
-        raise HarmoniaError("serving needs more packages: pip install 'harmonia[server]'") from None
+        raise HarmoniaError("the server needs more packages: pip install 'harmonia[server]'") from None
     settings = Settings(
         find_memory(memory), host, port, keys, roots, names, str(generator or ""), fetch,
         upload=upload * 2**20, rate=rate,
@@ -79,9 +84,9 @@ def _say(url: str) -> None:
 
 def _add_key(keys: Path | None, name: str, scope: str) -> None:
     if keys is None:
-        raise click.UsageError("--new-key needs --keys FILE, where its hash is kept")
+        raise click.UsageError("--new-key needs --keys FILE, the file that stores its hash")
     from harmonia.server.keys import new_key
 
     secret = new_key(keys, name, scope)
     click.echo(secret)
-    click.echo(f"This key is shown once; {keys} keeps its hash.", err=True)
+    click.echo(f"This key is shown only once; {keys} stores its hash.", err=True)

@@ -1,4 +1,4 @@
-"""harmonia show."""
+"""The command `harmonia show`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from harmonia.cli.common import json_option, memory_option, open_memory, print_j
 @click.argument("record_id", metavar="ID")
 @json_option
 def command(memory: Path | None, record_id: str, as_json: bool) -> None:
-    """Show one record with all its parts.
+    """Show a record and all its parts.
 
-    ID may be cut short as long as it fits one record only.
+    ID may be any prefix that only one record has.
     """
     from harmonia.collection.json_output import record_json
 

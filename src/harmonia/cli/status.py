@@ -1,4 +1,4 @@
-"""harmonia status."""
+"""The command `harmonia status`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 from harmonia.cli.common import json_option, memory_option, open_memory, print_json
 
 ADVICE = (
-    "These encoders know few things by name. To find photos by what they show, remember them anew with a\n"
-    "pretrained model: harmonia remember FOLDER --into NEW --model openai/clip-vit-base-patch32"
+    "The built-in encoders know few things by name. To find images by their content, build a new memory\n"
+    "with a pretrained model: harmonia remember FOLDER --into NEW --model openai/clip-vit-base-patch32"
 )
 
 
@@ -18,7 +18,7 @@ ADVICE = (
 @memory_option
 @json_option
 def command(memory: Path | None, as_json: bool) -> None:
-    """Say what the memory holds and which encoders made it."""
+    """Show what the memory holds, and its encoders."""
     status = open_memory(memory).status()
     if as_json:
         print_json(status)

@@ -1,4 +1,4 @@
-"""harmonia train."""
+"""The command `harmonia train`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ import click
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the recipe's dataset (default: found under HARMONIA_DATA).",
+    help="Dataset folder (default: found under HARMONIA_DATA).",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the run (default: runs/RECIPE). A run that was stopped goes on from there.",
+    help="Run folder (default: runs/RECIPE); an interrupted run resumes from it.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
-@click.option("--batch", type=click.IntRange(2), help="Records in one step.")
-@click.option("--size", type=click.Choice(["tiny", "small", "base", "large"]), help="Of all towers.")
-@click.option("--seed", type=int, help="Of weights, order and augmentation.")
-@click.option("--device", help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Any other setting.")
+@click.option("--steps", type=click.IntRange(1), help="Number of optimizer steps.")
+@click.option("--batch", type=click.IntRange(2), help="Batch size.")
+@click.option("--size", type=click.Choice(["tiny", "small", "base", "large"]), help="Tower size.")
+@click.option("--seed", type=int, help="Random seed.")
+@click.option("--device", help="Device: auto, cpu, cuda, cuda:1, ...")
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change any other setting; repeatable."
+)
 def command(
     recipe: str | None,
     data: Path | None,
@@ -37,9 +39,10 @@ def command(
     device: str | None,
     changes: Sequence[str],
 ) -> None:
-    """Train encoders by a recipe; without RECIPE, list the recipes.
+    """Train an encoder or a generator from a recipe.
 
-    The trained model is OUT/model: use it with `harmonia remember FOLDER --model OUT/model`.
+    Without RECIPE, lists the recipes. The trained model is OUT/model: give an encoder to `harmonia remember
+    FOLDER --model OUT/model`, a generator to `harmonia imagine --generator OUT/model`.
     """
     from harmonia.recipes import RECIPES, prepare
     from harmonia.recipes import recipe as function_of

@@ -1,4 +1,4 @@
-"""What an autoencoder says of pictures: what it keeps of them, without damage, and how strange they are."""
+"""Autoencoders on image files: reconstruction, denoising, and novelty scores."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from harmonia.types import HarmoniaError, Record
 
 BATCH = 64
 MOST = 1000
-"""Pictures of the memory that new ones are compared with: an even sample where there are more."""
+"""Maximum number of the memory's images that new ones are compared with; of more, an even sample."""
 
 
 @dataclass(frozen=True, slots=True)
-class Strangeness:
-    """How unlike what is known a picture is.
+class Novelty:
+    """The novelty of an image.
 
-    ``score`` is the model's, for each pixel and channel: of a VAE its negative ELBO in nats. ``rank`` is the
-    share of the memory's own pictures that are less strange; None without a memory.
+    ``score`` is the autoencoder's, per pixel and channel: for a VAE the negative ELBO in nats. ``rank`` is
+    the share of the memory's own images with a lower score, None without a memory.
     """
 
     file: Path
@@ -37,11 +37,11 @@ class Strangeness:
     rank: float | None
 
 
-def coder_of(saved: Saved) -> AutoencoderBase:
-    """The generator as an autoencoder; HarmoniaError if it is none."""
+def autoencoder_of(saved: Saved) -> AutoencoderBase:
+    """The generator as an autoencoder; HarmoniaError if it is not one."""
     if not isinstance(saved.generator, AutoencoderBase):
         kind = type(saved.generator).__name__
-        raise HarmoniaError(f"a {kind} is no autoencoder: give the folder of one, such as a VAE")
+        raise HarmoniaError(f"a {kind} is not an autoencoder: give the folder of one, such as a VAE")
     shape_of(saved.generator)
     return saved.generator
 
@@ -50,44 +50,44 @@ def coder_of(saved: Saved) -> AutoencoderBase:
 def reconstruct(
     saved: Saved, files: Sequence[Path], *, noisy: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each picture as the network sees it, and what it makes of it, (c, h, w) both in [-1, 1].
+    """Yield each image as the network takes it, and its reconstruction, both (c, h, w) in [-1, 1].
 
-    ``noisy`` has it undo damage, which a denoising autoencoder is trained for. HarmoniaError for a file that
-    is no picture.
+    ``noisy`` denoises instead, which a denoising autoencoder is trained for. HarmoniaError for a file that is
+    not an image.
     """
-    coder = coder_of(saved)
-    turn: Callable[[Tensor], Tensor] = coder.denoise if noisy else coder.reconstruct
+    autoencoder = autoencoder_of(saved)
+    function: Callable[[Tensor], Tensor] = autoencoder.denoise if noisy else autoencoder.reconstruct
     for file in files:
-        x = tensor_of(pictures.read(file), shape_of(coder))
-        yield x, turn(x[None].to(coder.device))[0].cpu()
+        x = tensor_of(pictures.read(file), shape_of(autoencoder))
+        yield x, function(x[None].to(autoencoder.device))[0].cpu()
 
 
 def reconstruct_into(folder: Path, saved: Saved, files: Sequence[Path], *, noisy: bool = False) -> Drawn:
-    """Write what is made of each picture into a folder, with a contact sheet of pictures before and after."""
+    """Write each reconstruction into a folder, and a contact sheet of the images before and after."""
     name = "denoised" if noisy else "reconstructed"
     mark = Mark(saved.facts.name or type(saved.generator).__name__, saved.identity)
-    made = reconstruct(saved, files, noisy=noisy)
+    pairs = reconstruct(saved, files, noisy=noisy)
     gallery = Gallery(folder, name, mark)
-    for file, (before, after) in zip(files, made, strict=True):
+    for file, (before, after) in zip(files, pairs, strict=True):
         gallery.show(before)
         gallery.add(after, file.stem, file.name)
     return Drawn(tuple(gallery.files), gallery.sheet(f"{name}: before, after"))
 
 
-def strangeness(
+def novelty(
     saved: Saved, files: Sequence[Path], collection: Collection | None = None, *, progress: bool = False
-) -> list[Strangeness]:
-    """How unlike what the autoencoder knows pictures are, beside those of a memory; strangest first."""
-    coder = coder_of(saved)
-    new = _scores(coder, [tensor_of(pictures.read(file), shape_of(coder)) for file in files])
+) -> list[Novelty]:
+    """The novelty of images by an autoencoder, ranked among the images of a memory; the most novel first."""
+    autoencoder = autoencoder_of(saved)
+    new = _scores(autoencoder, [tensor_of(pictures.read(file), shape_of(autoencoder)) for file in files])
     own = None
     if collection is not None and collection.exists:
-        own = _scores(coder, list(_remembered(coder, collection, progress)))
-    found = [
-        Strangeness(file, score, _share_below(own, score))
+        own = _scores(autoencoder, list(_remembered(autoencoder, collection, progress)))
+    scores = [
+        Novelty(file, score, _share_below(own, score))
         for file, score in zip(files, new.tolist(), strict=True)
     ]
-    return sorted(found, key=lambda one: -one.score)
+    return sorted(scores, key=lambda novelty: -novelty.score)
 
 
 def _share_below(own: Tensor | None, score: float) -> float | None:
@@ -95,21 +95,21 @@ def _share_below(own: Tensor | None, score: float) -> float | None:
 
 
 @torch.inference_mode()
-def _scores(coder: AutoencoderBase, x: Sequence[Tensor]) -> Tensor:
-    """(n,), for each pixel and channel."""
+def _scores(autoencoder: AutoencoderBase, x: Sequence[Tensor]) -> Tensor:
+    """Scores (n,) per pixel and channel."""
     blocks = [torch.stack(list(x[i : i + BATCH])) for i in range(0, len(x), BATCH)]
-    scores = [coder.score(block.to(coder.device)).cpu() for block in blocks]
-    return torch.cat(scores) / math.prod(coder.config.shape) if scores else torch.zeros(0)
+    scores = [autoencoder.score(block.to(autoencoder.device)).cpu() for block in blocks]
+    return torch.cat(scores) / math.prod(autoencoder.config.shape) if scores else torch.zeros(0)
 
 
-def _remembered(coder: AutoencoderBase, collection: Collection, progress: bool) -> Iterator[Tensor]:
-    """The memory's pictures, those that can still be read."""
+def _remembered(autoencoder: AutoencoderBase, collection: Collection, progress: bool) -> Iterator[Tensor]:
+    """The images of the memory that can still be read."""
     files = sorted({path for record in collection.store.records() for path in _files(record)})
     files = files[:: math.ceil(len(files) / MOST)] if files else []
-    for file in tqdm(files, desc="the memory", unit="picture", delay=1.0, disable=not progress):
+    for file in tqdm(files, desc="scoring the memory", unit="image", delay=1.0, disable=not progress):
         try:
-            yield tensor_of(pictures.read(collection.root / file), shape_of(coder))
-        except HarmoniaError:  # gone or changed since: the others are what it is compared with
+            yield tensor_of(pictures.read(collection.root / file), shape_of(autoencoder))
+        except HarmoniaError:  # missing or changed since: compare with the others
             continue
 
 
