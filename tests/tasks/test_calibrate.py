@@ -17,8 +17,10 @@ import harmonia
 from harmonia.cli import cli
 from harmonia.collection.calibration import FILE_NAME, Calibration
 from harmonia.collection.collection import Collection
-from harmonia.tasks import calibrate as learning
-from harmonia.tasks.calibrate import CalibrationReport, learn
+from harmonia.tasks import calibrate
+from harmonia.tasks.calibrate import learn
+from harmonia.tasks.calibration_fitting import Fitting
+from harmonia.tasks.calibration_report import CalibrationReport
 from harmonia.types import HarmoniaError
 from tests.media import scene, tone
 
@@ -106,11 +108,11 @@ def found(collection: Collection, root: Path) -> float:
 def test_what_is_noise_is_no_longer_trusted(
     album: Path, taught: tuple[Path, CalibrationReport], tmp_path: Path
 ) -> None:
-    root, lore = taught
-    verdicts = {v.constant: v for v in lore.verdicts}
-    assert verdicts["trust"].kept and lore.learned.weighed
-    assert lore.learned.precision[AUDIO] < 0.3 * lore.learned.precision[IMAGE]
-    both = next(f for f in lore.figures if f.cue == "image + audio")
+    root, report = taught
+    verdicts = {v.constant: v for v in report.verdicts}
+    assert verdicts["trust"].kept and report.calibration.weighed
+    assert report.calibration.precision[AUDIO] < 0.3 * report.calibration.precision[IMAGE]
+    both = next(f for f in report.figures if f.cue == "image + audio")
     assert both.first[1] > both.first[0] + 0.2
     assert both.cues == N
     # Cues that learning never saw, in the recall of a memory opened anew.
@@ -123,20 +125,20 @@ def test_what_is_noise_is_no_longer_trusted(
 
 
 def test_constants_that_do_not_help_are_left_out(taught: tuple[Path, CalibrationReport]) -> None:
-    _, lore = taught
-    verdicts = {v.constant: v for v in lore.verdicts}
+    _, report = taught
+    verdicts = {v.constant: v for v in report.verdicts}
     assert set(verdicts) == {"trust", "couplings", "slot bias", "beta"}
-    assert not verdicts["couplings"].kept and not lore.learned.couplings
+    assert not verdicts["couplings"].kept and not report.calibration.couplings
     assert str(verdicts["couplings"]).startswith("couplings: no better (MRR 0.")
     assert str(verdicts["couplings"]).endswith("left out")
     # Sounds alone find nothing, before and after.
-    audio = next(f for f in lore.figures if f.cue == "audio")
+    audio = next(f for f in report.figures if f.cue == "audio")
     assert audio.mrr[1] == pytest.approx(audio.mrr[0], abs=0.05)
 
 
 def test_beta_makes_probabilities_honest(taught: tuple[Path, CalibrationReport], album: Path) -> None:
-    root, lore = taught
-    assert lore.learned.sharp
+    root, report = taught
+    assert report.calibration.sharp
     collection = harmonia.open(root / ".harmonia")
     plain = harmonia.open(album / ".harmonia")
     cue = album / "3a.wav"
@@ -148,9 +150,9 @@ def test_beta_makes_probabilities_honest(taught: tuple[Path, CalibrationReport],
 def test_a_sound_finds_photos_that_it_was_never_stored_with(scales: Path, tmp_path: Path) -> None:
     root = copytree(scales, tmp_path / "scales")
     collection = harmonia.open(root / ".harmonia")
-    lore = learn(collection)
-    assert {v.constant for v in lore.verdicts if v.kept} == {"couplings"}
-    assert {(c.of, c.to) for c in lore.learned.couplings} == {(IMAGE, AUDIO), (AUDIO, IMAGE)}
+    report = learn(collection)
+    assert {v.constant for v in report.verdicts if v.kept} == {"couplings"}
+    assert {(c.of, c.to) for c in report.calibration.couplings} == {(IMAGE, AUDIO), (AUDIO, IMAGE)}
     # New photos, with no sound; then the sounds that would belong to them.
     (root / "new").mkdir()
     for number in range(6):
@@ -168,14 +170,14 @@ def test_the_same_seed_learns_the_same(copied: Path, taught: tuple[Path, Calibra
     answer = json.loads(told.stdout)
     assert {"records", "read", "cues", "constants", "precision", "couplings"} == set(answer)
     assert answer["cues"][0]["recall_at_1"].keys() == {"before", "after"}
-    assert answer["precision"] == pytest.approx(dict(taught[1].learned.precision), rel=1e-5)
+    assert answer["precision"] == pytest.approx(dict(taught[1].calibration.precision), rel=1e-5)
 
 
 def test_a_large_memory_is_sampled(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "MOST_RECORDS", 24)
-    lore = learn(harmonia.open(copied / ".harmonia"))
-    assert (lore.records, lore.read) == (N, 24)
-    bias = next(v for v in lore.verdicts if v.constant == "slot bias")
+    monkeypatch.setattr(calibrate, "MAX_RECORDS", 24)
+    report = learn(harmonia.open(copied / ".harmonia"))
+    assert (report.records, report.read) == (N, 24)
+    bias = next(v for v in report.verdicts if v.constant == "slot bias")
     assert not bias.kept and "more than 24 records" in str(bias)
 
 
@@ -185,11 +187,11 @@ def test_a_large_memory_is_sampled(copied: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_was_learned_outlives_the_process_and_can_be_forgotten(
     taught: tuple[Path, CalibrationReport],
 ) -> None:
-    root, lore = taught
+    root, report = taught
     folder = root / ".harmonia"
     again = Calibration.load(folder)
-    assert again.precision == pytest.approx(dict(lore.learned.precision))
-    assert (again.records, again.weighed, again.sharp) == (N, True, lore.learned.sharp)
+    assert again.precision == pytest.approx(dict(report.calibration.precision))
+    assert (again.records, again.weighed, again.sharp) == (N, True, report.calibration.sharp)
     other = harmonia.open(folder)
     _, memory = other.bound()
     assert memory is not None and memory.trusts[IMAGE] == 1.0 and memory.trusts[AUDIO] < 0.3
@@ -282,7 +284,7 @@ def test_a_run_that_is_stopped_leaves_all_as_it_was(copied: Path, monkeypatch: p
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learning._Run, "biases", stop)
+    monkeypatch.setattr(Fitting, "slot_bias", stop)
     with pytest.raises(KeyboardInterrupt):
         learn(harmonia.open(folder))
     assert {path.name: path.read_bytes() for path in folder.glob("*learned*")} == before
@@ -298,8 +300,8 @@ def test_the_command_prints_a_table_and_goes_back(copied: Path) -> None:
     assert shown.exit_code == 0, shown.output
     for words in ("image + audio", "Recall@1", "MRR", "trust: MRR 0.", "kept", "left out"):
         assert words in shown.stdout
-    assert call.invoke(cli, [*there, "--forget"]).stdout == "back to the defaults\n"
-    assert "nothing was learned" in call.invoke(cli, [*there, "--forget"]).stdout
+    assert call.invoke(cli, [*there, "--forget"]).stdout == "calibration deleted\n"
+    assert "there is no calibration" in call.invoke(cli, [*there, "--forget"]).stdout
 
 
 def test_too_little_to_learn_from_is_said(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Lessons: cues that a memory's own records give, and the memory to ask them of.
+"""Self-retrieval: held-out parts of the records as queries, and the memory without them.
 
-No part may find itself, so a part that serves as a cue is taken out of the memory that is asked. There
-are three kinds of lesson:
+A part that serves as a query is removed from the memory that answers it, so that it cannot retrieve itself.
+There are three kinds of query:
 
-* one part of a modality of which the record holds several, asked of a memory without that part;
-* such parts of two modalities, bound together;
-* one part of a modality, asked of a memory that holds nothing of that modality: only the other
-  modalities can answer, through a shared space or a coupling.
+* one part of a modality of which the record holds several, without that part in the memory;
+* such parts of two modalities, as one query of two cues;
+* one part of a modality, without that whole modality in the memory: only other modalities can answer it,
+  through a shared space or a coupling (cross-modal retrieval).
 """
 
 from __future__ import annotations
@@ -30,183 +30,183 @@ from harmonia.memory import Given, HarmonicMemory, Settled
 from harmonia.store import Codes, CodeTable
 from harmonia.types import MODALITIES, Code, Cue
 
-# Answers looked at: a record behind them counts as not found.
-LOOKED_AT = 100
-# Cues of one kind: no fewer say anything, and more say little more.
-FEWEST_CUES, MOST_CUES = 10, 1000
-# What a right record is given at least, so that one surprise does not decide a mean logarithm.
-LEAST_P = 1e-4
+# Ranks that are scored: the right record below them counts as not retrieved.
+CUTOFF = 100
+# Queries of one kind: fewer are not evaluated, and of more a sample is.
+MIN_QUERIES, MAX_QUERIES = 10, 1000
+# The least probability in a mean logarithm, so that one query does not decide it.
+MIN_PROBABILITY = 1e-4
 
-FIGURES = ("first", "reciprocal", "p")
+FIELDS = ("first", "reciprocal", "p")
 
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """How well Q cues were answered, all ``(Q,)``.
+class QueryScores:
+    """The scores of Q queries, all ``(Q,)``.
 
-    Whether the right record came ``first``, its ``reciprocal`` rank (0: not found), its probability ``p``.
-    ``guess`` says that nothing could answer.
+    ``first`` is 1 if the right record ranks first, ``reciprocal`` its reciprocal rank (0: not retrieved),
+    ``p`` its probability. ``chance`` marks scores of a random ranking, for queries that no matrix can answer.
     """
 
     first: NDArray[np.float64]
     reciprocal: NDArray[np.float64]
     p: NDArray[np.float64]
-    guess: bool = False
+    chance: bool = False
 
     @classmethod
-    def guessed(cls, cues: int, records: int) -> Answers:
-        """What a guess among so many records is right by, in the mean."""
-        looked_at = min(LOOKED_AT, records)
-        reciprocal = sum(1.0 / rank for rank in range(1, looked_at + 1)) / records
-        first, found, p = (np.full(cues, value) for value in (1.0 / records, reciprocal, 1.0 / records))
-        return cls(first, found, p, guess=True)
+    def of_chance(cls, queries: int, records: int) -> QueryScores:
+        """The expected scores of a random ranking of so many records."""
+        mrr = sum(1.0 / rank for rank in range(1, min(CUTOFF, records) + 1)) / records
+        first, reciprocal, p = (np.full(queries, value) for value in (1.0 / records, mrr, 1.0 / records))
+        return cls(first, reciprocal, p, chance=True)
 
     @classmethod
-    def joined(cls, parts: Sequence[Answers]) -> Answers:
-        """The answers to several groups of cues, one after the other."""
-        first, reciprocal, p = (np.concatenate([getattr(part, name) for part in parts]) for name in FIGURES)
+    def joined(cls, parts: Sequence[QueryScores]) -> QueryScores:
+        """The scores of several groups of queries, one after the other."""
+        first, reciprocal, p = (np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS)
         return cls(first, reciprocal, p)
 
-    def where(self, chosen: NDArray[np.bool_], other: Answers) -> Answers:
-        """These answers where ``chosen`` (Q,), else the others."""
+    def where(self, chosen: NDArray[np.bool_], other: QueryScores) -> QueryScores:
+        """These scores where ``chosen`` (Q,) is true, else the others."""
         first, reciprocal, p = (
-            np.where(chosen, getattr(self, name), getattr(other, name)) for name in FIGURES
+            np.where(chosen, getattr(self, name), getattr(other, name)) for name in FIELDS
         )
-        return Answers(first, reciprocal, p)
+        return QueryScores(first, reciprocal, p)
 
     @property
     def log_p(self) -> NDArray[np.float64]:
         """The logarithm of the right record's probability."""
-        return np.log(np.maximum(self.p, LEAST_P))
+        return np.log(np.maximum(self.p, MIN_PROBABILITY))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
-    """Q cues of one kind. ``record`` (Q,) are the rows they mean, ``parts[modality]`` (Q,) the numbers of
-    their parts.
+class HeldOutQueries:
+    """Q queries of one kind, each from one record.
 
-    ``whole`` says that the memory asked holds nothing of the cue's modality.
+    ``record`` (Q,) are the rows of the records in ``table``, ``parts[modality]`` (Q,) the numbers of the
+    parts that serve as cues. ``cross_modal`` removes the whole modality of the cue from the memory, not just
+    the part.
     """
 
     model: EncoderSet
     table: CodeTable
     record: Index
     parts: Mapping[str, Index]
-    whole: bool = False
+    cross_modal: bool = False
 
     @property
     def name(self) -> str:
-        """What tables call this kind of cue."""
-        return " + ".join(self.parts) + (", found by the rest" if self.whole else "")
+        """The name of this kind of query in tables."""
+        return " + ".join(self.parts) + (" -> other modalities" if self.cross_modal else "")
 
     def memory(self) -> HarmonicMemory | None:
-        """The memory to ask: without the parts that serve as cues."""
+        """The memory without the parts that serve as cues; None if nothing is left."""
         encoders = {}
         for encoder in self.model.encoders:
             codes = self.table.encoders[encoder.name]
             part = self.parts.get(encoder.modality)
             if part is not None:
-                keep = ~np.isin(piece_keys(codes.record, codes.part), piece_keys(self.record, part))
-                codes = rows_of(codes, keep & (not self.whole))
+                keep = ~np.isin(part_keys(codes.record, codes.part), part_keys(self.record, part))
+                codes = rows_of(codes, keep & (not self.cross_modal))
             encoders[encoder.name] = codes
         return build_memory(self.model, replace(self.table, encoders=encoders))
 
     def codes(self, encoder: Encoder, rows: Index) -> NDArray[np.float32]:
-        """The codes ``(Q, d)`` of some of the cues, of an encoder of one of their modalities."""
+        """The codes ``(Q, d)`` of the queries ``rows``, by an encoder of one of their modalities."""
         codes = self.table.encoders[encoder.name]
-        wanted = piece_keys(self.record[rows], self.parts[encoder.modality][rows])
-        return codes.codes[np.searchsorted(piece_keys(codes.record, codes.part), wanted)]
+        wanted = part_keys(self.record[rows], self.parts[encoder.modality][rows])
+        return codes.codes[np.searchsorted(part_keys(codes.record, codes.part), wanted)]
 
     def given(
-        self, memory: HarmonicMemory, learned: Calibration, rows: Index, *, bridge: bool = False
+        self, memory: HarmonicMemory, calibration: Calibration, rows: Index, *, bridge: bool = False
     ) -> list[Given]:
-        """What some of the cues say to each matrix; with ``bridge`` to those that bridge modalities."""
+        """The cues of the queries ``rows`` for each matrix; ``bridge`` for those of bridge encoders only."""
         cues = [
             Cue(encoder.modality, Code(encoder.modality, self.codes(encoder, rows), encoder.space))
             for encoder in self.model.encoders
             if encoder.modality in self.parts
         ]
         if bridge:
-            return [g for question in bridged(self.model, memory, cues) for g in question]
-        return [g for given in learned.given(self.model, memory, cues) for g in given]
+            return [g for cue in bridged(self.model, memory, cues) for g in cue]
+        return [g for cue in calibration.given(self.model, memory, cues) for g in cue]
 
-    def ask(self, memory: HarmonicMemory | None, learned: Calibration, rows: Index) -> Answers:
-        """Recall by some of the cues with these constants; where nothing can answer, by a guess.
+    def score(self, memory: HarmonicMemory | None, calibration: Calibration, rows: Index) -> QueryScores:
+        """The scores of recall by the queries ``rows`` with a calibration; chance if no matrix can answer.
 
-        As in :func:`harmonia.collection.recall.recall`, bridges answer where the rest abstains.
+        As in :func:`harmonia.collection.recall.recall`, bridge encoders answer where the others abstain.
         """
-        found = Answers.guessed(len(rows), len(self.table.record_ids))
+        scores = QueryScores.of_chance(len(rows), len(self.table.record_ids))
         if memory is None:
-            return found
-        learned.apply(memory, self.table.record_ids)
-        asked = np.ones(len(rows), dtype=bool)
+            return scores
+        calibration.apply(memory, self.table.record_ids)
+        pending = np.ones(len(rows), dtype=bool)
         for bridge in (False, True):
-            given = self.given(memory, learned, rows, bridge=bridge)
+            given = self.given(memory, calibration, rows, bridge=bridge)
             if given:
-                beta = None if bridge else learned.beta(memory, given)
-                settled = narrowed(memory, given).recall(given, k=LOOKED_AT, steps=0, beta=beta)
-                known = (settled.p[:, 0] > settled.nothing).numpy()
-                found = self._answers(settled, rows).where(asked & (known | found.guess), found)
-                asked = asked & ~known
-        return found
+                beta = None if bridge else calibration.beta(memory, given)
+                settled = with_matrices_of(memory, given).recall(given, k=CUTOFF, steps=0, beta=beta)
+                answered = (settled.p[:, 0] > settled.nothing).numpy()
+                scores = self._scores(settled, rows).where(pending & (answered | scores.chance), scores)
+                pending = pending & ~answered
+        return scores
 
-    def _answers(self, settled: Settled, rows: Index) -> Answers:
-        right = settled.slots[:, :LOOKED_AT] == self.slots(rows)[:, None]
+    def _scores(self, settled: Settled, rows: Index) -> QueryScores:
+        right = settled.slots[:, :CUTOFF] == self.slots(rows)[:, None]
         reciprocal = (right / torch.arange(1, right.shape[1] + 1)).sum(dim=1)
-        p = (settled.p[:, :LOOKED_AT] * right).sum(dim=1)
-        return Answers(right[:, 0].double().numpy(), reciprocal.double().numpy(), p.double().numpy())
+        p = (settled.p[:, :CUTOFF] * right).sum(dim=1)
+        return QueryScores(right[:, 0].double().numpy(), reciprocal.double().numpy(), p.double().numpy())
 
     def slots(self, rows: Index) -> Tensor:
-        """The slots that some of the cues mean."""
+        """The slots of the right records of the queries ``rows``."""
         return torch.from_numpy(self.record[rows])
 
 
-def lessons(model: EncoderSet, table: CodeTable, rng: np.random.Generator) -> list[Lesson]:
-    """Every kind of lesson for which there are enough records; each record gives one cue to a kind."""
-    held = {m: pieces for m in MODALITIES if len((pieces := _pieces(model, table, m))[0])}
-    # One draw per record, whatever the modality: the picture and the sound of one moment go together.
+def held_out_queries(model: EncoderSet, table: CodeTable, rng: np.random.Generator) -> list[HeldOutQueries]:
+    """The queries of every kind for which there are enough records; a record gives one query to a kind."""
+    held = {m: own for m in MODALITIES if len((own := _parts(model, table, m))[0])}
+    # One draw for each record, whatever the modality: the image and the sound of one moment stay together.
     draw = rng.random(len(table.record_ids))
-    several = {m: _choose(*pieces, draw, least=2) for m, pieces in held.items()}
-    found: list[Lesson] = []
+    several = {m: _choose(*own, draw, least=2) for m, own in held.items()}
+    kinds: list[HeldOutQueries] = []
     for modalities in [(m,) for m in several] + list(combinations(several, 2)):
         records = several[modalities[0]][0]
         for modality in modalities[1:]:
             records = np.intersect1d(records, several[modality][0])
         parts = {m: several[m][1][np.searchsorted(several[m][0], records)] for m in modalities}
-        found.append(_some(Lesson(model, table, records, parts), rng))
-    for modality, pieces in held.items():
-        records, part = _choose(*pieces, draw, least=1)
+        kinds.append(_sample(HeldOutQueries(model, table, records, parts), rng))
+    for modality, own in held.items():
+        records, part = _choose(*own, draw, least=1)
         others = [o for o in held if o != modality]
         rest = np.unique(np.concatenate([held[o][0] for o in others])) if others else records[:0]
         both = np.isin(records, rest)
-        lesson = Lesson(model, table, records[both], {modality: part[both]}, whole=True)
-        found.append(_some(lesson, rng))
-    return [lesson for lesson in found if len(lesson.record) >= FEWEST_CUES]
+        queries = HeldOutQueries(model, table, records[both], {modality: part[both]}, cross_modal=True)
+        kinds.append(_sample(queries, rng))
+    return [queries for queries in kinds if len(queries.record) >= MIN_QUERIES]
 
 
-def any_part(model: EncoderSet, table: CodeTable, rng: np.random.Generator) -> list[Lesson]:
-    """For every modality, one part of each record that has any: cues to ask of other records."""
+def one_part_each(model: EncoderSet, table: CodeTable, rng: np.random.Generator) -> list[HeldOutQueries]:
+    """For every modality, one part of each record that has any: probes for hubs among the other records."""
     draw = rng.random(len(table.record_ids))
-    found = []
+    kinds = []
     for modality in MODALITIES:
-        records, part = _choose(*_pieces(model, table, modality), draw, least=1)
+        records, part = _choose(*_parts(model, table, modality), draw, least=1)
         if len(records):
-            found.append(_some(Lesson(model, table, records, {modality: part}), rng))
-    return found
+            kinds.append(_sample(HeldOutQueries(model, table, records, {modality: part}), rng))
+    return kinds
 
 
 def restricted(model: EncoderSet, table: CodeTable, keep: NDArray[np.bool_]) -> CodeTable:
-    """The same rows of records, but only those in ``keep`` (N,) have parts."""
+    """The same table without the parts of records outside of ``keep`` (N,); their rows stay."""
     encoders = {e.name: table.encoders[e.name] for e in model.encoders}
     return replace(
         table, encoders={name: rows_of(codes, keep[codes.record]) for name, codes in encoders.items()}
     )
 
 
-def narrowed(memory: HarmonicMemory, given: Sequence[Given]) -> HarmonicMemory:
-    """The same memory with only the matrices that the cues ask: what is not asked is not read out either."""
+def with_matrices_of(memory: HarmonicMemory, given: Sequence[Given]) -> HarmonicMemory:
+    """The same memory with only the matrices that the cues query; nothing is read out of the others."""
     keys = tuple(sorted({g.key for g in given}))
     narrow = copy(memory)
     narrow.layout = memory.view(keys)
@@ -216,56 +216,57 @@ def narrowed(memory: HarmonicMemory, given: Sequence[Given]) -> HarmonicMemory:
 
 
 def rows_of(codes: Codes, keep: NDArray[np.bool_]) -> Codes:
-    """Some of the codes."""
+    """The codes where ``keep`` is true."""
     return Codes(*(getattr(codes, f.name)[keep] for f in fields(codes)))
 
 
-def piece_keys(record: Index, part: Index) -> Index:
-    """One number for each part, ascending as the codes of a table are."""
+def part_keys(record: Index, part: Index) -> Index:
+    """One number for each part, in the order of the codes of a table."""
     keys: Index = (record << 24) | part
     return keys
 
 
-def multipart(model: EncoderSet, table: CodeTable) -> int:
-    """How many records have more than one part."""
-    pieces = [_pieces(model, table, m)[0] for m in MODALITIES]
-    return int((np.bincount(np.concatenate(pieces), minlength=1) > 1).sum())
+def count_multipart(model: EncoderSet, table: CodeTable) -> int:
+    """The number of records with more than one part."""
+    records = [_parts(model, table, m)[0] for m in MODALITIES]
+    return int((np.bincount(np.concatenate(records), minlength=1) > 1).sum())
 
 
-def _pieces(model: EncoderSet, table: CodeTable, modality: str) -> tuple[Index, Index]:
-    """Record and number of every part of a modality that all its encoders have a code of."""
+def _parts(model: EncoderSet, table: CodeTable, modality: str) -> tuple[Index, Index]:
+    """Record and number of every part of a modality that has a code by each of its encoders."""
     keys: Index | None = None
     for encoder in model.encoders:
         if encoder.modality == modality:
             codes = table.encoders[encoder.name]
-            own = piece_keys(codes.record, codes.part)
+            own = part_keys(codes.record, codes.part)
             keys = own if keys is None else np.intersect1d(keys, own)
     keys = np.empty(0, dtype=np.int64) if keys is None else keys
     return keys >> 24, keys & 0xFFFFFF
 
 
 def _choose(record: Index, part: Index, draw: NDArray[np.float64], least: int) -> tuple[Index, Index]:
-    """The records with at least so many parts, ascending, and for each one of its parts."""
+    """The records with ``least`` parts or more, ascending, and one part of each, by ``draw`` in [0, 1)."""
     distinct, first, count = np.unique(record, return_index=True, return_counts=True)
     enough = count >= least
     distinct, first, count = distinct[enough], first[enough], count[enough]
     return distinct, part[first + (draw[distinct] * count).astype(np.int64)]
 
 
-def _some(lesson: Lesson, rng: np.random.Generator) -> Lesson:
-    """At most ``MOST_CUES`` of the cues, drawn at random."""
-    if len(lesson.record) <= MOST_CUES:
-        return lesson
-    rows = np.sort(rng.choice(len(lesson.record), MOST_CUES, replace=False))
-    return replace(lesson, record=lesson.record[rows], parts={m: p[rows] for m, p in lesson.parts.items()})
+def _sample(queries: HeldOutQueries, rng: np.random.Generator) -> HeldOutQueries:
+    """A random sample of at most ``MAX_QUERIES`` of the queries."""
+    if len(queries.record) <= MAX_QUERIES:
+        return queries
+    rows = np.sort(rng.choice(len(queries.record), MAX_QUERIES, replace=False))
+    parts = {modality: numbers[rows] for modality, numbers in queries.parts.items()}
+    return replace(queries, record=queries.record[rows], parts=parts)
 
 
-def spokesman(model: EncoderSet, table: CodeTable, modality: str) -> str | None:
-    """The encoder that stands for a modality in couplings: the first that compares within it."""
+def primary_encoder(model: EncoderSet, table: CodeTable, modality: str) -> str | None:
+    """The encoder that represents a modality in couplings: the first with codes that is not a bridge."""
     names = [e.name for e in model.encoders if e.modality == modality and not isinstance(e, Bridge)]
     return next((name for name in names if len(table.encoders[name].record)), None)
 
 
-def by_fold(lesson: Lesson, folds: Index) -> Sequence[Index]:
-    """The rows of the lesson's cues in each fold of the records ``folds`` (N,)."""
-    return [np.flatnonzero(folds[lesson.record] == fold) for fold in range(int(folds.max()) + 1)]
+def by_fold(queries: HeldOutQueries, folds: Index) -> Sequence[Index]:
+    """The rows of the queries in each fold; ``folds`` (N,) is the fold of each record."""
+    return [np.flatnonzero(folds[queries.record] == fold) for fold in range(int(folds.max()) + 1)]
