@@ -103,7 +103,7 @@ def _tags(record: Record) -> list[str]:
 def drawn(imagination: Imagination, wishes: Sequence[GenerationRequest], sight: float = 0.0) -> Tensor:
     """One picture for each wish, (n, 3, h, w); the same noise for the same place in the list."""
     model = imagination.saved.generator
-    codes = [wish.condition.code for wish in wishes if wish.condition.code is not None]
+    codes = [request.condition.code for wish in wishes if request.condition.code is not None]
     eye = imagination.eye() if sight else None
     random, found = torch.Generator().manual_seed(0), []
     for part in torch.cat(codes).split(TOGETHER):
@@ -125,9 +125,10 @@ def compare(
     """The rows of one kind of cue, of emoji by their places."""
     names = [str(record.metadata["name"]) for record in some.values()]
     raw, settled = (
-        [imagination.wish(cue(record), from_memory=way) for record in some.values()] for way in (False, None)
+        [imagination.request(cue(record), from_memory=way) for record in some.values()]
+        for way in (False, None)
     )
-    first = [wish.found.records[0].record.metadata["name"] if wish.found else None for wish in settled]
+    first = [request.found.records[0].record.metadata["name"] if request.found else None for wish in settled]
     right = [name == str(place) for name, place in zip(first, some, strict=True)]
     before, after = (judge.match(drawn(imagination, wishes), names) for wishes in (raw, settled))
     sighted = float(judge.match(drawn(imagination, settled, SIGHT), names).mean())

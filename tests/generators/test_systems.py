@@ -202,7 +202,7 @@ def test_glide_completes_what_imagine_gives_it(glide):
     start = Start(known=Known(x, mask))
     drawn = next(draw(saved, condition([1]), Sampling(2, steps=2), start))
     assert drawn.shape == (2, *SHAPE) and torch.allclose(drawn[:, :, mask], x[:, mask].expand(2, -1, -1))
-    with pytest.raises(HarmoniaError, match="cannot draw from a part or a sketch"):
+    with pytest.raises(HarmoniaError, match="cannot inpaint or start from an image"):
         next(draw(saved, condition([1]), Sampling(1, steps=2), Start(sketch=x)))
 
 

@@ -214,10 +214,10 @@ def test_a_class_or_nothing_is_what_other_pipelines_draw(tmp_path: Path) -> None
         ("fish", "tench"),
         ("1",),
     )
-    wish = Imagination(saved).wish({"text": "a tench"})
-    assert wish.condition.label is not None and wish.condition.label.tolist() == [0]
+    request = Imagination(saved).request({"text": "a tench"})
+    assert request.condition.label is not None and request.condition.label.tolist() == [0]
     assert not load(tmp_path / "ddpm", "cpu").facts.labels
-    assert Imagination(load(tmp_path / "ddpm", "cpu")).wish({}).condition.parts() == {}
+    assert Imagination(load(tmp_path / "ddpm", "cpu")).request({}).condition.parts() == {}
     with pytest.raises(HarmoniaError, match="give every row a label"):
         of_class.sample(Condition(2, label=torch.tensor([3, -1])), steps=1)
 

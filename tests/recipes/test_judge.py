@@ -282,7 +282,7 @@ def test_models_that_see_no_pictures_measure_none(tmp_path: Path) -> None:
     assert codes_of_model("descriptors").reader is None
     towers = load_towers(MINI)
     save_towers(tmp_path / "text", {"text": towers.towers["text"]})
-    with pytest.raises(HarmoniaError, match="sees no pictures"):
+    with pytest.raises(HarmoniaError, match="encodes no images"):
         codes_of_model(str(tmp_path / "text"), "cpu")
 
 
@@ -295,7 +295,7 @@ def test_the_shipped_generator_is_evaluated(tmp_path: Path) -> None:
     rows = evaluated(*asked, "--judge", folder)
     assert rows["sampler steps"]["value"] == shipped.steps and rows["KD"]["low"] < rows["KD"]["high"]
     refused = CliRunner().invoke(cli, ["evaluate", *map(str, asked), "--encoder", "mini"])
-    assert refused.exit_code == 1 and "cannot judge it" in str(refused.exception)
+    assert refused.exit_code == 1 and "cannot evaluate it: give --judge" in str(refused.exception)
     both = CliRunner().invoke(cli, ["evaluate", str(SHIPPED), "--judge", str(folder), "--encoder", "mini"])
     assert both.exit_code == 2 and "--encoder" in both.output
 
@@ -307,7 +307,7 @@ def test_codes_of_another_space_are_refused(tmp_path: Path, monkeypatch: pytest.
     save_generator(tmp_path / "model", Spots(config), facts=Facts("spots", "another"))
     asked = ["evaluate", tmp_path / "model", "--dataset", "emoji", "--data", tmp_path, "--encoder", "mini"]
     refused = CliRunner().invoke(cli, list(map(str, asked)))
-    assert refused.exit_code == 1 and "mini does not make" in str(refused.exception)
+    assert refused.exit_code == 1 and "needs codes of another encoder than mini" in str(refused.exception)
 
 
 def write_emoji(folder: Path, count: int) -> None:

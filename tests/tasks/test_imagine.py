@@ -152,20 +152,20 @@ def test_a_half_picture_is_imagined_whole_from_the_memory(
 
 def test_words_find_a_memory_or_speak_for_themselves(collection: Collection, trained: Path) -> None:
     imagination = Imagination(load(trained), collection)
-    settled = imagination.wish({"text": "the sea"})
+    settled = imagination.request({"text": "the sea"})
     assert settled.found is not None and settled.found.records[0].record.metadata["name"] == "sea"
     stored = torch.from_numpy(imagination._code_of(settled.found.records[0].record.id))
     assert settled.condition.code is not None
     assert float(settled.condition.code[0] @ stored) > 0.99
-    raw = imagination.wish({"text": "the sea"}, from_memory=False)
+    raw = imagination.request({"text": "the sea"}, from_memory=False)
     assert raw.found is None and raw.condition.code is not None
     assert float(raw.condition.code[0] @ stored) < 0.9
-    unknown = imagination.wish({"text": "xylophone quartz"})
+    unknown = imagination.request({"text": "xylophone quartz"})
     assert unknown.found is None and "nothing that is remembered matches" in unknown.how
     with pytest.raises(HarmoniaError, match="nothing that is remembered matches"):
-        imagination.wish({"text": "xylophone quartz"}, from_memory=True)
+        imagination.request({"text": "xylophone quartz"}, from_memory=True)
     with pytest.raises(HarmoniaError, match="no memory here"):
-        Imagination(load(trained)).wish({"text": "the sea"}, from_memory=True)
+        Imagination(load(trained)).request({"text": "the sea"}, from_memory=True)
 
 
 def test_the_same_seed_gives_the_same_picture(harmonia: Cli, trained: Path, tmp_path: Path) -> None:
@@ -221,16 +221,16 @@ def test_what_the_encoder_sees_guides_what_is_drawn(
 ) -> None:
     imagination = Imagination(load(trained, "cpu"), collection, "cpu")
     leaf, eye = Signal("image", np.asarray(emoji("leaf"))), imagination.eye()
-    wish = imagination.wish({"image": [leaf]}, False)
-    assert wish.condition.code is not None
+    request = imagination.request({"image": [leaf]}, False)
+    assert request.condition.code is not None
     seen = []
     for sight in (0.0, 30.0):
         sampling = Sampling(4, 5, 1.0, 0, sight, eye)
-        x = torch.cat(list(draw(imagination.saved, wish.condition, sampling)))
+        x = torch.cat(list(draw(imagination.saved, request.condition, sampling)))
         codes = codes_of(imagination, x)
         with torch.no_grad():  # of pixels that are no whole numbers, made larger in another way
             assert float(torch.cosine_similarity(eye(x), codes).min()) > 0.98
-        seen.append(float((codes @ wish.condition.code.T).mean()))
+        seen.append(float((codes @ request.condition.code.T).mean()))
     assert seen[1] > seen[0] + 0.02
     options = ("leaf", "--from-cue", "-n", "1", "--steps", "2", "--generator", trained)
     plain, guided = (harmonia("imagine", *options, *more) for more in ((), ("--sight", "30", "--out", "b")))
@@ -270,10 +270,10 @@ def test_a_generator_that_reads_pictures_itself_varies_them(
     for line, other in zip(out.splitlines(), again.splitlines(), strict=True):
         assert torch.equal(pixels(tmp_path / line), pixels(tmp_path / other))
     # words are what it is told where there are some
-    wish = Imagination(load(tmp_path / "m")).wish({"text": "leaf", "image": (tmp_path / "it.png",)})
-    assert wish.condition.parts().keys() == {"text"}
-    with pytest.raises(HarmoniaError, match="is told words"):
-        Imagination(load(tmp_path / "m")).wish({"image": (tmp_path / "it.png", tmp_path / "it.png")})
+    request = Imagination(load(tmp_path / "m")).request({"text": "leaf", "image": (tmp_path / "it.png",)})
+    assert request.condition.parts().keys() == {"text"}
+    with pytest.raises(HarmoniaError, match="needs text: give words"):
+        Imagination(load(tmp_path / "m")).request({"image": (tmp_path / "it.png", tmp_path / "it.png")})
 
 
 def test_a_sketch_is_followed_as_far_as_asked(trained: Path) -> None:
@@ -318,9 +318,9 @@ def test_words_name_a_class_in_any_language(tmp_path: Path) -> None:
     model = Diffusion(DiffusionConfig(shape=(1, 8, 8), channels=(1,), condition=ConditionConfig(classes=3)))
     save_generator(tmp_path / "digits", model, facts=Facts("digits", labels=labels))
     imagination = Imagination(load(tmp_path / "digits"))
-    assert imagination.wish({"text": "eine eins"}).condition.parts().keys() == {"label"}
-    with pytest.raises(HarmoniaError, match="knows no 'nine': it draws zero, one, two"):
-        imagination.wish({"text": "nine"})
+    assert imagination.request({"text": "eine eins"}).condition.parts().keys() == {"label"}
+    with pytest.raises(HarmoniaError, match="no class 'nine': its classes are zero, one, two"):
+        imagination.request({"text": "nine"})
 
 
 DIGITS = tuple(zip(*(words.split() for words in DIGIT_WORDS.values()), strict=True))
@@ -340,7 +340,7 @@ def test_articles_give_way_and_chinese_needs_no_spaces(words: str, digit: int | 
 
 @pytest.mark.parametrize("words", ["two or seven", "三和四", "un deux ou trois", "uno o dos"])
 def test_one_picture_is_of_one_class(words: str) -> None:
-    with pytest.raises(HarmoniaError, match="one picture is of one of them"):
+    with pytest.raises(HarmoniaError, match="name one class"):
         label_of(words, DIGITS)
 
 
@@ -360,17 +360,17 @@ def test_a_memory_that_names_several_classes_says_as_much_as_none(tmp_path: Path
     model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), condition=ConditionConfig(classes=2)))
     save_generator(tmp_path / "m", model, facts=Facts("two", labels=(("one",), ("two",))))
     imagination = Imagination(load(tmp_path / "m"), collection)
-    wish = imagination.wish({"text": "two"}, found=found)
-    assert wish.condition.label is not None and wish.condition.label.tolist() == [1]
-    assert "from the cue itself" in wish.how
+    request = imagination.request({"text": "two"}, found=found)
+    assert request.condition.label is not None and request.condition.label.tolist() == [1]
+    assert "from the cue itself" in request.how
     picture = {"image": (tmp_path / "apple.png",)}
     for cues, from_memory in ((picture, None), ({"text": "two"}, True)):
-        with pytest.raises(HarmoniaError, match="knows no 'one or two things'"):
-            imagination.wish(cues, from_memory, found)
+        with pytest.raises(HarmoniaError, match="no class 'one or two things'"):
+            imagination.request(cues, from_memory, found)
     with pytest.raises(HarmoniaError, match="name one and two"):
-        imagination.wish({"text": "one or two"}, found=found)
+        imagination.request({"text": "one or two"}, found=found)
     # where the memory's words do name one, they are what is drawn
-    settled = imagination.wish({"text": "one"}, found=collection.recall(image=tmp_path / "sea.png"))
+    settled = imagination.request({"text": "one"}, found=collection.recall(image=tmp_path / "sea.png"))
     assert settled.condition.label is not None and settled.condition.label.tolist() == [1]
 
 
@@ -384,11 +384,11 @@ def test_a_memory_whose_words_name_no_class_leaves_the_cue_its_own(
     cues = {"text": "two", "image": (tmp_path / "it.png",)}
     assert imagination.collection is not None
     found = imagination.collection.recall("the sun", (tmp_path / "it.png",))
-    wish = imagination.wish(cues, found=found)
-    assert wish.condition.label is not None and wish.condition.label.tolist() == [1]
-    assert "from the cue itself" in wish.how
-    with pytest.raises(HarmoniaError, match="knows no 'the sun'"):
-        imagination.wish(cues, from_memory=True, found=found)
+    request = imagination.request(cues, found=found)
+    assert request.condition.label is not None and request.condition.label.tolist() == [1]
+    assert "from the cue itself" in request.how
+    with pytest.raises(HarmoniaError, match="no class 'the sun'"):
+        imagination.request(cues, from_memory=True, found=found)
 
 
 def test_a_generator_that_is_told_nothing_completes_and_follows(harmonia: Cli, tmp_path: Path) -> None:
@@ -430,12 +430,12 @@ def test_a_generator_that_is_told_words_gets_those_of_the_memory(
     save_generator(tmp_path / "words", model)
     emoji("sun").save(tmp_path / "it.png")
     cues = {"text": "sun", "image": (tmp_path / "it.png",)}
-    wish = Imagination(load(tmp_path / "words"), collection).wish(cues)
-    assert wish.condition.text is not None
-    said = bytes(int(b) - 1 for b in wish.condition.text[0] if b).decode()
+    request = Imagination(load(tmp_path / "words"), collection).request(cues)
+    assert request.condition.text is not None
+    said = bytes(int(b) - 1 for b in request.condition.text[0] if b).decode()
     assert said == "the sun"
-    with pytest.raises(HarmoniaError, match="is told words"):
-        Imagination(load(tmp_path / "words")).wish({"image": (tmp_path / "it.png",)})
+    with pytest.raises(HarmoniaError, match="needs text: give words"):
+        Imagination(load(tmp_path / "words")).request({"image": (tmp_path / "it.png",)})
 
 
 def test_bad_input_is_one_line(
@@ -457,7 +457,7 @@ def test_bad_input_is_one_line(
         (*flow, "--between", "a", "b"): "takes no other cues",
         (*flow, "-n", "0"): "-n",
         (*flow, "--steps", "0"): "--steps",
-        ("imagine", "sun", "--generator", vae): "draws what it likes",
+        ("imagine", "sun", "--generator", vae): "is unconditional",
         (
             "imagine",
             "--generator",
@@ -466,7 +466,7 @@ def test_bad_input_is_one_line(
             "plain.png",
             "-n",
             "1",
-        ): "cannot draw from a part or a sketch",
+        ): "cannot inpaint or start from an image",
         ("reconstruct", "broken.png", "--generator", vae): "broken.png",
         ("reconstruct", "plain.png", "--generator", trained): "not an autoencoder",
     }
@@ -547,11 +547,13 @@ def test_reconstruct_denoise_and_anomaly(
 
 def test_the_condition_is_one_row_or_a_series(trained: Path) -> None:
     saved = load_generator(trained)
-    wish = GenerationRequest(Condition(3, code=torch.zeros(3, saved.generator.config.condition.code)), "", "")
-    drawn = torch.cat(list(draw(saved, wish.condition, Sampling(3, 2, 1.0, 0))))
+    request = GenerationRequest(
+        Condition(3, code=torch.zeros(3, saved.generator.config.condition.code)), "", ""
+    )
+    drawn = torch.cat(list(draw(saved, request.condition, Sampling(3, 2, 1.0, 0))))
     assert torch.equal(drawn[0], drawn[1]), "a series differs by its conditions only"
-    with pytest.raises(HarmoniaError, match="3 conditions for 2"):
-        next(draw(saved, wish.condition, Sampling(2)))
+    with pytest.raises(HarmoniaError, match="3 conditions for 2 images"):
+        next(draw(saved, request.condition, Sampling(2)))
     with pytest.raises(HarmoniaError, match="at least 1"):
         Sampling(0)
     assert signal_of(torch.ones(1, 2, 2)).array.shape == (2, 2, 3)

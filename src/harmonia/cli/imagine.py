@@ -90,11 +90,11 @@ def command(
         given["image"], from_memory = (vary,), False
     elif (complete or like) and saved.generator.config.condition.code and not any(given.values()):
         given["image"] = tuple(file for file in (complete, like) if file)
-    wish = imagination.between(*between, number) if between else imagination.wish(given, from_memory)
-    click.echo(wish.how, err=True)
+    request = imagination.between(*between, number) if between else imagination.request(given, from_memory)
+    click.echo(request.how, err=True)
     eye = imagination.eye() if sight else None
     drawn = draw_into(
-        out, saved, wish, Sampling(number, steps, guidance, seed, sight, eye), preview=preview,
+        out, saved, request, Sampling(number, steps, guidance, seed, sight, eye), preview=preview,
         complete=complete, mask=mask, like=like, strength=strength, progress=True,
     )  # fmt: skip
     for file in drawn.files:

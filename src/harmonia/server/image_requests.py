@@ -77,7 +77,7 @@ async def planned(
     """
     saved = await at.work(at.generator)
     asking = from_memory if found else False
-    wish = await at.ask(lambda: Imagination(saved, at.collection).wish(given, asking, found))
+    wish = await at.ask(lambda: Imagination(saved, at.collection).request(given, asking, found))
     begun = await at.work(lambda: start(saved)) if start else Start()
     name = saved.facts.name or type(saved.generator).__name__
     mark = Mark(name, saved.identity, wish.cue, sampling.seed, composite=begun.known is not None)

@@ -1,4 +1,4 @@
-"""Contact sheets: cues on the left, what was recalled on the right, so that people can look."""
+"""Contact sheets of recollections: the cues on the left, the recalled records on the right."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Row = tuple[Sequence[tuple[str, str | Path]], Recollection]
 
 
 def draw_sheet(rows: Sequence[Row], root: Path, *, across: int = 5) -> Image.Image:
-    """One row per recollection: its cues ``(modality, words or file)``, an arrow, the first records.
+    """Draw one row per recollection: its cues ``(modality, words or file)``, an arrow, and the first records.
 
-    ``root`` is where copied media lie.
+    ``root`` is the folder of the memory, for copied media; ``across`` the number of records in a row.
     """
     cues = max(len(given) for given, _ in rows)
     width = (cues + across) * (CELL + GAP) + 3 * GAP + 40
@@ -49,12 +49,12 @@ def draw_sheet(rows: Sequence[Row], root: Path, *, across: int = 5) -> Image.Ima
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write the sheet as PNG, completely or not at all."""
+    """Write the sheet to a PNG file, atomically."""
     MODALITIES["image"].write(Signal("image", np.asarray(sheet)), path)
 
 
 def _record(recalled: Recalled, root: Path) -> Image.Image:
-    """The record's parts, the most telling one large, the others in a strip below."""
+    """A tile of the record: its first part in ``ORDER`` large, the others in a strip below."""
     parts = {part.modality: part for part in reversed(recalled.moment or recalled.record.parts)}
     shown = [parts[modality] for modality in ORDER if modality in parts]
     tiles = [_part_tile(part, root) for part in shown]
@@ -74,7 +74,7 @@ def _record(recalled: Recalled, root: Path) -> Image.Image:
 
 
 def _note(tile: Image.Image, text: str, left: int, top: int) -> None:
-    """As much of a text as fits beside the other parts."""
+    """Write as much of a text as fits beside the other parts."""
     draw, font = ImageDraw.Draw(tile), _font(11)
     line = ""
     for word in [*text.split(), ""]:
@@ -102,7 +102,7 @@ def _part_tile(part: Part, root: Path) -> Image.Image:
 
 
 def _tile(modality: str, value: str | Path, start: float | None = None, sound: bool = False) -> Image.Image:
-    """A square preview; a grey one with the reason where the file cannot be read any more."""
+    """A square preview, or a grey tile with the reason if the file cannot be read."""
     tile = Image.new("RGB", (CELL, CELL), "#f0f2f4")
     module = MODALITIES[modality]
     try:

@@ -1,4 +1,4 @@
-"""Draw the energy around a recall: where the cue lay, which way it settled, and what lies near."""
+"""Plots of the energy around a recall: the cue, the path of its retrieval, and the nearest memories."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
 
-# Memories drawn, and the letters of their names.
+# Number of memories in the plot, and of the letters of their names.
 SHOWN, LETTERS = 8, 28
 INCHES, DPI = (9.5, 7.5), 110
-# Where a name may stand, in points above its memory.
+# Positions that a name may take, in points above its memory.
 HEIGHTS = (13, -13, 26, -26, 39, -39, 52)
-# Okabe and Ito's palette: told apart by nearly all eyes, on a map from dark blue to yellow.
+# Okabe and Ito's palette, safe for colour blindness, on a map from dark blue to yellow.
 CUE, SETTLED = "#D55E00", "#CC79A7"
 NOTE = (
-    "The plane of the first two principal directions of the points shown; what is drawn at a place is the\n"
-    "energy of that place scaled onto the sphere. A memory is smaller the farther it lies off this slice."
+    "The plane of the first two principal directions of these points. The colour is the energy of each\n"
+    "point, projected onto the sphere. A memory is drawn smaller the farther it lies off this plane."
 )
 
 
 def draw_landscape(
     collection: Collection, cues: Sequence[Cue], path: Path, *, beta: float | None = None, steps: int = 8
 ) -> None:
-    """Draw the energy around the first of ``cues`` that can be compared with anything held, to ``path``.
+    """Plot the energy around the first of ``cues`` that can be compared with any record, to ``path``.
 
-    The picture is of this one cue, of all the memory and of softmax; ``beta`` and ``steps`` are those of
-    the recall. HarmoniaError where there is nothing to draw, or ``path`` cannot be written as a picture.
+    The plot is of this cue alone, among all records and with softmax. ``beta`` and ``steps`` are those of the
+    recall. HarmoniaError if there is nothing to plot, or ``path`` cannot be written as an image.
     """
     table, memory = collection.bound()
     if memory is None:
@@ -55,7 +55,7 @@ def draw_landscape(
     code = settled.state[0][0]
     slots = slots_of(memory, [given.key])
     sharpness = beta or memory.beta(slots.records)
-    # The level of the null slot, read back from the probability that it has at the cue.
+    # The level of the null slot follows from its probability at the cue.
     nothing = float(settled.nothing[0])
     null = math.log(nothing) / sharpness - float(settled.energies[0, 0]) if nothing > 0 else None
     chance = float(memory.chance(given.key, code))
@@ -77,13 +77,13 @@ def _first(collection: Collection, memory: HarmonicMemory, cues: Sequence[Cue]) 
         given = given_by(collection.encoders, memory, cue) if cue.weight > 0 else []
         if given:
             return cue, given[0]
-    raise HarmoniaError("no landscape to draw: no cue speaks for anything that is held")
+    raise HarmoniaError("no landscape to draw: no cue can be compared with any record")
 
 
 def _draw(
     found: Landscape, names: Sequence[str], title: str
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The picture as RGB pixels."""
+    """Draw the plot as RGB pixels (h, w, 3)."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ def _points(axes: Axes, found: Landscape) -> None:
 
 
 def _labels(canvas: FigureCanvasAgg, axes: Axes, found: Landscape, names: Sequence[str]) -> None:
-    """Write each name above its memory, or at the nearest height where it hides no other name."""
+    """Write each name above its memory, or at the nearest height that overlaps no other name."""
     from matplotlib.patheffects import withStroke
 
     outline = [withStroke(linewidth=2.5, foreground="black")]

@@ -1,4 +1,4 @@
-"""evaluate: how well the parts of a dataset's records find each other through a model's codes."""
+"""Evaluation of encoders by cross-modal retrieval on a dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = ("recall@1", "recall@5", "recall@10", "ndcg", "map", "median_rank")
 BATCH = 64
 
 Row = dict[str, Any]
-"""One line of the table: query, what it looks for, noise, and the measures."""
+"""A row of the table: query modality, retrieved modality, noise, and the measures."""
 
 
 def evaluate(
@@ -36,16 +36,22 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
 ) -> list[Row]:
-    """Retrieval between every two modalities of a dataset that the model encodes into one space.
+    """Score retrieval between every two modalities that the model encodes into one space.
 
     Args:
         model: name or folder of encoders, as `harmonia.load_encoders` takes it.
-        dataset: name of a reader in `harmonia.datasets.registry`; ``data`` its folder, ``split`` which part.
-        limit: at most so many records.
+        dataset: name of a reader in `harmonia.datasets.registry`.
+        data: folder of the dataset; None looks under HARMONIA_DATA.
+        split: split of the dataset.
+        limit: maximum number of records.
         noise: variances of Gaussian noise on the queries (`harmonia.metrics.noisy_codes`).
+        device: of the encoders.
+        seed: of the noise.
 
-    A query's positives are the parts of its own record, and those of the same ``label`` where the dataset's
-    records have one. HarmoniaError if no two modalities of the data share a space.
+    The positives of a query are the parts of its own record, and those of records with the same ``label``.
+
+    Raises:
+        HarmoniaError: no two modalities of the dataset share a space, or the split is empty.
     """
     codes, record = _encoded(EncoderSet.load((model,), device), _records(dataset, data, split, limit))
     rows = []
@@ -55,22 +61,22 @@ def evaluate(
         for query, item in ((a, b), (b, a)):
             for variance in noise:
                 cue = noisy_codes(codes[query], variance, torch.Generator().manual_seed(seed))
-                found = summary(query_values_of(cue, codes[item], record[query], record[item]))
+                measures = summary(query_values_of(cue, codes[item], record[query], record[item]))
                 rows.append(
                     {"query": query[0], "finds": item[0], "noise": variance}
-                    | {name: found[name] for name in SHOWN}
+                    | {name: measures[name] for name in SHOWN}
                 )
     if not rows:
         have = ", ".join(sorted({modality for modality, _ in codes})) or "nothing"
         raise HarmoniaError(
-            f"{model} puts no two modalities of {dataset} into one space (it encodes {have}): "
-            "give a model that aligns them, such as mini"
+            f"{model} encodes no two modalities of {dataset} into one space (it encodes {have}): "
+            "give a model that aligns modalities, such as mini"
         )
     return rows
 
 
 def _records(dataset: str, data: Path | None, split: str, limit: int | None) -> list[tuple[int, Part]]:
-    """Parts with the number of their record, or of their class."""
+    """The parts, each with the number of its record or class."""
     parts: list[tuple[int, Part]] = []
     classes: dict[Any, int] = {}
     records = (r for r in reader(dataset)(data, split=split) if not isinstance(r, Problem))
@@ -78,12 +84,12 @@ def _records(dataset: str, data: Path | None, split: str, limit: int | None) -> 
         if limit is not None and number >= limit:
             break
         label = record.metadata.get("label")
-        # true or false is an answer, not a class
+        # A boolean label is an answer, not a class.
         named = isinstance(label, str | int) and not isinstance(label, bool)
         own = classes.setdefault(label if named else ("record", number), len(classes))
         parts += [(own, part) for part in record.parts]
     if not parts:
-        raise HarmoniaError(f"{dataset} has no record in split {split}")
+        raise HarmoniaError(f"{dataset} has no records in the split {split!r}: choose another with --split")
     return parts
 
 
@@ -95,11 +101,11 @@ def _encoded(
     record: dict[tuple[str, str], list[int]] = {}
     for start in tqdm(range(0, len(parts), BATCH), desc="encoding", leave=False):
         block = parts[start : start + BATCH]
-        for (number, _), found in zip(block, model.encode([signal_of(p) for _, p in block]), strict=True):
-            for code in found:
+        for (number, _), own in zip(block, model.encode([signal_of(p) for _, p in block]), strict=True):
+            for code in own:
                 codes.setdefault((code.modality, code.space), []).append(code)
                 record.setdefault((code.modality, code.space), []).append(number)
     return (
-        {key: torch.from_numpy(np.stack([code.vector for code in own])) for key, own in codes.items()},
+        {key: torch.from_numpy(np.stack([code.vector for code in group])) for key, group in codes.items()},
         {key: torch.tensor(numbers) for key, numbers in record.items()},
     )

@@ -1,4 +1,4 @@
-"""evaluate, for generators: how real, how varied and how fitting the pictures are that one draws."""
+"""Evaluation of generators: realism, diversity and condition match of the images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BATCH = 250
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """Pictures uint8 (n, c, h, w), the steps that each took, and the CPU seconds for all of them."""
+    """Generated images uint8 (n, c, h, w), the steps of each, and the CPU seconds of all."""
 
     x: Tensor
     steps: int
@@ -51,20 +51,20 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value, and its 95 % interval where there is one: of other pictures of the generator, as many."""
+    """A value and its 95 % interval, if there is one, over samples of as many images."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
     @classmethod
-    def of(cls, found: Interval, least: float = -math.inf, most: float = math.inf) -> Figure:
-        """An interval as a figure; what it may be at ``least`` and at ``most`` bounds its ends."""
-        return cls(found.mean, max(least, found.low), min(most, found.high))
+    def of(cls, interval: Interval, least: float = -math.inf, most: float = math.inf) -> Figure:
+        """The figure of an interval, clipped to the range from ``least`` to ``most``."""
+        return cls(interval.mean, max(least, interval.low), min(most, interval.high))
 
 
 class Real:
-    """Real pictures uint8 (n, c, h, w), as what is generated is compared with them in some features."""
+    """Real images uint8 (n, c, h, w) and their features, which generated images are compared with."""
 
     def __init__(self, x: Tensor, features: Features) -> None:
         self.x, self.network = x, features
@@ -72,7 +72,7 @@ class Real:
         self.moments: Moments = moments(self.features)
 
     def again(self, n: int, seed: int = 0) -> Tensor:
-        """Numbers of n real pictures drawn with replacement: what no generator of these data can beat."""
+        """Indices of n real images sampled with replacement, the reference that no generator can beat."""
         return torch.randint(len(self.x), (n,), generator=torch.Generator().manual_seed(seed))
 
 
@@ -85,10 +85,10 @@ def draw_pictures(
     batch: int = BATCH,
     seed: int = 0,
 ) -> Drawn:
-    """One picture for each row of ``condition``; ``steps`` and ``guidance`` None for the method's own.
+    """Sample one image for each row of ``condition``; ``steps`` and ``guidance`` default to the generator's.
 
-    The steps are counted beforehand, on the first row alone: to be watched costs time, since many methods
-    then decode a preview after every step.
+    The steps are counted beforehand, on the first row alone, because many methods decode a preview at every
+    step that is watched.
     """
     given: dict[str, Any] = {"steps": steps} | ({} if guidance is None else {"guidance": guidance})
     counted = [1]
@@ -100,7 +100,7 @@ def draw_pictures(
         return condition.rows(torch.arange(start, min(end, len(condition)))).to(generator.device)
 
     with torch.no_grad():
-        # with numbers of its own, so that the pictures do not depend on it
+        # With a random generator of its own, so that the images do not depend on the count.
         generator.sample(some(0, 1), generator=torch.Generator().manual_seed(seed), watch=count, **given)
         own, parts = torch.Generator().manual_seed(seed), []
         begun = time.process_time()
@@ -112,20 +112,20 @@ def draw_pictures(
 
 
 def codes_of_model(name: str, device: str = "auto") -> Codes:
-    """The codes of a model's pictures, and of its words where it reads any, as features.
+    """The image codes of a model as features, and its text codes if it encodes text.
 
     Args:
-        name: as ``harmonia.load_encoders`` takes it: mini, a trained model's folder, a CLIP's name, ...
-        device: where it runs.
+        name: as ``harmonia.load_encoders`` takes it: mini, the folder of a trained model, a hub name, ...
+        device: of the encoders.
 
     Raises:
-        HarmoniaError: it cannot be loaded, or sees no pictures.
+        HarmoniaError: the model cannot be loaded, or encodes no images.
     """
-    found = load_encoders((name,), device)
-    image = next(one for one in found if one.modality == "image")
+    encoders = load_encoders((name,), device)
+    image = next(encoder for encoder in encoders if encoder.modality == "image")
     if isinstance(image, ImageDescriptor) and name != "descriptors":
-        raise HarmoniaError(f"the model {name!r} sees no pictures: name one that has a tower for them")
-    text = next((one for one in found if one.modality == "text" and one.space == image.space), None)
+        raise HarmoniaError(f"the model {name!r} encodes no images: name one with an image encoder")
+    text = next((e for e in encoders if e.modality == "text" and e.space == image.space), None)
     return Codes(image, text)
 
 
@@ -137,23 +137,31 @@ def figures(
     words: Sequence[str] | None = None,
     draws: int = 200,
 ) -> dict[str, Figure]:
-    """Every measure of pictures x uint8 (n, c, h, w) against real ones, by name.
+    """Every measure of images x uint8 (n, c, h, w) against real ones, by name.
 
-    ``labels`` (n,) are the classes that were asked for, where the features come from a classifier of them;
-    ``words`` (n,) the texts that were, where they are codes of a model that reads. Precision, recall, density
-    and coverage are of as many real pictures as generated ones, at most.
+    Args:
+        x: the images.
+        real: the real images and their features.
+        labels: (n,) classes of the conditions, if the features are those of a classifier.
+        words: (n,) texts of the conditions, if the features are codes of a model that encodes text.
+        draws: of the bootstrap.
+
+    Precision, recall, density and coverage use at most as many real images as generated ones. HarmoniaError
+    for fewer than 10 images.
     """
     if len(x) < 10:
-        raise HarmoniaError(f"{len(x)} pictures say nothing about a generator: draw 10 at least, better 5000")
+        raise HarmoniaError(
+            f"cannot evaluate a generator on {len(x)} images: sample at least 10, better 5000"
+        )
     network, f = real.network, real.features
     y = network.features(x)
     if len(f) > len(y):
         f = f[torch.randperm(len(f), generator=torch.Generator().manual_seed(0))[: len(y)]]
     fd = frechet_interval(y, real.moments, draws=draws)
     near, cover = precision_recall(y, f), density_coverage(y, f)
-    found = {
+    measures = {
         distance_name(network): Figure(frechet(moments(y), real.moments)),
-        # the interval is that of the distance without its bias
+        # The interval belongs to this distance, which has no bias.
         "FD at infinity": Figure(frechet_at_infinity(y, real.moments), fd.low, fd.high),
         "KD": Figure.of(kernel_interval(y, real.features)),
         "precision": Figure.of(bootstrap(near.terms)),
@@ -163,12 +171,12 @@ def figures(
     }
     if isinstance(network, Classifies):
         p = network.probabilities(x)
-        found["Inception Score"] = Figure.of(inception_interval(p, draws=draws))
+        measures["Inception Score"] = Figure.of(inception_interval(p, draws=draws))
         if labels is not None:
-            found["class accuracy"] = Figure.of(bootstrap(class_accuracy(p, labels)))
+            measures["class accuracy"] = Figure.of(bootstrap(class_accuracy(p, labels)))
     if isinstance(network, Codes) and network.reader is not None and words is not None:
-        found["text match"] = Figure.of(bootstrap(text_match(y, network.words(words))))
-    return found
+        measures["text match"] = Figure.of(bootstrap(text_match(y, network.words(words))))
+    return measures
 
 
 def evaluate_generator(
@@ -184,19 +192,20 @@ def evaluate_generator(
     guidance: float | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """A table: every measure of what is drawn for ``condition``, and the same of real pictures drawn again.
+    """Every measure of the images sampled for ``condition``, and of real images sampled with replacement.
 
-    ``by`` is the network that a measure was taken with; figures by two of them do not compare.
+    A row's ``by`` is the network of its features; figures of two networks are not comparable.
 
     Args:
-        generator: what draws.
-        condition: a row for each picture to draw; 5,000 are usual here.
-        real: the pictures that it learned, in the features of a judge that has not guided it.
-        labels: (n,) the classes that ``condition`` asks for.
-        real_labels: those of the real pictures.
-        words: (n,) the texts that ``condition`` tells.
-        real_words: one text of each real picture.
-        steps: of the sampler; ``guidance`` of it; None for the method's own.
+        generator: the generator.
+        condition: one row for each image to sample; 5,000 are usual.
+        real: the training images, in the features of a network that has not guided the generator.
+        labels: (n,) classes of the condition.
+        real_labels: classes of the real images.
+        words: (n,) texts of the condition.
+        real_words: one text of each real image.
+        steps: of the sampler, None for the generator's own.
+        guidance: scale of the guidance, None for the generator's own.
         seed: of the noise.
     """
     drawn = draw_pictures(generator, condition, steps=steps, guidance=guidance, seed=seed)
@@ -211,7 +220,7 @@ def evaluate_generator(
     )
     speed = len(condition) / max(drawn.seconds, 1e-9)
     table = [_row("sampler steps", Figure(drawn.steps)), _row("images/s of CPU", Figure(speed))]
-    return table + [_row(name, one, floor.get(name), real.network.name) for name, one in ours.items()]
+    return table + [_row(name, figure, floor.get(name), real.network.name) for name, figure in ours.items()]
 
 
 def _row(measure: str, ours: Figure, real: Figure | None = None, by: str | None = None) -> dict[str, Any]:
@@ -225,6 +234,6 @@ def _row(measure: str, ours: Figure, real: Figure | None = None, by: str | None 
     }
 
 
-def summary(found: Mapping[str, Figure]) -> dict[str, float]:
-    """The values alone; the Frechet distance, whatever its features, is called FD."""
-    return {"FD" if name.startswith(("FD (", "FID")) else name: f.value for name, f in found.items()}
+def summary(measures: Mapping[str, Figure]) -> dict[str, float]:
+    """The values alone; the Frechet distance is called FD, whatever its features."""
+    return {"FD" if name.startswith(("FD (", "FID")) else name: f.value for name, f in measures.items()}

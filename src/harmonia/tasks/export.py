@@ -1,4 +1,4 @@
-"""export: records -> a manifest that remember reads again."""
+"""Export of records as a manifest that `remember` reads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from harmonia.types import HarmoniaError, Record
 
 
 def export(store: Store, root: Path, target: Path, *, where: Where | None = None) -> int:
-    """Write records to ``target`` (``.jsonl``: the manifest alone; else a new folder with the media).
+    """Write records to ``target``: a ``.jsonl`` manifest, or a new folder with the manifest and the media.
 
-    Returns how many. The target appears complete or not at all. HarmoniaError where it exists, or
-    where media that are to be copied are gone.
+    Returns the number of records. The target is written atomically. HarmoniaError if it exists, or if a file
+    to copy is missing.
     """
     if target.exists():
         raise HarmoniaError(f"{target} exists already: choose a new name")
@@ -43,8 +43,8 @@ def export(store: Store, root: Path, target: Path, *, where: Where | None = None
 
 
 def _row(record: Record, root: Path, copy_to: Path | None) -> dict[str, Any]:
-    """One manifest row: metadata, the files by modality, and the text that no file holds."""
-    # `path` would be read as one more file, and it names the original where media are copied.
+    """A manifest row: the metadata, the files by modality, and the texts without a file."""
+    # `path` would be read as one more file, and names the original if media are copied.
     row: dict[str, Any] = {key: value for key, value in record.metadata.items() if column_holds(key) is None}
     files: dict[str, str] = {}
     texts = []
@@ -52,7 +52,7 @@ def _row(record: Record, root: Path, copy_to: Path | None) -> dict[str, Any]:
         if part.path is None:
             texts.append(part.text or "")
         else:
-            # The first part of a file is the file's own modality; its sound and caption follow.
+            # The first part of a file has the file's own modality; its audio and caption follow.
             files.setdefault(part.path, part.modality)
     for path, modality in files.items():
         row.setdefault(modality, []).append(_placed(root / path, copy_to))
@@ -67,7 +67,9 @@ def _placed(path: Path, copy_to: Path | None) -> str:
     if copy_to is None:
         return os.path.abspath(path)  # noqa: PTH100
     if not path.is_file():
-        raise HarmoniaError(f"{path} is gone: export to a .jsonl, or run `harmonia forget --gone` first")
+        raise HarmoniaError(
+            f"{path} does not exist: export to a .jsonl, or run `harmonia forget --gone` first"
+        )
     folder = copy_to / "media"
     folder.mkdir(exist_ok=True)
     place = folder / path.name

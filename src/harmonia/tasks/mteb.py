@@ -1,6 +1,7 @@
-"""The whole product under mteb's harness: remember is its ``index``, recall (or retrieve) its ``search``.
+"""Evaluation of the memory under mteb's harness: ``index`` remembers, ``search`` recalls or retrieves.
 
-mteb (https://github.com/embeddings-benchmark/mteb) loads the task, asks, and computes the metrics.
+mteb (https://github.com/embeddings-benchmark/mteb) loads the task, sends the queries and computes the
+metrics.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from harmonia.types import MODALITIES, Cue, HarmoniaError
 Search = Literal["recall", "retrieve"]
 Contents = dict[str, str | bytes]
 
-# ``content`` is the digest of a document's content, by which its record is known again.
+# ``content`` is the digest of a document's content, which identifies its record.
 SCHEMA = pa.schema(
     {"content": pa.string(), "text": pa.string()}
     | {modality: pa.binary() for modality in MODALITIES if modality != "text"}
@@ -46,14 +47,14 @@ SCHEMA = pa.schema(
 class MemorySearch:
     """mteb's ``SearchProtocol`` over a real store in a temporary folder.
 
-    A document is a record, its modalities the record's parts; equal documents are one record and are
-    found together. A query is one recall, a cue for each of its modalities. A query that nothing in the
-    store can be compared with gets no document, which mteb scores as a miss.
+    A document is a record, and its modalities are the record's parts. Equal documents are one record and are
+    retrieved together. A query is one recall with a cue for each of its modalities. A query that cannot be
+    compared with anything in the store gets no document, which mteb scores as a miss.
 
     Args:
         models: encoders, as :func:`harmonia.load_encoders` takes them.
         search: "recall" (settle, then search) or "retrieve" (plain nearest neighbours).
-        device: where pretrained models run.
+        device: of the pretrained models.
 
     Raises:
         HarmoniaError: mteb is not installed, a model cannot be loaded, the search is unknown.
@@ -74,7 +75,7 @@ class MemorySearch:
 
     @property
     def mteb_model_meta(self) -> Any:
-        """What mteb calls this model: ``harmonia/recall-descriptors``."""
+        """mteb's description of this model, such as ``harmonia/recall-descriptors``."""
         return model_meta(self.model, self.kind)
 
     def index(
@@ -90,7 +91,7 @@ class MemorySearch:
     ) -> None:
         """Remember the corpus; HarmoniaError if a document cannot be read.
 
-        A document in which every column is empty is not remembered and so never found.
+        A document whose columns are all empty is not remembered, and so never retrieved.
         """
         batches = _batches(corpus, task_metadata, "document", num_proc, encode_kwargs)
         self._held = _Held.remember(self.model, batches)
@@ -110,8 +111,8 @@ class MemorySearch:
     ) -> dict[str, dict[str, float]]:
         """Scores of the ``top_k`` documents for every query, by their ids.
 
-        ``top_ranked`` restricts a query to some documents (reranking). The store is thrown away afterwards,
-        as mteb's own wrappers do. HarmoniaError where nothing was indexed.
+        ``top_ranked`` restricts a query to some documents (reranking). The store is deleted afterwards, as in
+        mteb's own wrappers. HarmoniaError if nothing is indexed.
         """
         held, self._held = self._held, None
         if held is None:
@@ -127,7 +128,7 @@ class MemorySearch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Held:
-    """A remembered corpus; ``documents`` are the ids of the documents that each record stands for."""
+    """A remembered corpus; ``documents`` are the ids of the documents of each record."""
 
     folder: tempfile.TemporaryDirectory[str]
     store: Store
@@ -172,12 +173,12 @@ class _Held:
             found = [(n.record.id, n.similarity) for n in near]
         scored = [(name, score) for record, score in found for name in self.documents[record]]
         if only is not None:
-            # A record may stand for a document that was not among these.
+            # A record may also stand for documents outside of the restriction.
             scored = [(name, score) for name, score in scored if name in only]
         return dict(scored[:k])
 
     def _comparable(self, model: EncoderSet, cues: Sequence[Cue]) -> list[Cue]:
-        """The cues whose space holds any code."""
+        """The cues in a space that holds any code."""
         spaces = {e.space for e in model.encoders if len(self.table.encoders[e.name].record)}
         return [cue for cue in cues if cue.code.space in spaces]
 
@@ -186,7 +187,7 @@ class _Held:
 
 
 def evaluate(model: Any, tasks: Sequence[Any]) -> Any:
-    """mteb's ``ModelResult`` of a model on tasks: quiet, nothing kept outside of temporary folders.
+    """Evaluate a model on tasks and return mteb's ``ModelResult``, without output and persistent files.
 
     ``model`` is a :class:`MemorySearch` or anything else that mteb evaluates.
     """
@@ -207,8 +208,8 @@ def evaluate(model: Any, tasks: Sequence[Any]) -> Any:
 def load_mteb() -> Any:
     """The package mteb; HarmoniaError where it is not installed.
 
-    On import it makes a folder for results, by default in the user's home. Unless MTEB_CACHE says where,
-    it gets a temporary one here.
+    On import mteb creates a folder for results, by default in the user's home. It gets a temporary one unless
+    MTEB_CACHE names a folder.
     """
     if "MTEB_CACHE" not in os.environ:
         folder = tempfile.mkdtemp(prefix="harmonia-mteb-")
@@ -224,7 +225,7 @@ def load_mteb() -> Any:
 
 
 def model_meta(model: EncoderSet, how: str) -> Any:
-    """mteb's description of a model of ours that searches in some way."""
+    """mteb's description of encoders and of the search with them."""
     load_mteb()
     from mteb.models import ModelMeta
 
@@ -240,7 +241,7 @@ def model_meta(model: EncoderSet, how: str) -> Any:
 
 
 def undecoded(dataset: Any) -> Any:
-    """A dataset whose media columns give the files' bytes: Harmonia decodes them itself."""
+    """The dataset with media columns that give the bytes of the files, since Harmonia decodes them."""
     from datasets import Audio, Image, Video
 
     for name, feature in dataset.features.items():
@@ -250,7 +251,7 @@ def undecoded(dataset: Any) -> Any:
 
 
 def contents(batch: Mapping[str, Sequence[Any]]) -> list[Contents]:
-    """What each row of one of mteb's batches gives, by modality; empty columns are left out."""
+    """The content of each row of an mteb batch, by modality, without empty columns."""
     held = [modality for modality in MODALITIES if modality in batch]
     rows = range(len(next(iter(batch.values()))))
     read = [{modality: _content(modality, batch[modality][i]) for modality in held} for i in rows]
@@ -258,7 +259,7 @@ def contents(batch: Mapping[str, Sequence[Any]]) -> list[Contents]:
 
 
 def _content(modality: str, item: Any) -> str | bytes:
-    """The words of a text (none where it is blank), or the bytes of a media file."""
+    """The text (empty if blank), or the bytes of a media file."""
     match item:
         case None:
             return b""
@@ -280,7 +281,7 @@ def _content(modality: str, item: Any) -> str | bytes:
 def _batches(
     dataset: Any, task_metadata: Any, side: str, num_proc: int | None, encode_kwargs: Mapping[str, Any]
 ) -> Iterator[list[tuple[str, Contents]]]:
-    """Ids and contents by batches, read as mteb's own wrappers do (titles, instructions, dialogues)."""
+    """Batches of ids and contents, read as in mteb's own wrappers (titles, instructions, dialogues)."""
     from mteb._create_dataloaders import create_dataloader
     from mteb.types import PromptType
 
@@ -296,7 +297,7 @@ def _batches(
 
 
 def _write(manifest: Path, batches: Iterator[list[tuple[str, Contents]]]) -> dict[str, list[str]]:
-    """Write each different content once; returns the ids of the documents that have it, by its digest."""
+    """Write each distinct content once; returns the ids of its documents, by digest."""
     names: dict[str, list[str]] = {}
     with pq.ParquetWriter(manifest, SCHEMA) as writer:
         for batch in batches:

@@ -1,4 +1,4 @@
-"""report: what a memory can hold and where it goes wrong, modality by modality."""
+"""The report of a memory: capacity, hubs, basins and attractors of each modality."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from harmonia.collection.matrices import build_memory
 from harmonia.memory.diagnostics import Diagnosis, diagnose
 from harmonia.types import HarmoniaError, Record
 
-# Records read, at most; of a larger memory an even sample.
+# Maximum number of records that are read; of a larger memory, an even sample.
 RECORDS = 100_000
 HUBS = 5
-# More than this many records are written as "many": no one will count them.
+# Capacities above this are reported as null, or as more than it.
 COUNTED = 1e12
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A record that answers many cues: ``count`` of the probes had it among their answers."""
+    """A record that many queries retrieve: ``count`` of the probes have it among their answers."""
 
     id: str
     name: str
@@ -40,7 +40,7 @@ class ModalityReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryReport:
-    """A report per encoder that has codes. ``read`` of the memory's ``records`` were looked at."""
+    """The reports of the encoders that have codes. ``read`` of the memory's ``records`` were read."""
 
     records: int
     read: int
@@ -74,14 +74,14 @@ def report(collection: Collection, *, starts: int = 64, seed: int = 0) -> Memory
 
 
 def record_name(record: Record) -> str:
-    """What people call a record: its name, the name of its first file, its words, else its id."""
+    """A name of the record: its metadata name, the name of its first file, its text, else its id."""
     files: Sequence[str] = [Path(part.path).stem for part in record.parts if part.path]
     words = [" ".join(part.text.split()) for part in record.parts if part.text]
     return str(record.metadata.get("name") or next(iter([*files, *words]), record.id[:8]))
 
 
 def report_json(found: MemoryReport) -> dict[str, Any]:
-    """The documented form (docs/cli.md): stable, for machines; null for what is too large to count."""
+    """The documented form (docs/cli.md): stable, for machines; null for a capacity that is too large."""
     return {"records": found.records, "read": found.read, "encoders": [_json(m) for m in found.modalities]}
 
 

@@ -1,4 +1,4 @@
-"""Drawing what was wished for: from noise, around what is known, or from a sketch; into a folder."""
+"""Sampling of images into a folder: from noise, inpainting, or from a sketch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from harmonia.tasks.image_io import Drawn, Gallery, Known, read_known, shape_of,
 from harmonia.tasks.imagine import GenerationRequest
 from harmonia.types import HarmoniaError
 
-TOGETHER = 4
-"""Pictures that are drawn at once: who stops has those before them."""
+BATCH = 4
+"""Images in one batch; an interrupted run keeps the batches that are done."""
 PREVIEWS = 10
-"""How often, of the steps of a picture, the preview is written anew."""
+"""How often the preview is written during the steps of one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How many pictures, in how many steps, how near to the cue (None: the generator's own), which seed.
+    """Options of the sampler: number of images, steps and guidance scale (None: the generator's), seed.
 
-    ``eye`` gives codes (n, d) of samples (n, c, h, w) in [-1, 1]; with a ``sight`` above 0 every step is also
-    guided to where they are like the code that was asked for (`guidance.by_encoder`).
+    ``eye`` is an image encoder from samples (n, c, h, w) in [-1, 1] to codes (n, d). With a ``sight`` scale
+    above 0 it guides every step toward the code of the condition (`guidance.by_encoder`).
     """
 
     n: int = 8
@@ -46,18 +46,20 @@ class Sampling:
     eye: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Check the values; HarmoniaError for one out of range."""
         if self.n < 1 or (self.steps is not None and self.steps < 1):
-            raise HarmoniaError(f"draw at least 1 picture in at least 1 step (got {self.n} in {self.steps})")
+            raise HarmoniaError(
+                f"sample at least 1 image in at least 1 step (got n={self.n}, steps={self.steps})"
+            )
         if self.sight < 0 or (self.sight and self.eye is None):
-            raise HarmoniaError("sight is 0 or more, and needs an eye: that of the Imagination")
+            raise HarmoniaError("sight must be 0 or more, and needs an eye: pass that of the Imagination")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What to begin with: nothing, what is ``known`` of the picture, or a ``sketch`` (c, h, w) in [-1, 1].
+    """The start of sampling: noise, the ``known`` part of an image, or a ``sketch`` (c, h, w) in [-1, 1].
 
-    ``strength`` is how far to go from the sketch: below 1 its coarse features stay (SDEdit).
+    ``strength`` is the denoising strength for the sketch: below 1 its coarse features stay (SDEdit).
     """
 
     known: Known | None = None
@@ -68,7 +70,7 @@ class Start:
 def draw_into(
     folder: Path,
     saved: Saved,
-    wish: GenerationRequest,
+    request: GenerationRequest,
     sampling: Sampling,
     *,
     preview: Path | None = None,
@@ -78,11 +80,22 @@ def draw_into(
     strength: float = 0.6,
     progress: bool = False,
 ) -> Drawn:
-    """Draw pictures into a folder, each written when it is done; if stopped, those that are done are there.
+    """Sample images into a folder, each written when it is done; an interrupted run keeps those.
 
-    ``preview`` is a file that shows the pictures as they come to be; ``complete`` a picture of which what is
-    transparent, or white in ``mask``, is to be drawn; ``like`` a sketch to start from, gone from as far as
-    ``strength``. HarmoniaError for files that cannot be read or written.
+    Args:
+        folder: the output folder, made if there is none.
+        saved: the generator.
+        request: the condition, and its description for file names and marks.
+        sampling: the options of the sampler.
+        preview: a file that is rewritten with the images in progress.
+        complete: an image to inpaint where it is transparent, or white in ``mask``.
+        mask: the mask of ``complete``.
+        like: a sketch to start from, with the denoising ``strength``.
+        strength: in (0, 1]; 1 ignores the sketch.
+        progress: whether to show a progress bar.
+
+    Raises:
+        HarmoniaError: a file cannot be read or written, or the generator cannot start so.
     """
     shape = shape_of(saved.generator)
     start, given = Start(), None
@@ -93,7 +106,7 @@ def draw_into(
         given = tensor_of(pictures.read(like), shape)
         start = Start(sketch=given, strength=strength)
     _check(saved.generator, start)
-    cue = wish.cue or "anything"
+    cue = request.cue or "anything"
     mark = Mark(saved.facts.name or type(saved.generator).__name__, saved.identity, cue, sampling.seed,
                 composite=complete is not None)  # fmt: skip
     gallery = Gallery(folder, f"{cue[:50]} {sampling.seed}", mark)
@@ -102,16 +115,16 @@ def draw_into(
     bar = tqdm(desc="imagining", unit="step", disable=not progress, leave=False)
 
     def watch(step: int, of: int, x: Tensor) -> None:
-        bar.total = of * -(-sampling.n // (1 if len(wish.condition) > 1 else TOGETHER))
+        bar.total = of * -(-sampling.n // (1 if len(request.condition) > 1 else BATCH))
         bar.update()
         if preview is not None and (step == of or step % max(1, of // PREVIEWS) == 0):
             write_grid(x, preview, mark)
 
-    title = f"{cue}: {wish.how}"
+    title = f"{cue}: {request.how}"
     try:
         with bar:
-            for several in draw(saved, wish.condition, sampling, start, watch):
-                for x in several:
+            for batch in draw(saved, request.condition, sampling, start, watch):
+                for x in batch:
                     gallery.add(x)
     except KeyboardInterrupt:
         if gallery.files:
@@ -128,72 +141,85 @@ def draw(
     start: Start | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Tensor]:
-    """Pictures (k, c, h, w), some at a time, ``sampling.n`` together.
+    """Yield batches of images (k, c, h, w), ``sampling.n`` in all.
 
-    A condition of one row is that of all of them, each from other random numbers. One of n rows is a series
-    (from one memory to another): each from the same random numbers, so that only the condition changes.
+    A condition of one row applies to every image, each from its own noise. One of n rows is a series
+    (interpolation): every image starts from the same noise, so that only the condition changes.
     """
     _check(saved.generator, start or Start())
     if sampling.sight and not (isinstance(saved.generator, Diffusion) and condition.code is not None):
         kind = type(saved.generator).__name__
-        raise HarmoniaError(f"an encoder guides diffusion models that are told codes, not this {kind}")
+        raise HarmoniaError(f"--sight guides diffusion models that take codes, not this {kind}: leave it out")
     n, series = sampling.n, len(condition) > 1
     if series and len(condition) != n:
-        raise HarmoniaError(f"there are {len(condition)} conditions for {n} pictures")
+        raise HarmoniaError(f"{len(condition)} conditions for {n} images: give one condition or {n}")
     random = torch.Generator().manual_seed(sampling.seed)
-    for first in range(0, n, 1 if series else TOGETHER):
+    for first in range(0, n, 1 if series else BATCH):
         if series:
             random.manual_seed(sampling.seed)
-        rows = torch.tensor([first]) if series else torch.zeros(min(TOGETHER, n - first), dtype=torch.int64)
-        told = condition.rows(rows).to(saved.generator.device)
-        yield _sample(saved, told, sampling, start or Start(), random, watch).cpu()
+        rows = torch.tensor([first]) if series else torch.zeros(min(BATCH, n - first), dtype=torch.int64)
+        own = condition.rows(rows).to(saved.generator.device)
+        yield _sample(saved, own, sampling, start or Start(), random, watch).cpu()
 
 
 def _check(model: Generator, start: Start) -> None:
-    """HarmoniaError if the model cannot begin so."""
+    """HarmoniaError if the model cannot start so."""
     able = isinstance(model, Diffusion) or (isinstance(model, Glide) and start.sketch is None)
     if not able and not (start.known is None and start.sketch is None):
         kind = type(model).__name__
-        raise HarmoniaError(f"a {kind} cannot draw from a part or a sketch: give a diffusion's folder")
+        raise HarmoniaError(f"a {kind} cannot inpaint or start from an image: give a diffusion model")
 
 
 def _sample(
-    saved: Saved, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
+    saved: Saved,
+    condition: Condition,
+    s: Sampling,
+    start: Start,
+    random: torch.Generator,
+    watch: Watch | None,
 ) -> Tensor:
     model = saved.generator
     own: dict[str, Any] = {} if s.guidance is None else {"guidance": s.guidance}
     if isinstance(model, Glide) and start.known is not None:
-        # it was trained to be told the rest
+        # GLIDE is trained with the known part as a condition.
         known = torch.cat([start.known.x, start.known.mask[None].float()])
-        told = replace(told, image=known.to(model.device).expand(len(told), -1, -1, -1))
+        condition = replace(condition, image=known.to(model.device).expand(len(condition), -1, -1, -1))
     elif isinstance(model, Diffusion):
-        return _diffused(model, told, s, start, random, watch)
-    if isinstance(model, Unclip) and told.image is not None:
-        return model.variations(told.image, steps=s.steps, generator=random, watch=watch, **own)
-    return model.sample(told, steps=s.steps, generator=random, watch=watch, **own)
+        return _diffused(model, condition, s, start, random, watch)
+    if isinstance(model, Unclip) and condition.image is not None:
+        return model.variations(condition.image, steps=s.steps, generator=random, watch=watch, **own)
+    return model.sample(condition, steps=s.steps, generator=random, watch=watch, **own)
 
 
 def _diffused(
-    model: Diffusion, told: Condition, s: Sampling, start: Start, random: torch.Generator, watch: Watch | None
+    model: Diffusion,
+    condition: Condition,
+    s: Sampling,
+    start: Start,
+    random: torch.Generator,
+    watch: Watch | None,
 ) -> Tensor:
-    """From noise, from a sketch, or around what is known; by the eye, if there is one."""
+    """Sample a diffusion from noise, a sketch or the known part, guided by the eye if there is one."""
     more: dict[str, Any] = {}
     guides: list[Guide] = []
-    if s.sight and s.eye is not None and told.code is not None:
-        guides.append(partial(by_encoder, path=model.path, encode=s.eye, goal=told.code, scale=s.sight))
+    if s.sight and s.eye is not None and condition.code is not None:
+        guides.append(partial(by_encoder, path=model.path, encode=s.eye, goal=condition.code, scale=s.sight))
     if start.sketch is not None:
-        more = {"begin": start.sketch.to(model.device).expand(len(told), -1, -1, -1), "start": start.strength}
+        more = {
+            "begin": start.sketch.to(model.device).expand(len(condition), -1, -1, -1),
+            "start": start.strength,
+        }
     elif start.known is not None:
         x, mask = start.known.x.to(model.device), start.known.mask.to(model.device)
         guides.append(partial(keep, path=model.path, known=x, mask=mask))
-        # new noise in every step: what is known then reaches what is drawn, and ends as it is
+        # New noise in every step lets the known part influence the rest (as in RePaint).
         more = {"sampler": DDIM(eta=1.0)}
 
     def guide(predict: Predict) -> Predict:
-        for one in guides:
-            predict = one(predict)
+        for modify in guides:
+            predict = modify(predict)
         return predict
 
     return model.sample(
-        told, steps=s.steps, guidance=s.guidance, generator=random, watch=watch, guide=guide, **more
+        condition, steps=s.steps, guidance=s.guidance, generator=random, watch=watch, guide=guide, **more
     )
