@@ -100,10 +100,10 @@ def _tags(record: Record) -> list[str]:
     return [str(tag) for tag in record.metadata["tags"]]
 
 
-def drawn(imagination: Imagination, wishes: Sequence[GenerationRequest], sight: float = 0.0) -> Tensor:
-    """One picture for each wish, (n, 3, h, w); the same noise for the same place in the list."""
+def drawn(imagination: Imagination, requests: Sequence[GenerationRequest], sight: float = 0.0) -> Tensor:
+    """One picture for each request, (n, 3, h, w); the same noise for the same place in the list."""
     model = imagination.saved.generator
-    codes = [request.condition.code for wish in wishes if request.condition.code is not None]
+    codes = [request.condition.code for request in requests if request.condition.code is not None]
     eye = imagination.eye() if sight else None
     random, found = torch.Generator().manual_seed(0), []
     for part in torch.cat(codes).split(TOGETHER):
@@ -128,9 +128,11 @@ def compare(
         [imagination.request(cue(record), from_memory=way) for record in some.values()]
         for way in (False, None)
     )
-    first = [request.found.records[0].record.metadata["name"] if request.found else None for wish in settled]
+    first = [
+        request.found.records[0].record.metadata["name"] if request.found else None for request in settled
+    ]
     right = [name == str(place) for name, place in zip(first, some, strict=True)]
-    before, after = (judge.match(drawn(imagination, wishes), names) for wishes in (raw, settled))
+    before, after = (judge.match(drawn(imagination, requests), names) for requests in (raw, settled))
     sighted = float(judge.match(drawn(imagination, settled, SIGHT), names).mean())
     gain = (after - before).double().numpy()
     low = bootstrap(gain).low
