@@ -1,8 +1,8 @@
-"""What a memory has learned, beside its store: trust and sharpness, slot bias, couplings. See ``learn``.
+"""The calibration of a memory, stored beside it: trust, beta, slot bias and couplings.
 
-``learned.json`` holds all of it but the matrices of the couplings, which are in the file that it names,
-``learned-DIGEST.safetensors``. The JSON file is replaced last, so that what was learned is the old or the
-new, whatever happens.
+:mod:`harmonia.tasks.calibrate` fits it. ``learned.json`` holds all of it except the matrices of the
+couplings, which are in the file that it names, ``learned-DIGEST.safetensors``. The JSON file is replaced
+last, so that an interrupted save leaves the previous calibration.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from harmonia.types import Cue, HarmoniaError
 
 FILE_NAME = "learned.json"
 FORMAT = 1
-# The least trust, as a share of the greatest: a cue that is given alone must still be able to answer.
+# The least trust, as a share of the greatest: a cue must still retrieve when it is given alone.
 LEAST_TRUST = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coupling:
-    """What a code of one matrix says of the codes of another: ``weights`` (d_to, d_of) times the code.
+    """A linear map from the codes of one matrix to those of another: ``weights`` (d_to, d_of) times the code.
 
-    Both are in their frames; ``mean`` (d_of,) is what the cue's frame takes away. ``precision`` is how far
-    the right record rises over chance by it.
+    Both codes are centred; ``mean`` (d_of,) is the mean of the cue's codes. ``precision`` is how far the
+    right record scores over the others by the predicted code, in units of chance.
     """
 
     of: str
@@ -48,7 +48,7 @@ class Coupling:
     precision: float
 
     def predict(self, codes: Tensor) -> Tensor:
-        """The codes ``(Q, d_to)``, centred, that raw ``codes`` (Q, d_of) predict."""
+        """Predict centred codes ``(Q, d_to)`` from raw ``codes`` (Q, d_of)."""
         nothing = torch.zeros_like(self.mean)
         cue = Centering(self.mean, nothing, nothing).transform_cue(codes.to(self.mean))
         return torch.nn.functional.normalize(cue @ self.weights.T, dim=-1)
@@ -63,12 +63,12 @@ class PredictedCue(Given):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """The learned constants of a memory; those that are empty are as they always were.
+    """The calibrated constants of a memory; an empty one leaves the default.
 
-    ``precision[key]``: how far, in units of chance, the right record rises over the others by a cue for the
-    matrix ``key``. If ``weighed`` cues count in proportion to it, if ``sharp`` it gives beta. ``bias`` is by
-    record id; a record without one has 0. ``encoders``, ``version`` and ``records`` say what all of it was
-    learned on.
+    ``precision[key]`` is how far the right record scores over the others, in units of chance, by a cue for
+    the matrix ``key``. If ``weighed``, cues are weighted in proportion to it; if ``sharp``, it determines
+    beta. ``bias`` is by record id, 0 for a record without an entry. ``encoders``, ``version`` and ``records``
+    describe the data of the fit.
     """
 
     encoders: tuple[str, ...] = ()
@@ -88,32 +88,31 @@ class Calibration:
         memory.bias = memory.bias.new_tensor(bias) if bias else torch.zeros_like(memory.bias)
 
     def given(self, encoders: EncoderSet, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:
-        """What each cue asks of each matrix (see :func:`~.matrices.given_by`), couplings included.
+        """The queries of each cue to each matrix (see :func:`~.matrices.given_by`), with couplings.
 
-        A coupling makes of a cue one more cue, the code that it predicts in another modality, clamped and
-        with a weight by its own precision: what follows, certificate and abstention, is as for any cue. What
-        is given is not predicted; a cue against a record predicts nothing, and neither does any where an
-        index proposed the records.
+        A coupling adds the code that it predicts in another modality as one more cue, clamped and weighted by
+        its own precision. A matrix that a cue queries directly gets no predicted code. Cues that count
+        against a record predict nothing, and neither does any cue if an index proposed the candidates.
         """
-        said = []
+        queries = []
         for cue in cues:
             given = given_by(encoders, memory, cue)
             if self.weighed and all(g.key in self.precision for g in given):
-                # Their precisions say how far each view counts.
+                # The precisions give the weight of each view.
                 given = [replace(g, weight=cue.weight) for g in given]
-            said.append(given)
-        asked = {g.key for given in said for g in given}
-        for cue, given in zip(cues, said, strict=True):
+            queries.append(given)
+        asked = {g.key for given in queries for g in given}
+        for cue, given in zip(cues, queries, strict=True):
             if self.couplings and cue.weight > 0 and memory.population is None:
                 given += self._predicted(encoders, memory, cue, asked)
-        return said
+        return queries
 
     def _predicted(
         self, encoders: EncoderSet, memory: HarmonicMemory, cue: Cue, asked: Container[str]
     ) -> list[Given]:
-        """What the couplings make of a cue for the matrices that are not asked by any."""
+        """The codes that the couplings predict from a cue, for matrices that no cue queries."""
         code = cue.code
-        # Where no trust was learned, a cue counts by the critical beta.
+        # Without a calibrated trust, the critical beta takes its place.
         unit = self._most() or memory.beta(memory.held)
         made_by = {e.name for e in encoders.encoders if (e.modality, e.space) == (code.modality, code.space)}
         vectors = torch.from_numpy(np.atleast_2d(code.vector))
@@ -132,10 +131,10 @@ class Calibration:
         ]
 
     def beta(self, memory: HarmonicMemory, given: Sequence[Given]) -> float | None:
-        """The beta for these cues, in units of chance; None where it was not learned for all of them.
+        """The beta for these cues, in units of chance; None if it is not calibrated for all of them.
 
-        It is how far the right record rises along the weights of the cues: the maximum-likelihood beta where
-        the scores are Gaussian.
+        It is how far the right record scores over the others by the weighted cues, the maximum-likelihood
+        beta for Gaussian scores.
         """
         if not self.sharp or any(g.key not in self.precision for g in given):
             return None
@@ -145,11 +144,11 @@ class Calibration:
         return rise / (math.sqrt(sum(w**2 for w in weights)) or 1.0) or None
 
     def _most(self) -> float:
-        """The greatest precision, whose trust is 1; 0 if none is weighed."""
+        """The greatest precision, whose trust is 1; 0 if cues are not weighted by it."""
         return max(self.precision.values(), default=0.0) if self.weighed else 0.0
 
     def save(self, folder: Path) -> None:
-        """Write it beside a store, atomically."""
+        """Write the calibration beside a store, atomically."""
         tensors = {}
         for number, c in enumerate(self.couplings):
             tensors[f"{number}.weights"] = c.weights.float().contiguous()
@@ -180,7 +179,10 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> Calibration:
-        """What was learned for the store in a folder, nothing if nothing was; HarmoniaError if damaged."""
+        """Load the calibration of the store in a folder, an empty one if there is none.
+
+        HarmoniaError if it is damaged, or of a newer format.
+        """
         path = folder / FILE_NAME
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -215,13 +217,13 @@ class Calibration:
                 return cls()
             reason = " ".join(str(error).split())
             raise HarmoniaError(
-                f"what was learned in {path} cannot be read ({reason}): "
+                f"cannot read the calibration {path} ({reason}): "
                 "run `harmonia learn` again, or `harmonia learn --forget`"
             ) from error
 
     @staticmethod
     def forget(folder: Path) -> bool:
-        """Delete what was learned; whether there was anything."""
+        """Delete the calibration; returns whether there was one."""
         path = folder / FILE_NAME
         there = path.exists()
         try:
@@ -237,7 +239,7 @@ def _digest(data: bytes) -> str:
 
 
 def _clear(folder: Path, keep: str = "") -> None:
-    """Delete the matrices of what is not learned any more."""
+    """Delete the coupling matrices of previous calibrations."""
     for path in folder.glob("learned-*.safetensors"):
         if path.name != keep:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""forget: remove records; and finding records by id, by file."""
+"""Removal of records, and look-up of records by id and by file."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from harmonia.store import Store, Where, digest_file, garbage
 from harmonia.types import HarmoniaError, Record
 
 PREVIEWS = ".cache/previews"
-"""Where pictures of media are kept, inside the memory, by digest."""
+"""The folder of preview images inside the memory, named by digest."""
 
 
 def find(store: Store, ids: Sequence[str]) -> list[Record]:
-    """Records by id, or by a beginning of it that only one record has; HarmoniaError otherwise."""
+    """Records by id or by a unique prefix of it; HarmoniaError for a prefix of no record or of several."""
     known = sorted(store.ids())
-    whole = []
-    for wanted in ids:
-        fits = [known_id for known_id in known if known_id.startswith(wanted)] if wanted else []
-        if len(fits) != 1:
-            reason = "no record has" if not fits else f"{len(fits)} records have"
-            raise HarmoniaError(f"{reason} an id that begins with {wanted!r}: `harmonia recall` shows ids")
-        whole += fits
-    return store.records(whole)
+    found = []
+    for prefix in ids:
+        matches = [known_id for known_id in known if known_id.startswith(prefix)] if prefix else []
+        if len(matches) != 1:
+            reason = "no record has" if not matches else f"{len(matches)} records have"
+            raise HarmoniaError(f"{reason} an id that begins with {prefix!r}: `harmonia recall` shows ids")
+        found += matches
+    return store.records(found)
 
 
 def forget(
     store: Store, root: Path, ids: Sequence[str], *, where: Where | None = None, gone: bool = False
 ) -> tuple[Record, ...]:
-    """Remove records by id, by a filter on the metadata, or whose every file is gone."""
+    """Remove records by id, by a filter on the metadata, or whose files are all missing, and return them."""
     if not ids and where is None and not gone:
         raise HarmoniaError("nothing to forget: give ids, --where or --gone")
     wanted = {record.id: record for record in find(store, ids)}
@@ -50,13 +50,13 @@ def forget(
     for digest in {part.digest for record in wanted.values() for part in record.parts}:
         for preview in (root / PREVIEWS).glob(f"{digest}-*"):
             preview.unlink(missing_ok=True)
-    # Forgotten means gone from the disk, not only from the answers.
+    # Compact at once, so that forgotten records are also removed from the disk.
     store.compact(timedelta(0))
     return tuple(wanted.values())
 
 
 def records_of(store: Store, cues: Iterable[object]) -> set[str]:
-    """Ids of the records that hold any of the files given as cues, by path or as bytes."""
+    """Ids of the records that hold any of the cue files, given by path or as bytes."""
     cues = list(cues)
     digests = {digest_file(Path(v)) for v in cues if isinstance(v, str | Path) and _is_file(v)}
     digests |= {hashlib.sha256(v).hexdigest() for v in cues if isinstance(v, bytes)}

@@ -1,4 +1,4 @@
-"""A threaded look-ahead: workers decode while the consumer encodes and commits."""
+"""Threaded prefetching: workers decode while the consumer encodes and commits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Produced(Generic[T, R]):
-    """``value`` is a result of ``item``; None says that the item has no more, for ``error`` if set."""
+    """A result ``value`` of ``item``; None marks the end of the item, because of ``error`` if that is set."""
 
     item: T
     value: R | None
@@ -26,9 +26,9 @@ def look_ahead(
 ) -> Iterator[Produced[T, R]]:
     """Run ``produce`` on every item in ``threads`` threads, at most ``depth`` results ahead.
 
-    Results of one item come in order, those of several items interleave. Leaving the iterator
-    (an error, Ctrl-C) stops the threads after the result they are at. An exception in ``produce``
-    ends its item only; one in ``items`` is raised here.
+    The results of one item come in order; those of several items interleave. If the iterator is closed (by an
+    error or Ctrl-C), each thread stops after its current result. An exception in ``produce`` ends that item
+    only; one in ``items`` is raised here.
     """
     ready: queue.Queue[Produced[T, R] | BaseException | None] = queue.Queue(maxsize=depth)
     source = iter(items)

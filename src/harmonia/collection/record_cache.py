@@ -1,4 +1,4 @@
-"""Records that were read before: for readers that ask for the same ones again and again."""
+"""A cache of records, for readers that fetch the same ones repeatedly."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable, Sequence
 from harmonia.types import Record
 
 PARTS = 50_000
-"""Most parts that are kept, some 20 MB; the records that were asked for longest ago go first."""
+"""Maximum number of cached parts, about 20 MB; the least recently used records are evicted first."""
 
 
 class CachedRecords:
-    """``fetch`` with a memory of what it gave. Use it for one state of a store, in one thread."""
+    """``fetch`` with a cache (LRU), for one version of a store and one thread."""
 
     def __init__(self, fetch: Callable[[Sequence[str]], Sequence[Record]], most: int = PARTS) -> None:
         self.fetch, self.most, self.parts = fetch, most, 0
         self.held: OrderedDict[str, Record] = OrderedDict()
 
     def __call__(self, ids: Sequence[str]) -> list[Record]:
-        """The records of these ids, in their order; those that are not there are left out."""
+        """The records of these ids, in order, without those that do not exist."""
         found = {}
-        for one in ids:
-            if one in self.held:
-                self.held.move_to_end(one)
-                found[one] = self.held[one]
-        missing = [one for one in ids if one not in found]
+        for record_id in ids:
+            if record_id in self.held:
+                self.held.move_to_end(record_id)
+                found[record_id] = self.held[record_id]
+        missing = [record_id for record_id in ids if record_id not in found]
         for record in self.fetch(missing) if missing else ():
             found[record.id] = self.held[record.id] = record
             self.parts += len(record.parts)
         while self.parts > self.most and self.held:
             self.parts -= len(self.held.popitem(last=False)[1].parts)
-        return [found[one] for one in ids if one in found]
+        return [found[record_id] for record_id in ids if record_id in found]

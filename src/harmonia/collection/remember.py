@@ -1,4 +1,4 @@
-"""remember: files -> records -> codes -> store. Incremental, resumable, in bounded memory."""
+"""Remembering of files: records, codes, store. Incremental, resumable, and in bounded memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from harmonia.store import FileState, Store, digest_file, media_path, put_media
 from harmonia.store.media import FOLDER as MEDIA
 from harmonia.types import HarmoniaError, Part, Record, Signal
 
-# Signals encoded together, decoded results waiting for it, and how often what is done is committed.
+# Signals in one encoding batch, and the maximum number of decoded results that wait for it.
 BATCH = 64
 DEPTH = 128
-# Metadata that a plain file has; the same content elsewhere does not change them.
+# Metadata of a plain file; the same content in another place does not change them.
 FILE_FACTS = ("path", "name", "folder", "modified")
+# Records, or seconds, after which a commit is made.
 COMMIT_RECORDS, COMMIT_SECONDS = 256, 10.0
 OUTSIDE = "the file is outside of the folders that may be read"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one run of remember did. ``gone`` are remembered files that are no longer there."""
+    """The result of one run. ``gone`` are remembered files that no longer exist."""
 
     remembered: int
     already: int
@@ -47,7 +48,7 @@ class Report:
 
 @dataclass(slots=True)
 class _Growing:
-    """A record on its way: its files, and its parts as far as they are encoded."""
+    """A record in progress: its files, and the parts that are encoded so far."""
 
     record: Record
     files: list[FileState]
@@ -57,14 +58,14 @@ class _Growing:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A record that the store holds already: nothing to encode."""
+    """A record that the store holds already, with nothing to encode."""
 
     record: Record
     files: list[FileState]
 
 
 Watch = Callable[[int, int], bool]
-"""Called after each record: how many are read, of how many. False stops the run."""
+"""Called after each record with the number of records read and their total; False stops the run."""
 
 _Found = _Growing | _Known | Problem | tuple[_Growing, Part, Signal]
 
@@ -83,14 +84,24 @@ def remember(
     limits: Limits = LIMITS,
     watch: Watch | None = None,
 ) -> Report:
-    """Remember every record found under ``paths``; a Record (without id and codes) is taken as it is.
+    """Add every record found under ``paths`` to a store.
 
-    The id of a record is the digest of its parts' content, so the same content is one record, and a
-    second run encodes only what is new or changed. ``limits`` bound what one file may make us decode.
-    What cannot be read is reported and the rest goes on. ``copy`` keeps content-addressed copies of the
-    media inside the store. ``whole`` leaves out records of which any part cannot be read, ``within``
-    files that lie, links followed, in none of these folders (if any are given). Ctrl-C, or ``watch``
-    saying no, commits what is done and returns a report with ``stopped`` set; the next run continues.
+    The id of a record is the digest of its parts' content, so equal content is one record, and a second run
+    encodes only what is new or changed. A file that cannot be read is reported, and the run continues. Ctrl-C
+    commits what is done and returns a report with ``stopped`` set; the next run continues from there.
+
+    Args:
+        store: the store to add to.
+        root: the folder of the memory.
+        model: the encoders.
+        paths: files, folders and manifests; a Record (without id and codes) is added as it is.
+        copy: keep content-addressed copies of the media inside the memory.
+        whole: skip a record if any of its parts cannot be read.
+        within: read only files inside of these folders, with links resolved; empty allows all.
+        progress: show a progress bar.
+        threads: number of decoding threads (default: cores + 1, at most 8).
+        limits: bounds on what is decoded of one file.
+        watch: called after each record; False stops the run like Ctrl-C.
     """
     root = root.absolute()
     ignored: Counter[str] = Counter()
@@ -120,7 +131,7 @@ def remember(
 
 
 class _Run:
-    """One run: ``produce`` decodes in worker threads, the other methods belong to the consumer."""
+    """One run. Worker threads call ``produce``; the consumer calls the other methods."""
 
     def __init__(
         self,
@@ -192,7 +203,7 @@ class _Run:
                 yield Problem(part.path or "inline text", _reason(error))
 
     def _identify(self, part: Part) -> tuple[str, FileState | None]:
-        """Digest of a part's content; that of an unchanged file is not computed again."""
+        """The digest of a part's content; that of an unchanged file is reused."""
         if part.path is None:
             return hashlib.sha256((part.text or "").encode()).hexdigest(), None
         path = Path(part.path)
@@ -204,7 +215,7 @@ class _Run:
             digest = known.digest
         else:
             digest = digest_file(path)
-        # what is on its way into the store will not be found there again
+        # A temporary file inside the memory gets no state, since it will not exist in the next run.
         passing = path.is_relative_to(self.root) and not self._kept(path)
         return digest, None if passing else FileState(part.path, stat.st_size, stat.st_mtime_ns, digest, "")
 
@@ -212,7 +223,7 @@ class _Run:
         return not self.within or any(path.resolve().is_relative_to(folder) for folder in self.within)
 
     def _kept(self, path: Path) -> bool:
-        """Whether a file lies where the store keeps its media."""
+        """Whether a file lies in the media folder of the memory."""
         return path.is_relative_to(self.root / MEDIA)
 
     def _decode(self, part: Part) -> Iterator[tuple[Part, Signal]]:
@@ -224,7 +235,7 @@ class _Run:
         path, kept = Path(part.path), part.path
         inside = self._kept(path)
         if inside:
-            # Taken out of a manifest into the store: it moves with it.
+            # Extracted from a manifest into the memory: the path is relative, so that the memory can move.
             kept = str(path.relative_to(self.root))
         elif self.copy:
             kept = media_path(part.digest, path.suffix)
@@ -245,7 +256,7 @@ class _Run:
     # --- in the consumer
 
     def take(self, result: Produced[Record, _Found]) -> None:
-        """Take one result of the look-ahead; encode and commit when there is enough."""
+        """Take one prefetched result; encode and commit when there are enough."""
         match result.value:
             case Problem() as problem:
                 self.problems.append(problem)
@@ -282,7 +293,7 @@ class _Run:
         self.already += 1
         self._touched += [state for state in known.files if self._files.get(state.path) != state]
         held = self._seen[known.record.id]
-        # A manifest may say more by now; the facts of a file change with the file only.
+        # A manifest may have new metadata; those of a file change with the file only.
         if any(
             key not in FILE_FACTS and held.get(key) != value for key, value in known.record.metadata.items()
         ):
@@ -303,7 +314,7 @@ class _Run:
         files = [state for g in done for state in g.files]
         self._join()
         if records:
-            # The store writes outside of Python's lock: decoding and encoding go on meanwhile.
+            # The store writes without the GIL, so decoding and encoding continue meanwhile.
             self._writing = self._writer.submit(self.store.add, records, files)
             self._note_replaced(files)
         self._committed = time.monotonic()
@@ -312,7 +323,7 @@ class _Run:
         return not growing.parts or (self.whole and bool(growing.reason))
 
     def _join(self) -> None:
-        """Wait for the commit under way; its error is raised here."""
+        """Wait for the commit in progress and raise its error."""
         writing, self._writing = self._writing, None
         if writing is not None:
             self.remembered += writing.result()
@@ -324,7 +335,7 @@ class _Run:
                 self._replaced.add(before.record_id)
 
     def finish(self) -> None:
-        """Encode and commit what is complete; drop records whose every file now holds another."""
+        """Encode and commit what is complete, and remove records whose files all belong to others now."""
         self._encode()
         self._commit()
         self._join()
@@ -341,7 +352,7 @@ class _Run:
             self.store.remove(self._replaced - held)
 
     def gone(self, paths: Sequence[str | Path], records: Sequence[Record]) -> tuple[str, ...]:
-        """Remembered files below ``paths`` that are no longer there."""
+        """Remembered files under ``paths`` that no longer exist."""
         roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100
         return tuple(
             path
@@ -352,17 +363,17 @@ class _Run:
 
 
 def _is_generated(part: Part) -> bool:
-    """Whether a picture's file says that a model made it."""
+    """Whether an image file is marked as generated."""
     if part.modality != "image" or part.path is None:
         return False
     try:
         return mark_of(part.path) is not None
-    except HarmoniaError:  # decoding it will say why
+    except HarmoniaError:  # decoding reports the reason
         return False
 
 
 def identity_of(parts: Sequence[Part]) -> str:
-    """The id of a record of these parts: a digest of their digests, whatever their order."""
+    """The id of a record: a digest of the digests of its parts, independent of their order."""
     lines = sorted(f"{part.modality} {part.digest}" for part in parts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
