@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from harmonia.cli.common import json_option, open_or_offer, print_json
-from harmonia.cli.cues import cue_options, question
+from harmonia.cli.cues import cue_options, make_question
 from harmonia.cli.running_server import through_server
 
 
 @click.command("ask")
 @cue_options
 @json_option
-def command(as_json: bool, **given: Any) -> None:
+def command(as_json: bool, **options: Any) -> None:
     """Answer a question from the recalled records.
 
     The answer quotes the records and gives their probabilities, or says that nothing matches. It is composed
@@ -24,13 +24,13 @@ def command(as_json: bool, **given: Any) -> None:
     harmonia ask where did we see the lighthouse
     harmonia ask what is this --image photo.jpg
     """
-    asked = question(**given)
-    found = through_server(asked.memory, lambda server: server.answer(asked))
-    if found is None:
+    question = make_question(**options)
+    answer = through_server(question.memory, lambda server: server.answer(question))
+    if answer is None:
         from harmonia.collection.json_output import answer_json
 
-        found = answer_json(open_or_offer(asked.memory).answer(**asked.arguments()))
+        answer = answer_json(open_or_offer(question.memory).answer(**question.arguments()))
     if as_json:
-        print_json(found)
+        print_json(answer)
     else:
-        click.echo(found["text"])
+        click.echo(answer["text"])

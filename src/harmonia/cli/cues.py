@@ -37,7 +37,7 @@ class Question:
         }  # fmt: skip
 
 
-def question(
+def make_question(
     memory: Path | None, text: Sequence[str], image: tuple[Path, ...], audio: tuple[Path, ...],
     video: tuple[Path, ...], against: tuple[str, ...], weight: Sequence[str], where: str | None, k: int,
     leave_out_cues: bool, trust: float = float("inf"), **options: Any,

@@ -39,35 +39,35 @@ def report(memory: Path | None, starts: int, as_json: bool) -> None:
     from harmonia.tasks.report import report as make_report
     from harmonia.tasks.report import report_json
 
-    found = make_report(open_memory(memory), starts=starts)
+    result = make_report(open_memory(memory), starts=starts)
     if as_json:
-        print_json(report_json(found))
+        print_json(report_json(result))
     else:
-        _print(found)
+        _print(result)
 
 
-def _print(found: MemoryReport) -> None:
+def _print(report: MemoryReport) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    if found.read < found.records:
-        console.print(f"An even sample of {found.read:,} of {found.records:,} records.", highlight=False)
-    for modality in found.modalities:
+    if report.read < report.records:
+        console.print(f"An even sample of {report.read:,} of {report.records:,} records.", highlight=False)
+    for modality in report.modalities:
         table = Table(box=box.SIMPLE, show_header=False, pad_edge=False, title_justify="left")
         table.title = f"{modality.modality} ({modality.encoder})"
         for name, value in _lines(modality):
             table.add_row(name, value)
         console.print(table)
-        console.print(_room_table(modality))
+        console.print(_capacity_table(modality))
 
 
-def _lines(found: ModalityReport) -> list[tuple[str, str]]:
-    d, at = found.diagnosis, found.diagnosis.attractors
+def _lines(report: ModalityReport) -> list[tuple[str, str]]:
+    d, ends = report.diagnosis, report.diagnosis.attractors
     radius, contraction = float(d.basins.radius.median()), float(d.basins.contraction.median())
-    hubs = ", ".join(f"{shorten(hub.name, 24)} ({hub.count})" for hub in found.hubs) or "none"
-    moving = f", {at.moving} not yet at rest" if at.moving else ""
+    hubs = ", ".join(f"{shorten(hub.name, 24)} ({hub.count})" for hub in report.hubs) or "none"
+    moving = f", {ends.moving} not converged" if ends.moving else ""
     slots = "" if d.slots == d.parts else f", among an even sample of {d.slots:,}"
     return [
         ("records", f"{d.records:,} in {d.parts:,} parts"),
@@ -84,27 +84,27 @@ def _lines(found: ModalityReport) -> list[tuple[str, str]]:
         ),
         (
             "random states",
-            f"of {at.starts} settle {at.memory} on {at.distinct} memories, {at.mixture} on mixtures, "
-            f"{at.spurious} on neither{moving}",
+            f"of {ends.starts}, {ends.memory} converge to {ends.distinct} memories, "
+            f"{ends.mixture} to mixtures, {ends.spurious} to spurious attractors{moving}",
         ),
     ]
 
 
-def _room_table(found: ModalityReport) -> Table:
+def _capacity_table(report: ModalityReport) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("cue noise", "cosine", "recalled now", "would fit (random codes)", "more"):
+    for column in ("cue noise", "cosine", "recalled now", "capacity (random codes)", "free"):
         table.add_column(column, justify="right")
-    for r in found.diagnosis.room:
+    for row in report.diagnosis.room:
         table.add_row(
-            f"{r.noise:g}", f"{r.cosine:.2f}", f"{r.recalled:.0%}", _written(r.fits), _written(r.more)
+            f"{row.noise:g}", f"{row.cosine:.2f}", f"{row.recalled:.0%}", _count(row.fits), _count(row.more)
         )
     return table
 
 
-def _written(number: float) -> str:
+def _count(number: float) -> str:
     from harmonia.tasks.report import COUNTED
 
     return f"{number:,.0f}" if number < COUNTED else "> 10^12"

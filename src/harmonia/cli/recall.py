@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from harmonia.cli.common import json_option, open_or_offer, print_json
-from harmonia.cli.cues import Question, cue_options, question
+from harmonia.cli.cues import Question, cue_options, make_question
 from harmonia.cli.output import print_recollection
 from harmonia.cli.running_server import through_server
 
@@ -49,7 +49,7 @@ PICTURE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--landscape", type=PICTURE, metavar="OUT.PNG",
               help="Plot the energy around the first cue.")  # fmt: skip
 @json_option
-def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: bool, **given: Any) -> None:
+def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: bool, **options: Any) -> None:
     """Recall whole records from any part of them.
 
     TEXT and files together form one query: the memory looks for the records that match all of them.
@@ -59,36 +59,40 @@ def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: 
     harmonia recall --image half.jpg --audio noisy.wav
     harmonia recall beach --not people --where "year > 2019" -k 10
     """
-    asked = question(**given)
-    found = None
+    question = make_question(**options)
+    recollection = None
     if not (sheet or landscape):
-        found = through_server(asked.memory, lambda server: server.recall(asked, explain=explain))
-    found = found or _recall(asked, explain, sheet, landscape)
+        recollection = through_server(
+            question.memory, lambda server: server.recall(question, explain=explain)
+        )
+    recollection = recollection or _recall(question, explain, sheet, landscape)
     if as_json:
-        print_json(found)
+        print_json(recollection)
     else:
-        print_recollection(found, explain=explain)
+        print_recollection(recollection, explain=explain)
 
 
-def _recall(asked: Question, explain: bool, sheet: Path | None, landscape: Path | None) -> dict[str, Any]:
+def _recall(question: Question, explain: bool, sheet: Path | None, landscape: Path | None) -> dict[str, Any]:
     """Recall in this process, and write the sheet and the landscape."""
     from harmonia.collection.json_output import recollection_json
 
-    collection = open_or_offer(asked.memory)
-    found = collection.recall(**asked.arguments(), trust=asked.trust)
+    collection = open_or_offer(question.memory)
+    recollection = collection.recall(**question.arguments(), trust=question.trust)
     if sheet is not None:
         from harmonia.tasks.contact_sheet import draw_sheet, save_sheet
 
-        cues: list[tuple[str, str | Path]] = [("text", asked.words)] if asked.words else []
-        cues += [(modality, file) for modality, files in asked.files.items() for file in files]
-        save_sheet(draw_sheet([(cues, found)], collection.root), sheet)
+        cues: list[tuple[str, str | Path]] = [("text", question.words)] if question.words else []
+        cues += [(modality, file) for modality, files in question.files.items() for file in files]
+        save_sheet(draw_sheet([(cues, recollection)], collection.root), sheet)
         click.echo(f"sheet: {sheet}", err=True)
     if landscape is not None:
         from harmonia.collection.cues import make_query
         from harmonia.tasks.energy_plot import draw_landscape
 
-        query = make_query({"text": asked.words, **asked.files}, asked.against, asked.weights, asked.trust)
-        beta, steps = found.certificate.beta, asked.options["steps"]
+        query = make_query(
+            {"text": question.words, **question.files}, question.against, question.weights, question.trust
+        )
+        beta, steps = recollection.certificate.beta, question.options["steps"]
         draw_landscape(collection, collection.cues(query), landscape, beta=beta, steps=steps)
         click.echo(f"landscape: {landscape}", err=True)
-    return recollection_json(found, explain=explain)
+    return recollection_json(recollection, explain=explain)

@@ -54,15 +54,15 @@ def command(
 
     signal.signal(signal.SIGTERM, stop)
     begun = time.monotonic()
-    found = None
+    report = None
     if not models and threads is None:
-        found = through_server(into, lambda server: _by(server, paths, copy, progress=not as_json))
-    found = found or _here(paths, into, models, copy, threads, progress=not as_json)
+        report = through_server(into, lambda server: _by(server, paths, copy, progress=not as_json))
+    report = report or _here(paths, into, models, copy, threads, progress=not as_json)
     if as_json:
-        print_json(found)
+        print_json(report)
     else:
-        _print(found, f"in {time.monotonic() - begun:.1f} s ({find_memory(into)})")
-    sys.exit(130 if found["stopped"] else 1 if found["problems"] else 0)
+        _print(report, f"in {time.monotonic() - begun:.1f} s ({find_memory(into)})")
+    sys.exit(130 if report["stopped"] else 1 if report["problems"] else 0)
 
 
 def _here(
@@ -73,14 +73,14 @@ def _here(
     from harmonia.collection.collection import Collection
 
     collection = Collection(find_memory(into), models or None)
-    report = collection.remember(paths, copy=copy, progress=progress, threads=threads)
+    outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads)
     return {
-        "remembered": report.remembered,
-        "already": report.already,
-        "problems": [{"path": p.path, "reason": p.reason} for p in report.problems],
-        "gone": list(report.gone),
-        "ignored": report.ignored,
-        "stopped": report.stopped,
+        "remembered": outcome.remembered,
+        "already": outcome.already,
+        "problems": [{"path": p.path, "reason": p.reason} for p in outcome.problems],
+        "gone": list(outcome.gone),
+        "ignored": outcome.ignored,
+        "stopped": outcome.stopped,
     }
 
 
@@ -105,15 +105,17 @@ def _by(server: RunningServer, paths: Sequence[Path], copy: bool, *, progress: b
     }
 
 
-def _print(found: Mapping[str, Any], where: str) -> None:
-    problems, ignored = found["problems"], found["ignored"]
-    click.echo(f"{found['remembered']} added, {found['already']} unchanged, {len(problems)} failed, {where}")
+def _print(report: Mapping[str, Any], where: str) -> None:
+    problems, ignored = report["problems"], report["ignored"]
+    click.echo(
+        f"{report['remembered']} added, {report['already']} unchanged, {len(problems)} failed, {where}"
+    )
     for problem in problems:
         click.echo(f"  {problem['path']}: {problem['reason']}", err=True)
-    _list("missing since they were remembered (`harmonia forget --gone` removes them)", found["gone"])
+    _list("missing since they were remembered (`harmonia forget --gone` removes them)", report["gone"])
     if ignored:
         click.echo(f"{ignored} files skipped (unsupported type)")
-    if found["stopped"]:
+    if report["stopped"]:
         click.echo("interrupted: run the same command again to continue", err=True)
 
 

@@ -1,7 +1,7 @@
-"""The server that serves a memory on this machine, if one runs: commands go through it, since it is warm.
+"""Commands through the running server of a memory, whose encoders are loaded already.
 
-`harmonia serve` leaves its address and a token for the owner of the memory in the file ``NOTE``. None of the
-heavy packages is imported here, so that a command takes a fraction of a second.
+`harmonia serve` writes its address, and a token for the owner of the memory, to the file ``NOTE``. This
+module imports no heavy package, so that a command takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from harmonia.cli.cues import FILES, Question
 
 NOTE = Path(".server") / "address.json"
 SWITCH = "HARMONIA_SERVER"
-"""Environment variable; ``off`` lets every command open the memory itself."""
+"""Environment variable; with ``off`` every command opens the memory itself."""
 BUSY = (413, 429, 500, 503)
-"""Answers after which a command does the work itself: too large for the server, or too much of it."""
+"""Status codes after which a command does the work itself: too large a request, or a busy server."""
 ASK_SECONDS, WORK_SECONDS, LOOK_SECONDS = 1.0, 600.0, 0.1
 
 Json = dict[str, Any]
 
 
 class ServerBusy(Exception):
-    """The server cannot take this; the command does it itself."""
+    """The server cannot take the request, so the command does the work itself."""
 
 
 def through_server(memory: Path | None, call: Callable[[RunningServer], Json]) -> Json | None:
-    """What ``call`` gets from the server of a memory; None where none runs or it cannot take this.
+    """The result of ``call`` with the server of a memory; None if none runs, or it cannot take the request.
 
-    HarmoniaError for what the server refuses.
+    HarmoniaError if the server refuses the request.
     """
     server = running_server(memory)
     if server is None:
@@ -49,42 +49,42 @@ def through_server(memory: Path | None, call: Callable[[RunningServer], Json]) -
 
 
 def running_server(memory: Path | None) -> RunningServer | None:
-    """The server of a memory; None if none runs."""
+    """The running server of a memory; None if there is none."""
     if os.environ.get(SWITCH) == "off":
         return None
     try:
         note = json.loads((find_memory(memory) / NOTE).read_text(encoding="utf-8"))
         server = RunningServer(urlsplit(note["url"]).netloc, str(note["token"]))
-        said = server.request("GET", "/v1/memory/owner", timeout=ASK_SECONDS)
-    except Exception:  # no file, a damaged one, or one that a server left behind when it was killed
+        owner = server.request("GET", "/v1/memory/owner", timeout=ASK_SECONDS)
+    except Exception:  # no file, a damaged one, or that of a server that was killed
         return None
-    # a server of another memory, on the same port by now, does not know the token
-    return server if said.get("owner") is True else None
+    # A server of another memory on the same port does not accept the token.
+    return server if owner.get("owner") is True else None
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server on this machine: host and port, and the token of the memory's owner."""
+    """A server on this machine: its host and port, and the token of the memory's owner."""
 
     address: str
     token: str
 
-    def recall(self, asked: Question, *, explain: bool) -> Json:
-        """A recollection, as ``recollection_json`` writes it."""
-        return self._ask("/v1/memory/recall", asked, explain=explain)
+    def recall(self, question: Question, *, explain: bool) -> Json:
+        """Recall; returns the JSON of ``recollection_json``."""
+        return self._ask("/v1/memory/recall", question, explain=explain)
 
-    def retrieve(self, asked: Question) -> Json:
-        """The records of a plain search."""
-        return self._ask("/v1/memory/retrieve", asked)
+    def retrieve(self, question: Question) -> Json:
+        """Search by nearest neighbours; returns the JSON of ``neighbours_json``."""
+        return self._ask("/v1/memory/retrieve", question)
 
-    def answer(self, asked: Question) -> Json:
-        """An answer in sentences, and its recollection."""
-        return self._ask("/v1/memory/answer", asked)
+    def answer(self, question: Question) -> Json:
+        """Answer; returns the JSON of ``answer_json``."""
+        return self._ask("/v1/memory/answer", question)
 
     def remember(self, paths: Sequence[Path], *, copy: bool, watch: Callable[[int, int], None]) -> Json:
-        """Remember paths in a job of the server; ``watch`` is told how many records of how many are read.
+        """Remember paths in a job of the server; ``watch`` gets the number of records read and their total.
 
-        A KeyboardInterrupt stops the job after the record that it is at.
+        A KeyboardInterrupt stops the job after its current record.
         """
         body = {"paths": [os.path.abspath(path) for path in paths], "copy": copy}  # noqa: PTH100
         job = self.request("POST", "/v1/memory/jobs", json.dumps(body).encode())
@@ -102,26 +102,26 @@ class RunningServer:
             _refuse(str(job["message"]))
         return job
 
-    def _ask(self, path: str, asked: Question, **more: Any) -> Json:
-        if not asked.words and not any(asked.files.values()) and not asked.against:
-            raise ServerBusy  # the command itself says what is missing
-        trust = None if asked.trust == float("inf") else asked.trust
-        cues: list[Json] = [{"text": asked.words, "trust": trust}] if asked.words else []
+    def _ask(self, path: str, question: Question, **more: Any) -> Json:
+        if not question.words and not any(question.files.values()) and not question.against:
+            raise ServerBusy  # the command itself reports what is missing
+        trust = None if question.trust == float("inf") else question.trust
+        cues: list[Json] = [{"text": question.words, "trust": trust}] if question.words else []
         attached: dict[str, bytes] = {}
         for modality in FILES:
-            for file in asked.files[modality]:
+            for file in question.files[modality]:
                 name = f"file{len(attached)}"
                 attached[name] = file.read_bytes()
                 cues.append({modality: f"cid:{name}", "trust": trust})
         body = {
-            "cues": cues, "against": asked.against, "weights": asked.weights,
-            "leave_out_cues": asked.leave_out_cues,
-            **{name: value for name, value in (asked.options | more).items() if value is not None},
+            "cues": cues, "against": question.against, "weights": question.weights,
+            "leave_out_cues": question.leave_out_cues,
+            **{name: value for name, value in (question.options | more).items() if value is not None},
         }  # fmt: skip
-        said = json.dumps(body).encode()
+        data = json.dumps(body).encode()
         if not attached:
-            return self.request("POST", path, said)
-        return self.request("POST", path, *_form(said, attached))
+            return self.request("POST", path, data)
+        return self.request("POST", path, *_form(data, attached))
 
     def request(
         self,
@@ -131,24 +131,24 @@ class RunningServer:
         content_type: str = "application/json",
         timeout: float = WORK_SECONDS,
     ) -> Json:
-        """One request; HarmoniaError for what the server refuses, ServerBusy for what it cannot take."""
+        """Send a request; HarmoniaError if the server refuses it, ServerBusy if it cannot take it."""
         connection = http.client.HTTPConnection(self.address, timeout=timeout)
         try:
             headers = {"Authorization": f"Bearer {self.token}"}
             if body is not None:
                 headers["Content-Type"] = content_type
             connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            said = json.loads(answer.read() or b"{}")
+            response = connection.getresponse()
+            content = json.loads(response.read() or b"{}")
         except ValueError as error:
             raise ServerBusy from error
         finally:
             connection.close()
-        if answer.status in BUSY:
+        if response.status in BUSY:
             raise ServerBusy
-        if answer.status >= 400:
-            _refuse(str(said.get("error", {}).get("message", answer.reason)))
-        return dict(said)
+        if response.status >= 400:
+            _refuse(str(content.get("error", {}).get("message", response.reason)))
+        return dict(content)
 
 
 def _refuse(message: str) -> None:
@@ -158,14 +158,14 @@ def _refuse(message: str) -> None:
 
 
 def _form(request: bytes, files: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """A multipart form of the JSON of a request and of files, and its content type."""
-    edge = uuid.uuid4().hex
+    """A multipart form with the JSON of a request and the files, and its content type."""
+    boundary = uuid.uuid4().hex
     parts = [b'name="request"\r\n\r\n' + request]
     parts += [
         f'name="{name}"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'.encode() + data
         for name, data in files.items()
     ]
     body = b"".join(
-        f"--{edge}\r\nContent-Disposition: form-data; ".encode() + part + b"\r\n" for part in parts
+        f"--{boundary}\r\nContent-Disposition: form-data; ".encode() + part + b"\r\n" for part in parts
     )
-    return body + f"--{edge}--\r\n".encode(), f"multipart/form-data; boundary={edge}"
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"

@@ -77,8 +77,8 @@ class _Run:
         self.queries = held_out_queries(encoders, table, rng) if multipart >= MIN_RECORDS else []
         if not self.queries:
             raise HarmoniaError(
-                f"too few records to calibrate on: {MIN_RECORDS} records with two parts or more are needed "
-                f"(there are {multipart}), with {MIN_QUERIES} of the same modalities: remember more"
+                f"cannot calibrate: {MIN_RECORDS} records with two parts or more are needed (there are "
+                f"{multipart}), {MIN_QUERIES} of them with the same modalities: remember more"
             )
         folds = rng.permutation(np.arange(len(table.record_ids)) % FOLDS)
         self.rows = [by_fold(queries, folds) for queries in self.queries]
