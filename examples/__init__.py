@@ -1,1 +1,1 @@
-"""Things to try Harmonia on."""
+"""Examples: a demo, and the collection of media that it uses."""

@@ -44,7 +44,7 @@ class Try:
 
 
 def damaged(path: Path, variance: float, seed: int, *, lower: bool = False, crop: float = 1.0) -> Signal:
-    """A photo with Gaussian noise (variance on the [0, 1] scale), its centre, or its upper half only."""
+    """An image with Gaussian noise (variance on the [0, 1] scale), or only its centre or upper half."""
     pixels = image.read(path, max_side=512).array.astype(np.float32) / 255
     height, width, _ = pixels.shape
     top, left = int(height * (1 - crop) / 2), int(width * (1 - crop) / 2)
@@ -56,7 +56,7 @@ def damaged(path: Path, variance: float, seed: int, *, lower: bool = False, crop
 
 
 def noisy(sound: Signal, decibels: float, seed: int) -> Signal:
-    """A sound in white noise at a signal-to-noise ratio in decibels."""
+    """Audio with white noise at a signal-to-noise ratio in decibels."""
     noise = np.random.default_rng(seed).normal(0, 1, sound.array.shape)
     level = np.sqrt(np.mean(sound.array**2) / 10 ** (decibels / 10))
     mixed: NDArray[np.float32] = (sound.array + level * noise).astype(np.float32)
@@ -64,7 +64,7 @@ def noisy(sound: Signal, decibels: float, seed: int) -> Signal:
 
 
 def starter_tries(media: Path, cues: Path) -> Iterator[Try]:
-    """Cues of different kinds for the starter collection; their files are written into ``cues``."""
+    """Cues of several kinds for the starter collection; their files are written to ``cues``."""
     pictures, spoken = media / "pictures", media / "pictures" / "rocket.wav"
 
     def photo(name: str, signal: Signal) -> tuple[str, Path]:
@@ -96,7 +96,7 @@ def starter_tries(media: Path, cues: Path) -> Iterator[Try]:
 
 
 def own_tries(collection: Collection, cues: Path) -> Iterator[Try]:
-    """Cues made from the first records of each modality in the user's own media."""
+    """Cues from the first records of each modality in the user's own media."""
     made: dict[str, int] = {}
     for record in collection.store.records():
         for part in record.parts:
@@ -135,7 +135,7 @@ def recall(collection: Collection, cues: Sequence[tuple[str, str | Path]]) -> Re
 
 
 def first(found: Recollection, wanted: str) -> bool:
-    """Whether the wanted record (id or name) came first."""
+    """Whether the expected record (by id or name) ranks first."""
     record = found.records[0].record if found.records else None
     return record is not None and wanted in (record.id, record.metadata.get("name"))
 

@@ -1,7 +1,7 @@
 """Speak one text with espeak-ng: ``python espeak.py VOICE WORDS_PER_MINUTE PITCH < text > sound``.
 
-The output is the rate (int32) followed by the samples (int16), in the byte order of the machine. A
-script of its own, because the library keeps state between sentences that nothing resets.
+The output is the rate (int32) followed by the samples (int16), in the byte order of the machine. It is
+a separate script, because the library keeps state between sentences that cannot be reset.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 class Espeak:
-    """The library with one voice set. Only one may exist in a process."""
+    """The library with one voice. A process may hold only one."""
 
     def __init__(self, voice: str, words_per_minute: int, pitch: int) -> None:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -41,7 +41,7 @@ class Espeak:
             self._check(self._library.espeak_SetParameter(parameter, value, 0), "parameter")
 
     def speak(self, text: str) -> bytes:
-        """The samples of a text, int16 in the machine's byte order."""
+        """Samples of a spoken text, int16 in native byte order."""
         self._samples.clear()
         content = text.encode() + b"\0"
         size = ctypes.c_size_t(len(content))

@@ -1,4 +1,4 @@
-"""Short videos rendered from pictures: a view that moves over a picture, a picture that turns."""
+"""Short videos rendered from images: pan and zoom, and rotation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harmonia.types import Signal
 FRAMES_PER_SECOND = 12
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the picture."""
+"""Left, top, right and bottom, in pixels of the image."""
 
 
 def move(picture: Image.Image, start: Box, end: Box, size: tuple[int, int], sound: Signal) -> Signal:
-    """Pan and zoom from one box of the picture to another, as long as the sound lasts."""
+    """Pan and zoom from one box of the image to another, for the duration of the audio."""
     steps = np.linspace(0, 1, _frame_count(sound))
     eased = steps * steps * (3 - 2 * steps)  # starts and ends slowly
     boxes = np.outer(1 - eased, start) + np.outer(eased, end)
@@ -24,7 +24,7 @@ def move(picture: Image.Image, start: Box, end: Box, size: tuple[int, int], soun
 
 
 def turn(picture: Image.Image, degrees: float, size: tuple[int, int], sound: Signal) -> Signal:
-    """Turn the picture around its middle, as long as the sound lasts."""
+    """Rotate the image around its centre, for the duration of the audio."""
     small = picture.resize(size, Image.Resampling.LANCZOS)
     angles = np.linspace(0, degrees, _frame_count(sound))
     return _video([small.rotate(angle, Image.Resampling.BICUBIC) for angle in angles], sound)

@@ -1,4 +1,4 @@
-"""Sounds made from formulas, mono float32 ``(samples,)`` at :data:`RATE`, peak 0.7."""
+"""Synthesised sounds, mono float32 ``(samples,)`` at :data:`RATE`, peak 0.7."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ ALL: dict[str, Callable[[], Samples]] = {
     "siren": siren,
     "surf": surf,
 }
-"""The sounds that stand alone in the collection; the others belong to videos."""
+"""The sounds without a video in the collection."""
 
 
 def _seconds(duration: float) -> Samples:
@@ -137,7 +137,7 @@ def _band(samples: Samples, low: float, high: float) -> Samples:
 
 
 def _place(events: Sequence[tuple[float, Samples]], duration: float = 0.0) -> Samples:
-    """Sounds that begin at the given seconds, added up; ``duration`` cuts or pads the sum."""
+    """The sum of sounds that start at the given seconds; ``duration`` cuts or pads it."""
     ends = [round(start * RATE) + samples.size for start, samples in events]
     out = np.zeros(max(ends))
     for (_, samples), end in zip(events, ends, strict=True):

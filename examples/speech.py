@@ -12,7 +12,7 @@ from harmonia.types import HarmoniaError, Signal
 
 
 class SpeechMissing(HarmoniaError):
-    """espeak-ng is not installed or does not run on this machine."""
+    """Raised if espeak-ng is not installed or does not run on this machine."""
 
 
 def speak(text: str, voice: str = "en-us", words_per_minute: int = 150, pitch: int = 50) -> Signal:

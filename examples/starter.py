@@ -29,7 +29,7 @@ Write = Callable[[Path], None]
 
 
 class PictureMissing(HarmoniaError):
-    """A picture is not among the files of the installed package."""
+    """Raised if an image is not among the files of the installed package."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Summary:
 
 
 def build(folder: str | Path) -> Summary:
-    """Write the collection; files that exist already are kept as they are.
+    """Write the collection; existing files are kept.
 
     About 40 records in ``pictures`` (each with a caption, some also spoken), ``album`` (details of
     pictures with a manifest), ``sounds``, ``videos`` and ``notes``. Without speech or without a
@@ -71,7 +71,7 @@ def build(folder: str | Path) -> Summary:
 
 
 def _write_once(path: Path, write: Write) -> bool:
-    """Write a file that is not there yet; returns whether it did."""
+    """Write a file unless it exists; returns whether it was written."""
     if path.exists():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _write_once(path: Path, write: Write) -> bool:
 
 
 def _plan(folder: Path) -> Iterator[list[tuple[Path, Write]]]:
-    """The files of every record with what writes them; the first is the one that must be there."""
+    """The files of every record and the functions that write them; the first file is required."""
     yield [(folder / "CREDITS", partial(_write_text, words.CREDITS))]
     for name, picture in words.PICTURES.items():
         stem = folder / "pictures" / name
@@ -198,7 +198,7 @@ _FOLDERS = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "da
 
 
 def _picture_path(source: str) -> Path:
-    """The file of ``package/name``, found without importing the package or downloading."""
+    """The path of ``package/name``, located without importing the package or downloading."""
     package, name = source.split("/")
     project, folder = _FOLDERS[package]
     found = importlib.util.find_spec(package)
@@ -216,7 +216,7 @@ def _picture(source: str) -> Image.Image:
 
 
 def main() -> None:
-    """Write the collection into the folder given and say what is in it."""
+    """Write the collection to a folder and print a summary."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m examples.starter FOLDER")
     try:

@@ -1,4 +1,4 @@
-"""The texts of the starter collection: what the pictures, sounds and videos show, and the notes."""
+"""The texts of the starter collection: captions of the images, sounds and videos, and notes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Picture(NamedTuple):
-    """A picture inside an installed package: ``package/file`` and what it shows."""
+    """An image of an installed package: ``package/file``, and its caption."""
 
     source: str
     caption: str
@@ -14,7 +14,7 @@ class Picture(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """A part of a picture, ``box`` in its pixels (left, top, right, bottom)."""
+    """A crop of an image; ``box`` is left, top, right and bottom, in its pixels."""
 
     source: str
     box: tuple[int, int, int, int] | None
