@@ -33,27 +33,27 @@ def where_in(part: Json) -> str:
     return f"{name} {part['start']:.0f}–{part['end'] or part['start']:.0f} s"
 
 
-def print_recollection(found: Json, *, explain: bool) -> None:
+def print_recollection(recollection: Json, *, explain: bool) -> None:
     """Print a table of the records, each cue's share and its match, and then the certificate."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console, certificate = Console(), found["certificate"]
-    if found["abstained"]:
+    console, certificate = Console(), recollection["certificate"]
+    if recollection["abstained"]:
         console.print(
             f"Nothing here matches (probability of that: {certificate['nothing']:.0%}). The nearest:",
             highlight=False,
         )
-    cues = list(dict.fromkeys(name for record in found["records"] for name in record["shares"]))
+    cues = list(dict.fromkeys(name for record in recollection["records"] for name in record["shares"]))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, justify in (("", "right"), ("prob.", "right"), ("record", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for name in cues:
         table.add_column(shorten(name, 20), justify="right")
     table.add_column("why")
-    for record in found["records"]:
+    for record in recollection["records"]:
         why = [
             f"{shorten(name, 20)}: {where_in(match)} ({match['similarity']:.2f})"
             for name, match in record["matches"].items()
@@ -71,19 +71,19 @@ def print_recollection(found: Json, *, explain: bool) -> None:
         highlight=False,
     )
     if explain:
-        _explain(found)
+        _explain(recollection)
 
 
-def _explain(found: Json) -> None:
-    for record in found["records"]:
+def _explain(recollection: Json) -> None:
+    for record in recollection["records"]:
         adds = " ".join(f"{add:+.2f} ({shorten(name, 20)})" for name, add in record["adds"].items())
         click.echo(f"score {record['rank']}: {record['score']:.2f} = {adds}   {shorten(title(record), 40)}")
-    for sentence in found["explanation"]:
+    for sentence in recollection["explanation"]:
         click.echo(sentence)
 
 
-def print_neighbours(found: Json) -> None:
+def print_neighbours(neighbours: Json) -> None:
     """Print a line for each record: rank, similarity, id, title."""
-    for record in found["records"]:
+    for record in neighbours["records"]:
         line = f"{record['rank']:3d}  {record['similarity']:6.3f}  {record['id'][:8]}  {title(record)}"
         click.echo(line)

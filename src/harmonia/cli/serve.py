@@ -71,13 +71,13 @@ def command(
     listener = bind(settings)
     with listener:
         app = create_app(settings)
-        held = app.state.service.collection
-        if held.exists:
-            held.encoders.load_all()
-        Server(app, settings, listener, _say).run()
+        collection = app.state.service.collection
+        if collection.exists:
+            collection.encoders.load_all()
+        Server(app, settings, listener, _print_url).run()
 
 
-def _say(url: str) -> None:
+def _print_url(url: str) -> None:
     click.echo(url)
     click.echo("Ctrl-C stops the server.", err=True)
 

@@ -62,15 +62,15 @@ def report(collection: Collection, *, starts: int = 64, seed: int = 0) -> Memory
     if memory is None:
         raise HarmoniaError(f"the memory in {collection.root} is empty: remember something first")
     modality = {encoder.name: encoder.modality for encoder in collection.encoders.encoders}
-    found = []
+    modalities = []
     for key in memory.matrices:
         diagnosis = diagnose(memory, key, starts=starts, seed=seed)
         counts = diagnosis.hubs.counts
         slots = [slot for slot in diagnosis.hubs.top[:HUBS].tolist() if counts[slot] > 0]
         records = store.records([table.record_ids[slot] for slot in slots])
         hubs = [Hub(r.id, record_name(r), int(counts[s])) for r, s in zip(records, slots, strict=True)]
-        found.append(ModalityReport(key, modality[key], diagnosis, tuple(hubs)))
-    return MemoryReport(len(ids), len(table.record_ids), tuple(found))
+        modalities.append(ModalityReport(key, modality[key], diagnosis, tuple(hubs)))
+    return MemoryReport(len(ids), len(table.record_ids), tuple(modalities))
 
 
 def record_name(record: Record) -> str:
@@ -80,17 +80,17 @@ def record_name(record: Record) -> str:
     return str(record.metadata.get("name") or next(iter([*files, *words]), record.id[:8]))
 
 
-def report_json(found: MemoryReport) -> dict[str, Any]:
+def report_json(memory: MemoryReport) -> dict[str, Any]:
     """The documented form (docs/cli.md): stable, for machines; null for a capacity that is too large."""
-    return {"records": found.records, "read": found.read, "encoders": [_json(m) for m in found.modalities]}
+    return {"records": memory.records, "read": memory.read, "encoders": [_json(m) for m in memory.modalities]}
 
 
-def _json(found: ModalityReport) -> dict[str, Any]:
-    d = found.diagnosis
+def _json(modality: ModalityReport) -> dict[str, Any]:
+    d = modality.diagnosis
     certified = d.basins.certified
     return {
-        "encoder": found.encoder,
-        "modality": found.modality,
+        "encoder": modality.encoder,
+        "modality": modality.modality,
         "records": d.records,
         "parts": d.parts,
         "slots": d.slots,
@@ -119,7 +119,7 @@ def _json(found: ModalityReport) -> dict[str, Any]:
             "answers": d.hubs.k,
             "skewness": d.hubs.skewness,
             "chance": d.hubs.chance,
-            "top": [{"id": h.id, "name": h.name, "count": h.count} for h in found.hubs],
+            "top": [{"id": h.id, "name": h.name, "count": h.count} for h in modality.hubs],
         },
         "attractors": {
             "starts": d.attractors.starts,
