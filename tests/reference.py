@@ -49,7 +49,7 @@ def entries(package: str) -> list[Entry]:
 
 def public(package: str) -> dict[str, Any]:
     """The public objects of a package, or of harmonia itself; those of public modules as "module.name"."""
-    module = import_module("harmonia" if package == "harmonia" else f"harmonia.{package}")
+    module = import_module("harmonia" if package == "package" else f"harmonia.{package}")
     found: dict[str, Any] = {}
     for name in module.__all__:
         value = getattr(module, name)

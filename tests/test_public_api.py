@@ -1,4 +1,4 @@
-"""The page docs/reference/harmonia.md: every public name is on it, with an example that runs."""
+"""The page docs/reference/package.md: every public name is on it, with an example that runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.reference import Entry, check_page, entries
 
 
 def test_the_page_has_every_public_name() -> None:
-    check_page("harmonia")
+    check_page("package")
     assert set(harmonia.NAMES) | {"open"} == set(harmonia.__all__)
 
 
-@pytest.mark.parametrize("entry", entries("harmonia"), ids=str)
+@pytest.mark.parametrize("entry", entries("package"), ids=str)
 def test_the_example_runs(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
     for seed, words in enumerate(("a red barn in snow", "waves at dusk", "a busy market")):

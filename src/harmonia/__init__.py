@@ -5,7 +5,7 @@ memory = harmonia.open("my-memory")
 memory.remember("photos/")
 found = memory.recall(text="waves", image="sketch.png", k=5)
 
-docs/reference/harmonia.md has an example of each public name.
+docs/reference/package.md has an example of each public name.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def test_what_is_wrong_is_said() -> None:
     record = torch.arange(3)
     for wrong, call in (
         ("no query has a positive", lambda: retrieval_metrics(scores, ~relevant)),
-        ("ks are places", lambda: retrieval_metrics(scores, relevant, (0,))),
+        ("ks must be at least 1", lambda: retrieval_metrics(scores, relevant, (0,))),
         ("must be bool", lambda: retrieval_metrics(scores, relevant.long())),
         ("2 queries and 3 items", lambda: retrieval_metrics(scores, relevant.T)),
         ("2 queries and 3 items", lambda: retrieval_metrics(scores, [[1]])),
