@@ -22,7 +22,7 @@ from harmonia.cli import main
 from harmonia.server import keys as keyring
 from harmonia.server.app import create_app
 from harmonia.server.keys import find_key, new_key, read_keys
-from harmonia.server.launcher import Json
+from harmonia.server.launcher import JsonFormatter
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
 from tests.media import scene
@@ -259,7 +259,7 @@ def test_the_log_has_lines_of_json_and_no_content(folder: Path) -> None:
     app.router.routes.insert(0, app.router.routes.pop())
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(Json())
+    handler.setFormatter(JsonFormatter())
     with serve(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         for name in ("harmonia.server", "uvicorn"):
             logging.getLogger(name).addHandler(handler)

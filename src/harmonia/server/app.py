@@ -18,8 +18,9 @@ from harmonia.imports import lazy
 from harmonia.server import errors
 from harmonia.server.keys import OWNER, read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
+from harmonia.server.openai.vector_stores import VectorStores
 from harmonia.server.schemas.errors import REFUSALS, Responses
-from harmonia.server.service import Service
+from harmonia.server.service import SERVER_FOLDER, Service
 from harmonia.server.settings import Settings
 
 ROUTES: tuple[str, ...] = (
@@ -48,19 +49,21 @@ TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}
 def create_app(settings: Settings) -> FastAPI:
     """The app of one memory; HarmoniaError if its keys cannot be read."""
     keys = read_keys(settings.keys) if settings.keys else ()
-    found = Service(settings)
+    service = Service(settings)
+    own = settings.memory / SERVER_FOLDER
+    stores = VectorStores(own / "stores", service.writer, service.files, service.jobs, service.created_at)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await found.start()
+        await service.start()
         yield
-        await found.stop()
+        await service.stop()
 
     app = FastAPI(
         title="Harmonia", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
         description="A memory that sees, hears and reads.",
     )  # fmt: skip
-    app.state.service = found
+    app.state.service, app.state.vector_stores = service, stores
     errors.install(app)
     for name in ROUTES:
         router = lazy(f"harmonia.server.{name}:router")
@@ -70,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     _describe(app, bool(keys))
     app.state.token = secrets.token_urlsafe(32)
     app.add_middleware(
-        GuardMiddleware, settings=settings, keys=keys, registry=found.registry, owner=app.state.token
+        GuardMiddleware, settings=settings, keys=keys, registry=service.registry, owner=app.state.token
     )
     return app
 

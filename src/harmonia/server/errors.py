@@ -83,7 +83,7 @@ async def _api_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _harmonia_error(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(body(400, request.app.state.service.told(str(error))), 400)
+    return JSONResponse(body(400, request.app.state.service.without_paths(str(error))), 400)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

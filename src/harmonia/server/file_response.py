@@ -10,7 +10,7 @@ from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from harmonia.server.errors import ApiError
 
 _BINARY = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
-SENT: dict[int | str, dict[str, Any]] = {
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", **_BINARY},
     206: {"description": "A range of it, or several as multipart/byteranges", **_BINARY},
     304: {"description": "The client has it already"},
@@ -18,7 +18,7 @@ SENT: dict[int | str, dict[str, Any]] = {
 """What OpenAPI is to say of a route that sends a file."""
 
 
-class Sent(FileResponse):
+class MediaResponse(FileResponse):
     """A file; a range that it does not have is the one error body too."""
 
     @classmethod

@@ -66,7 +66,7 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
         return Kind("text", ".txt", f"text/plain; charset={'utf-16' if wide else 'utf-8'}")
     if modality is None:
         return None
-    found = next((kind for at, magic, kind in _SIGNATURES if head.startswith(magic, at)), None)
+    found = next((kind for offset, magic, kind in _SIGNATURES if head.startswith(magic, offset)), None)
     if found is None and modality == "audio":
         # the two bits of the layer are zero in AAC, never in MP3
         found = _MP3 if len(head) > 1 and head[1] & 0x06 else _AAC
@@ -80,7 +80,7 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
 _DATA = re.compile(r"data:([\w.+/-]*)(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 
 
-def decoded(text: str, param: str) -> bytes:
+def decode_base64(text: str, param: str) -> bytes:
     """The bytes of base64, as such or in a data URL; ApiError 400 for anything else."""
     head = _DATA.match(text)
     try:
@@ -91,7 +91,7 @@ def decoded(text: str, param: str) -> bytes:
         ) from None
 
 
-def checked(data: bytes, modality: str, param: str) -> bytes:
+def check_modality(data: bytes, modality: str, param: str) -> bytes:
     """The bytes, if they begin as files of that modality do; ApiError 400 otherwise."""
     found = sniff(data[:512])
     if found != modality and (found, modality) != ("video", "audio"):

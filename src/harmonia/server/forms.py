@@ -33,22 +33,22 @@ class FormRoute(APIRoute):
         return super().matches(scope)
 
 
-async def attached(request: Request, model: type[M]) -> tuple[M, dict[str, bytes]]:
+async def read_form(request: Request, model: type[M]) -> tuple[M, dict[str, bytes]]:
     """The field ``request`` of a form, which is JSON, and the form's files by the name of their field."""
     async with request.form(max_files=FILES, max_fields=FILES, max_part_size=4 * 2**20) as form:
         said = form.get("request")
         if not isinstance(said, str):
             raise ApiError(400, "the form has no field 'request' with the JSON of it", param="request")
         files = {name: await one.read() for name, one in form.multi_items() if isinstance(one, UploadFile)}
-    return parsed(said, model), files
+    return parse_body(said, model), files
 
 
-def parsed(text: str, model: type[M]) -> M:
+def parse_body(text: str, model: type[M]) -> M:
     """JSON text as a model; the same error as for a JSON body."""
-    return validated(as_json(text, "request"), model)
+    return validate_body(parse_json(text, "request"), model)
 
 
-def validated(value: Any, model: type[M]) -> M:
+def validate_body(value: Any, model: type[M]) -> M:
     """A value as a model; the same error as for a JSON body."""
     try:
         return model.model_validate(value)
@@ -57,7 +57,7 @@ def validated(value: Any, model: type[M]) -> M:
         raise RequestValidationError(found) from None
 
 
-def as_json(text: str, param: str) -> Any:
+def parse_json(text: str, param: str) -> Any:
     """The value of JSON text; ApiError 400 if it is none."""
     try:
         return json.loads(text)
@@ -65,7 +65,7 @@ def as_json(text: str, param: str) -> Any:
         raise ApiError(400, f"{param} is no JSON", param=param) from None
 
 
-def documented(model: type[BaseModel]) -> dict[str, Any]:
+def form_openapi(model: type[BaseModel]) -> dict[str, Any]:
     """What OpenAPI is to say of the form beside the JSON of ``model`` (``openapi_extra``)."""
     schema = {
         "type": "object",

@@ -25,7 +25,7 @@ from harmonia.types import HarmoniaError, Recollection, Signal
 EVIDENCE = 5
 """Records that an answer is drawn from are told, at most this many."""
 
-Look = Callable[[int, int, Tensor], None]
+StepCallback = Callable[[int, int, Tensor], None]
 """Called after each step: the step, of how many, and the pictures (n, c, h, w) as they are by then."""
 
 
@@ -44,25 +44,25 @@ class ClientDisconnected(Exception):
     """Ends a drawing whose client has gone away."""
 
 
-async def recalled(
-    at: Service,
+async def recall_for_picture(
+    service: Service,
     query: Query,
     options: RecallOptions | None = None,
     *,
     must: bool = False,
 ) -> Recollection | None:
     """What the memory answers to draw from; None if it has nothing to say and need not (``must``)."""
-    await at.work(at.generator)  # that there is none is said first
+    await service.work(service.generator)  # that there is none is said first
     try:
-        return await at.recall(query, options or RecallOptions(EVIDENCE))
+        return await service.recall(query, options or RecallOptions(EVIDENCE))
     except HarmoniaError:
         if must:
             raise
         return None
 
 
-async def planned(
-    at: Service,
+async def make_plan(
+    service: Service,
     given: Mapping[str, Media],
     sampling: Sampling,
     *,
@@ -75,16 +75,16 @@ async def planned(
     ``from_memory`` true: what was found has to do. ``start`` makes what is begun with. ApiError 501 without a
     generator; HarmoniaError if it cannot be told any of it.
     """
-    saved = await at.work(at.generator)
+    saved = await service.work(service.generator)
     asking = from_memory if found else False
-    wish = await at.ask(lambda: Imagination(saved, at.collection).wish(given, asking, found))
-    begun = await at.work(lambda: start(saved)) if start else Start()
+    wish = await service.ask(lambda: Imagination(saved, service.collection).wish(given, asking, found))
+    begun = await service.work(lambda: start(saved)) if start else Start()
     name = saved.facts.name or type(saved.generator).__name__
     mark = Mark(name, saved.identity, wish.cue, sampling.seed, composite=begun.known is not None)
     return Plan(saved, wish, sampling, begun, mark)
 
 
-async def painted(at: Service, plan: Plan, look: Look | None = None) -> list[Signal]:
+async def draw_plan(service: Service, plan: Plan, look: StepCallback | None = None) -> list[Signal]:
     """The pictures of a plan. If this is cancelled, the drawing stops after the step that it is at."""
     unwanted = threading.Event()
 
@@ -99,12 +99,14 @@ async def painted(at: Service, plan: Plan, look: Look | None = None) -> list[Sig
         return [signal_of(x) for several in drawn for x in several]
 
     try:
-        return await at.work(make)
+        return await service.work(make)
     finally:
         unwanted.set()
 
 
-def file_of(signal: Signal, mark: Mark, kind: str = "png", size: tuple[int, int] | None = None) -> bytes:
+def encode_picture(
+    signal: Signal, mark: Mark, kind: str = "png", size: tuple[int, int] | None = None
+) -> bytes:
     """A picture as a PNG, JPEG or WebP file that says that it was generated.
 
     ``size`` is the width and height to scale it to; of another shape than the picture's, its middle is kept.

@@ -60,7 +60,7 @@ class Job:
     revision: int = 0
 
 
-Then = Callable[[Job, Report], None]
+Callback = Callable[[Job, Report], None]
 
 
 class Jobs:
@@ -68,7 +68,7 @@ class Jobs:
 
     Each is a file in ``folder``: one that the end of the process interrupted goes on at the next ``start``;
     what was committed is not read again. ``open`` gives the memory to the thread, ``within`` are the folders
-    that files may lie in, ``told`` makes a message fit for clients; ``changed`` is called before a job
+    that files may lie in, ``without_paths`` removes paths from a message; ``changed`` is called before a job
     completes.
     """
 
@@ -77,20 +77,20 @@ class Jobs:
         folder: Path,
         open: Callable[[], Collection],
         within: Sequence[Path],
-        told: Callable[[str], str] = str,
+        without_paths: Callable[[str], str] = str,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder, self.open, self.within, self.told = folder, open, within, told
+        self.folder, self.open, self.within, self.without_paths = folder, open, within, without_paths
         self.changed = changed
         self.thread = ThreadPoolExecutor(1, "jobs")
         self.jobs: dict[str, Job] = {}
         self.ending = threading.Event()
-        self._then: dict[str, Then] = {}
+        self._then: dict[str, Callback] = {}
         self._unwanted: set[str] = set()
         self._saved = 0.0
         self._lock = threading.Lock()
 
-    def after(self, kind: str, then: Then) -> None:
+    def after(self, kind: str, then: Callback) -> None:
         """Have ``then`` called, in the jobs' thread, when a job of this kind has read its files (if it was
         cancelled, those that it came to).
 
@@ -124,7 +124,7 @@ class Jobs:
         self,
         kind: str,
         paths: Sequence[str | Path],
-        then: Then | None = None,
+        then: Callback | None = None,
         *,
         copy: bool = False,
         whole: bool = False,
@@ -161,7 +161,7 @@ class Jobs:
             if job.state == "queued":
                 self._end(job, "stopped")
 
-    def renote(self, job: Job, note: Mapping[str, Any]) -> None:
+    def update_note(self, job: Job, note: Mapping[str, Any]) -> None:
         """Change what the submitter of a job has to know later."""
         job.note = dict(note)
         self._save(job)
@@ -206,7 +206,7 @@ class Jobs:
             job.problems = [
                 {
                     "name": Path(problem.path).name,
-                    "reason": problem.reason if job.anywhere else self.told(problem.reason),
+                    "reason": problem.reason if job.anywhere else self.without_paths(problem.reason),
                     **({"path": problem.path} if job.anywhere else {}),
                 }
                 for problem in report.problems[:PROBLEMS]
@@ -220,7 +220,7 @@ class Jobs:
             self.changed()
             self._end(job, "stopped" if report.stopped else "completed")
         except HarmoniaError as error:
-            job.message = self.told(str(error))
+            job.message = self.without_paths(str(error))
             self._end(job, "failed")
         except Exception as error:
             log.error("a job failed", extra={"facts": {"job": job.id}}, exc_info=error)

@@ -73,11 +73,11 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop."""
-        with self._ended_well():
+        with self._clean_exit():
             super().run(sockets or [self.listener])
 
     @contextmanager
-    def _ended_well(self) -> Iterator[None]:
+    def _clean_exit(self) -> Iterator[None]:
         """uvicorn ends the process by the signal that told it to stop; but that is no failure."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -189,7 +189,7 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
     return Patient
 
 
-class Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A line of JSON for each event: when, how grave, what, and its ``facts``.
 
     Of an exception it tells the kind and the places in the code, not the message, which may quote
@@ -205,7 +205,7 @@ class Json(logging.Formatter):
             **getattr(record, "facts", {}),
         }
         if record.exc_info and record.exc_info[1]:
-            line["error"] = [_told(error) for error in _chain(record.exc_info[1])]
+            line["error"] = [_describe_error(error) for error in _chain(record.exc_info[1])]
         return json.dumps(line)
 
 
@@ -217,7 +217,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _describe_error(error: BaseException) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
     places = [
         f"{frame.filename.rpartition('site-packages/')[2]}:{frame.lineno} {frame.name}" for frame in frames
@@ -228,7 +228,7 @@ def _told(error: BaseException) -> dict[str, Any]:
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": Json}},
+    "formatters": {"json": {"()": JsonFormatter}},
     "handlers": {"json": {"()": BackgroundLogHandler, "formatter": "json"}},
     "loggers": {
         "uvicorn": {"handlers": ["json"], "level": "WARNING", "propagate": False},

@@ -29,7 +29,7 @@ OPEN = ("/health", "/ready")
 """Answered without a key: they say nothing about what is remembered."""
 PAGE = ("/", "/page/")
 """The page itself is open; what it shows comes through the API, with the key that the person gives it."""
-CLIENTS = 10_000
+MAX_CALLERS = 10_000
 """Callers whose rate is kept in mind; the one that was quiet longest is forgotten."""
 
 HEADERS = {
@@ -76,7 +76,7 @@ class GuardMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        seen = _Seen(send, start=time.perf_counter())
+        seen = _ResponseRecorder(send, start=time.perf_counter())
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         try:
             key = self._admit(scope, headers)
@@ -84,7 +84,7 @@ class GuardMiddleware:
             await _refuse(scope, receive, seen, error)
         else:
             scope.setdefault("state", {})["key"] = key
-            body = _Body(receive, self.settings.upload, self.settings.patience)
+            body = _LimitedBody(receive, self.settings.upload, self.settings.patience)
             try:
                 await self.app(scope, body if scope["type"] == "http" else receive, seen)
             except ApiError as error:
@@ -92,7 +92,7 @@ class GuardMiddleware:
                 if seen.status:
                     raise
                 await _refuse(scope, receive, seen, error)
-        self._note(scope, seen)
+        self._log_request(scope, seen)
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> Key:
         """The caller's key; raises ApiError for a caller who is not let in."""
@@ -135,7 +135,11 @@ class GuardMiddleware:
                 code="invalid_api_key" if secret else "missing_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        needed = "read" if scope["type"] == "websocket" or reads(scope["method"], scope["path"]) else "write"
+        needed = (
+            "read"
+            if scope["type"] == "websocket" or is_read_only(scope["method"], scope["path"])
+            else "write"
+        )
         if not key.may(needed):
             raise ApiError(403, f"the key {key.name!r} may not {needed}", code="insufficient_scope")
         return key
@@ -149,7 +153,7 @@ class GuardMiddleware:
         left = min(float(self.settings.burst), left + (now - since) * self.settings.rate) - 1.0
         left = max(left, -1.0)  # a refused request counts, but who waits long enough is never locked out
         self.buckets[caller] = left, now
-        if len(self.buckets) > CLIENTS:
+        if len(self.buckets) > MAX_CALLERS:
             self.buckets.popitem(last=False)
         if left < 0:
             wait = str(math.ceil((1.0 - left) / self.settings.rate))
@@ -157,7 +161,7 @@ class GuardMiddleware:
                 429, "too many requests: slow down", code="rate_limit_exceeded", headers={"Retry-After": wait}
             )
 
-    def _note(self, scope: Scope, seen: _Seen) -> None:
+    def _log_request(self, scope: Scope, seen: _ResponseRecorder) -> None:
         """A line in the log and the counters: the route's pattern, never what was asked."""
         if scope["type"] != "http":
             return
@@ -170,7 +174,7 @@ class GuardMiddleware:
         log.info("request", extra={"facts": facts})
 
 
-class _Seen:
+class _ResponseRecorder:
     """Passes an answer on with the security headers, and remembers its status."""
 
     def __init__(self, send: Send, start: float) -> None:
@@ -185,7 +189,7 @@ class _Seen:
         await self.send(message)
 
 
-class _Body:
+class _LimitedBody:
     """A request's body, no more than ``most`` bytes, within ``patience`` seconds."""
 
     def __init__(self, receive: Receive, most: int, patience: float) -> None:
@@ -212,7 +216,7 @@ class _Body:
         return message
 
 
-def reads(method: str, path: str) -> bool:
+def is_read_only(method: str, path: str) -> bool:
     """Whether a request changes nothing. Questions come as POST too: only these paths change the memory."""
     changing = ("/v1/files", "/v1/vector_stores", "/v1/memory/records", "/v1/memory/jobs")
     if method in ("GET", "HEAD", "OPTIONS") or not path.startswith(changing):

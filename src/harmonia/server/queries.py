@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from harmonia.collection.cues import QueryItem, RecallOptions, weighted
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.formats import checked, decoded
+from harmonia.server.formats import check_modality, decode_base64
 from harmonia.server.schemas.memory import CueIn, Cues
 from harmonia.server.service import Service
 from harmonia.store.filters import In, Not
@@ -69,8 +69,8 @@ def _like(name: str, codes: tuple[Code, ...], weight: float, trust: float) -> li
 def _media(cue: CueIn, param: str, files: Mapping[str, bytes]) -> bytes:
     given: str = getattr(cue, cue.kind)
     if not given.startswith(ATTACHED):
-        return checked(decoded(given, param), cue.kind, param)
+        return check_modality(decode_base64(given, param), cue.kind, param)
     name = given.removeprefix(ATTACHED)
     if name not in files:
         raise ApiError(400, f"{param} names a file that the form does not have", param=param)
-    return checked(files[name], cue.kind, param)
+    return check_modality(files[name], cue.kind, param)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from harmonia.collection.collection import Collection
@@ -25,10 +25,9 @@ from harmonia.server.batching import Batcher
 from harmonia.server.errors import missing_model
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.keys import OWNER
-from harmonia.server.openai.vector_stores import Stores
 from harmonia.server.settings import Settings
-from harmonia.server.uploaded_files import Files
-from harmonia.server.uploaded_records import Incoming, Kept, clear_incoming, create
+from harmonia.server.uploaded_files import UploadedFiles
+from harmonia.server.uploaded_records import NewRecord, StoredRecord, clear_temporary_folders, create
 from harmonia.tasks.imagine import SHIPPED, load
 from harmonia.types import Code, HarmoniaError, Recollection, Signal
 
@@ -38,15 +37,15 @@ T = TypeVar("T")
 
 REMEMBER = "remember"
 """The kind of the jobs that clients start."""
-OWN = ".server"
+SERVER_FOLDER = ".server"
 """The folder inside the memory where the server keeps what is its own."""
-LOOK, REST = 1.0, 4.0
+POLL_SECONDS, POLL_BACKOFF = 1.0, 4.0
 """Seconds after which one looks again whether another process has changed the memory; and how many times as
 long as it took to load the change one waits at least."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class PendingRecall:
     """One recall as it waits for its batch: a decoded query, and how to recall by it."""
 
     query: Query
@@ -62,7 +61,7 @@ class Service:
 
     Recalls are answered from ``collection``, which is pinned, and replaced when the memory has changed. What
     this process changes is acknowledged after that: who was told that a record is remembered (or forgotten,
-    or described anew) finds it so. What others change is seen ``LOOK`` seconds later, and loading it.
+    or described anew) finds it so. What others change is seen ``POLL_SECONDS`` seconds later, and loading it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -80,15 +79,16 @@ class Service:
         self._loading = threading.Lock()
         self._generator: Saved | None = None
         how = {"size": settings.batch, "delay": settings.delay, "queue": settings.queue}
-        self.recalls: Batcher[Asked, Recollection] = Batcher(self._recall, self.asking, **how)  # type: ignore[arg-type]
+        self.recalls: Batcher[PendingRecall, Recollection] = Batcher(self._recall, self.asking, **how)  # type: ignore[arg-type]
         self.codes: Batcher[Signal, list[Code]] = Batcher(self._encode, self.asking, **how)  # type: ignore[arg-type]
-        self.creates: Batcher[Incoming, Kept] = Batcher(self._create, self.writing, **how)  # type: ignore[arg-type]
+        self.creates: Batcher[NewRecord, StoredRecord] = Batcher(self._create, self.writing, **how)  # type: ignore[arg-type]
         within = (*settings.roots, settings.memory)
-        self.jobs = Jobs(settings.memory / OWN / "jobs", self.writer, within, self.told, self.renew)
+        self.jobs = Jobs(
+            settings.memory / SERVER_FOLDER / "jobs", self.writer, within, self.without_paths, self.renew
+        )
         self.jobs.after(REMEMBER, self._name)
-        self.made = _made(settings.memory)
-        self.files = Files(settings.memory / OWN)
-        self.stores = Stores(settings.memory / OWN / "stores", self.writer, self.files, self.jobs, self.made)
+        self.created_at = _creation_time(settings.memory)
+        self.files = UploadedFiles(settings.memory / SERVER_FOLDER)
         self.report: tuple[tuple[int, int] | None, dict[str, Any]] = (None, {})
         self.ready = False
 
@@ -98,7 +98,7 @@ class Service:
         self.codes.start()
         self.creates.start()
         await self.ask(self._warm)
-        await self.work(lambda: clear_incoming(self.settings.memory / OWN))
+        await self.work(lambda: clear_temporary_folders(self.settings.memory / SERVER_FOLDER))
         await self.work(self.jobs.start)
         self._watcher = asyncio.create_task(self._watch())
         self.ready = True
@@ -144,7 +144,7 @@ class Service:
             decoded = decode(query, self.settings.limits)  # words and codes: nothing to wait for
         else:
             decoded = await self.work(lambda: decode(query, self.settings.limits))
-        return await self.recalls(Asked(decoded, options or RecallOptions()))
+        return await self.recalls(PendingRecall(decoded, options or RecallOptions()))
 
     async def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
         """The codes of signals, by every encoder of their modality."""
@@ -170,14 +170,14 @@ class Service:
         found: Collection = self._own.collection
         return found
 
-    def told(self, message: str) -> str:
+    def without_paths(self, message: str) -> str:
         """A message as clients may read it: without the places of this machine."""
         for folder in (self.settings.memory, *self.settings.roots):
             for path in {str(folder), str(folder.absolute()), str(folder.resolve())} - {"/", "."}:
                 message = message.replace(path, "…")
         return message
 
-    def inside(self, path: str) -> Path:
+    def allowed_path(self, path: str) -> Path:
         """A path that a client gave, resolved; HarmoniaError unless it lies within the allowed roots."""
         try:
             whole = Path(path).expanduser().resolve()
@@ -205,7 +205,7 @@ class Service:
         while True:
             begun = time.monotonic()
             await asyncio.to_thread(self.renew)
-            await asyncio.sleep(max(LOOK, REST * (time.monotonic() - begun)))
+            await asyncio.sleep(max(POLL_SECONDS, POLL_BACKOFF * (time.monotonic() - begun)))
 
     def _warm(self) -> None:
         self.renew()
@@ -222,12 +222,12 @@ class Service:
         if names:
             self.writer().store.describe({one: {"name": name} for one, name in names.items()})
 
-    def _create(self, several: Sequence[Incoming]) -> Sequence[Kept | Exception]:
+    def _create(self, several: Sequence[NewRecord]) -> Sequence[StoredRecord | Exception]:
         found = create(self.writer(), several)
         self.renew()
         return found
 
-    def _recall(self, asked: Sequence[Asked]) -> Sequence[Recollection | Exception]:
+    def _recall(self, asked: Sequence[PendingRecall]) -> Sequence[Recollection | Exception]:
         """Recalls with the same options settle together."""
         groups: dict[RecallOptions, list[int]] = {}
         for i, one in enumerate(asked):
@@ -244,16 +244,20 @@ class Service:
         return [found[i] for i in range(len(asked))]
 
 
-def _made(memory: Path) -> int:
+def _creation_time(memory: Path) -> int:
     """When a memory was made, or now (Unix seconds)."""
     note = memory / FILE_NAME
     return int(note.stat().st_mtime if note.is_file() else time.time())
 
 
-async def service(request: Request) -> Service:
-    """The service of the app that a request came to (``Depends(service)``)."""
-    found: Service = request.app.state.service
-    return found
+async def get_service(request: Request) -> Service:
+    """The service of the app that a request came to (``Depends(get_service)``)."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]
+"""The type of a route's parameter that is given the service."""
 
 
 def admin_of(request: Request) -> bool:

@@ -15,7 +15,7 @@ from harmonia.server.errors import ApiError
 
 T = TypeVar("T")
 
-LOOK = 0.25
+POLL_SECONDS = 0.25
 """Seconds after which one looks again whether the client is still there."""
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
@@ -33,29 +33,29 @@ def stream(events: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(events, media_type="text/event-stream")
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The pieces that usage counts and streams send: a word and the space before it."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
-def count(text: str) -> int:
+def count_words(text: str) -> int:
     """How many words a text has, parted by white space: what usage calls tokens."""
     return len(text.split())
 
 
-def limited(text: str, most: int | None = None, stops: Sequence[str] = ()) -> tuple[str, bool]:
+def truncate(text: str, most: int | None = None, stops: Sequence[str] = ()) -> tuple[str, bool]:
     """A text up to the first of ``stops`` and ``most`` words, and whether it was cut for its length."""
     text = text[: min([len(text), *(at for stop in stops if (at := text.find(stop)) >= 0)])]
-    if most is None or count(text) <= most:
+    if most is None or count_words(text) <= most:
         return text, False
-    return "".join(words(text)[:most]), True
+    return "".join(split_words(text)[:most]), True
 
 
-async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``, which is cancelled when the client goes away."""
     task = asyncio.ensure_future(work)
     try:
-        while not (await asyncio.wait({task}, timeout=LOOK))[0]:
+        while not (await asyncio.wait({task}, timeout=POLL_SECONDS))[0]:
             if await request.is_disconnected():
                 raise ApiError(499, "the client has gone away")
         return task.result()

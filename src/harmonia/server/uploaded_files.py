@@ -1,4 +1,4 @@
-"""Files that clients upload, kept by their content until they are deleted."""
+"""UploadedFiles that clients upload, kept by their content until they are deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from harmonia.collection.remember import identity_of
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import HEAD, kind_of
-from harmonia.server.uploaded_records import aside, written
+from harmonia.server.uploaded_records import temporary_folder, write_upload
 from harmonia.store.atomic import write_atomically
 from harmonia.types import Part
 
@@ -23,7 +23,7 @@ PREFIX = "file-"
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class UploadedFile:
     """An upload. Its id is that of the record it would be, so that content and id say the same.
 
     ``suffix`` and ``mime`` are of the kind that its first bytes show; ``modality`` is None for a kind that
@@ -40,7 +40,7 @@ class File:
     modality: str | None
 
 
-class Files:
+class UploadedFiles:
     """The uploads of one memory: for each the content and a JSON file, which is written last."""
 
     def __init__(self, own: Path) -> None:
@@ -48,17 +48,17 @@ class Files:
         self._lock = threading.Lock()
         self._files = {file.id: file for file in map(_read, self.folder.glob("*.json")) if file}
 
-    def add(self, content: BinaryIO, name: str, purpose: str) -> File:
+    def add(self, content: BinaryIO, name: str, purpose: str) -> UploadedFile:
         """Keep an upload; the same content again is the same file, under its new name."""
         head = content.read(HEAD)
         if not head:
             raise ApiError(400, "the file is empty", param="file", code="empty_file")
         content.seek(0)
         kind = kind_of(head, name)
-        with aside(self.own) as folder:
+        with temporary_folder(self.own) as folder:
             draft = folder / "file"
-            digest = written(content, draft)
-            file = File(
+            digest = write_upload(content, draft)
+            file = UploadedFile(
                 file_id(identity_of([Part(kind.modality if kind else "", digest=digest)])),
                 shown_name(name), purpose, draft.stat().st_size, int(time.time()),
                 kind.suffix if kind else "", kind.mime if kind else "application/octet-stream",
@@ -73,33 +73,33 @@ class Files:
                 self._files[file.id] = file
         return file
 
-    def find(self, wanted: str) -> File | None:
+    def find(self, wanted: str) -> UploadedFile | None:
         """The file of an id, if there is one."""
         return self._files.get(wanted)
 
-    def get(self, wanted: str) -> File:
+    def get(self, wanted: str) -> UploadedFile:
         """The file of an id; ApiError 404 if there is none."""
         found = self.find(wanted)
         if found is None:
             raise not_found("file", wanted)
         return found
 
-    def all(self) -> list[File]:
+    def all(self) -> list[UploadedFile]:
         """Every file, oldest first."""
         return sorted(self._files.values(), key=lambda file: (file.created_at, file.id))
 
-    def path(self, file: File) -> Path:
+    def path(self, file: UploadedFile) -> Path:
         """Where the content lies."""
         return self.folder / (file.id + file.suffix)
 
-    def remove(self, file: File) -> None:
+    def remove(self, file: UploadedFile) -> None:
         """Delete a file."""
         with self._lock:
             self._files.pop(file.id, None)
             self._note(file).unlink(missing_ok=True)
             self.path(file).unlink(missing_ok=True)
 
-    def _note(self, file: File) -> Path:
+    def _note(self, file: UploadedFile) -> Path:
         return self.folder / f"{file.id}.json"
 
 
@@ -119,9 +119,9 @@ def shown_name(name: str) -> str:
     return "".join(c for c in last if c.isprintable())[:200] or "file"
 
 
-def _read(note: Path) -> File | None:
+def _read(note: Path) -> UploadedFile | None:
     try:
-        return File(**json.loads(note.read_text(encoding="utf-8")))
+        return UploadedFile(**json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         log.warning("a file's note cannot be read", extra={"facts": {"file": note.stem}})
         return None

@@ -26,7 +26,7 @@ BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Incoming:
+class NewRecord:
     """A record to be: parts with digests, their files still aside, and metadata."""
 
     parts: tuple[Part, ...]
@@ -34,7 +34,7 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class StoredRecord:
     """A record that is committed; ``created`` says whether it is new."""
 
     record: Record
@@ -42,7 +42,7 @@ class Kept:
 
 
 @contextmanager
-def aside(own: Path) -> Iterator[Path]:
+def temporary_folder(own: Path) -> Iterator[Path]:
     """A folder for uploads; at the end it is gone with all that is in it."""
     folder = own / FOLDER / uuid.uuid4().hex
     folder.mkdir(parents=True)
@@ -52,23 +52,23 @@ def aside(own: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_incoming(own: Path) -> None:
+def clear_temporary_folders(own: Path) -> None:
     """Remove what a process that died has left aside."""
     shutil.rmtree(own / FOLDER, ignore_errors=True)
 
 
-def put_aside(file: BinaryIO, name: str, folder: Path) -> Part:
+def save_upload(file: BinaryIO, name: str, folder: Path) -> Part:
     """Write an upload into ``folder`` with the suffix that fits its bytes; ApiError 400 for no known kind."""
     kind = kind_of(file.read(HEAD), name)
     if kind is None:
-        raise unknown(name)
+        raise unknown_format(name)
     file.seek(0)
     path = folder / uuid.uuid4().hex / (plain_name(name) + kind.suffix)
     path.parent.mkdir()
-    return Part(kind.modality, path=str(path), digest=written(file, path))
+    return Part(kind.modality, path=str(path), digest=write_upload(file, path))
 
 
-def written(file: BinaryIO, path: Path) -> str:
+def write_upload(file: BinaryIO, path: Path) -> str:
     """Write an upload to ``path``, block by block; the SHA-256 of it in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("wb") as out:
@@ -78,7 +78,7 @@ def written(file: BinaryIO, path: Path) -> str:
     return digest.hexdigest()
 
 
-def known(path: Path) -> Kind:
+def file_type(path: Path) -> Kind:
     """The kind of a file on this machine; ApiError 400 if it is none, or cannot be read."""
     try:
         with path.open("rb") as file:
@@ -87,11 +87,11 @@ def known(path: Path) -> Kind:
         reason = (error.strerror or "it cannot be read").lower()
         raise ApiError(400, f"{path.name}: {reason}", param="path") from error
     if kind is None:
-        raise unknown(path.name)
+        raise unknown_format(path.name)
     return kind
 
 
-def unknown(name: str) -> ApiError:
+def unknown_format(name: str) -> ApiError:
     """The answer to a file of no kind that can be remembered."""
     return ApiError(
         400, f"{plain_name(name)} is of no known format: send a picture, a sound, a video or a text",
@@ -103,7 +103,7 @@ def text_part(text: str) -> Part:
     """Words as a part of a record."""
     if not text.strip():
         raise ApiError(400, "the text is empty: leave it out", param="text")
-    return Part("text", text=text, digest=hashlib.sha256(encoded(text, "text")).hexdigest())
+    return Part("text", text=text, digest=hashlib.sha256(encode_utf8(text, "text")).hexdigest())
 
 
 def plain_name(name: str) -> str:
@@ -116,7 +116,7 @@ def plain_name(name: str) -> str:
 def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata that can be stored and given back; ApiError 400 otherwise."""
     try:
-        size = len(encoded(json.dumps(metadata, ensure_ascii=False, allow_nan=False), "metadata"))
+        size = len(encode_utf8(json.dumps(metadata, ensure_ascii=False, allow_nan=False), "metadata"))
     except (ValueError, RecursionError):
         raise ApiError(400, "metadata has a number that JSON does not know", param="metadata") from None
     if size > BYTES or len(metadata) > KEYS or any(not key or len(key) > 200 for key in metadata):
@@ -124,7 +124,7 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(metadata)
 
 
-def encoded(text: str, param: str) -> bytes:
+def encode_utf8(text: str, param: str) -> bytes:
     """Text as UTF-8; ApiError 400 for half of a character."""
     try:
         return text.encode()
@@ -132,7 +132,7 @@ def encoded(text: str, param: str) -> bytes:
         raise ApiError(400, f"{param} is no valid Unicode", param=param) from None
 
 
-def create(collection: Collection, several: Sequence[Incoming]) -> Sequence[Kept | Exception]:
+def create(collection: Collection, several: Sequence[NewRecord]) -> Sequence[StoredRecord | Exception]:
     """Remember records, each whole or not at all, in one commit; in place of a broken one, why."""
     ids = [identity_of(one.parts) for one in several]
     before = {record.id for record in collection.store.records(ids)} if collection.exists else set()
@@ -140,11 +140,11 @@ def create(collection: Collection, several: Sequence[Incoming]) -> Sequence[Kept
     report = collection.remember(records, copy=True, whole=True, threads=2)
     reasons = {problem.path: problem.reason for problem in report.problems}
     there = {record.id: record for record in collection.store.records(ids)}
-    found: list[Kept | Exception] = []
+    found: list[StoredRecord | Exception] = []
     for record_id, one in zip(ids, several, strict=True):
         reason = next((reasons[part.path] for part in one.parts if part.path in reasons), None)
         if record_id in there and reason is None:
-            found.append(Kept(there[record_id], record_id not in before))
+            found.append(StoredRecord(there[record_id], record_id not in before))
         else:
             message = reason or "nothing of it can be remembered"
             found.append(ApiError(400, message, code="unsupported_media", param="files"))

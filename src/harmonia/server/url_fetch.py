@@ -18,7 +18,7 @@ import httpcore
 
 from harmonia.server.errors import ApiError
 
-REDIRECTS = 4
+MAX_REDIRECTS = 4
 SECONDS = 20.0
 """Most redirects that are followed, and how long all of it may take."""
 TYPES = ("image/", "audio/", "video/", "text/plain", "application/octet-stream", "binary/octet-stream")
@@ -28,7 +28,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def public(address: Address) -> bool:
+def is_public(address: Address) -> bool:
     """Whether an address is one of the whole net: not private, loopback, link-local, reserved or multicast.
 
     An IPv6 address that stands for an IPv4 address is as public as that one.
@@ -39,7 +39,7 @@ def public(address: Address) -> bool:
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if inner is not None:
-        return public(inner)
+        return is_public(inner)
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
@@ -49,7 +49,7 @@ async def fetch(
     *,
     most: int,
     seconds: float = SECONDS,
-    allowed: Callable[[Address], bool] = public,
+    allowed: Callable[[Address], bool] = is_public,
 ) -> bytes:
     """What ``url`` holds, at most ``most`` bytes; ApiError 400 if it may not or cannot be had.
 
@@ -59,10 +59,10 @@ async def fetch(
         async with (
             asyncio.timeout(seconds),
             httpcore.AsyncConnectionPool(
-                network_backend=_Checked(allowed, param), keepalive_expiry=0
+                network_backend=_GuardedBackend(allowed, param), keepalive_expiry=0
             ) as pool,
         ):
-            for _ in range(REDIRECTS + 1):
+            for _ in range(MAX_REDIRECTS + 1):
                 found = await _get(pool, url, param, most)
                 if isinstance(found, bytes):
                     return found
@@ -114,7 +114,7 @@ def _refused(param: str, why: str) -> ApiError:
     return ApiError(400, f"{param} cannot be fetched: {why}", code="cannot_fetch", param=param)
 
 
-class _Checked(httpcore.AsyncNetworkBackend):
+class _GuardedBackend(httpcore.AsyncNetworkBackend):
     """Connects to allowed addresses only; names are resolved here and nowhere else."""
 
     def __init__(self, allowed: Callable[[Address], bool], param: str) -> None:

@@ -13,9 +13,9 @@ from harmonia.types import Record
 
 KEY = "vector_stores"
 """The metadata key that lists the stores, other than the memory itself, that a record is in."""
-OURS = (*PLACES, KEY, "generated")
+RESERVED = (*PLACES, KEY, "generated")
 """Metadata that no client may set: where a file lies, and what it is marked as."""
-FACTS = (*OURS, "name", "modified")
+FACTS = (*RESERVED, "name", "modified")
 """Metadata that new attributes leave as they are, if they do not name them."""
 
 
@@ -30,7 +30,7 @@ def attributes_of(record: Record) -> dict[str, Any]:
 
 def checked_attributes(said: Mapping[str, Any] | None) -> dict[str, Any]:
     """Attributes as metadata; ApiError 400 for a key that is the memory's own."""
-    if ours := set(said or {}) & set(OURS):
+    if ours := set(said or {}) & set(RESERVED):
         raise ApiError(400, f"the attribute {min(ours)!r} is the memory's own: rename it", param="attributes")
     return checked_metadata(said or {})
 

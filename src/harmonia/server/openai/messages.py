@@ -15,10 +15,10 @@ from harmonia.collection.cues import Media, RecallOptions, make_query
 from harmonia.collection.sentences import answer_text, described
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, missing_model
-from harmonia.server.formats import checked, decoded
-from harmonia.server.image_requests import EVIDENCE, file_of, painted, planned, recalled
+from harmonia.server.formats import check_modality, decode_base64
+from harmonia.server.image_requests import EVIDENCE, draw_plan, encode_picture, make_plan, recall_for_picture
 from harmonia.server.service import Service
-from harmonia.server.sse import count
+from harmonia.server.sse import count_words
 from harmonia.server.uploaded_files import PREFIX
 from harmonia.server.url_fetch import fetch
 from harmonia.tasks.sampling import Sampling
@@ -47,7 +47,7 @@ class Turn:
     """One message of a conversation: who said it, its words, and its media, or their modality and bytes."""
 
     role: str
-    words: str
+    text: str
     media: Sequence[Attachment | tuple[str, bytes]] = ()
 
 
@@ -87,34 +87,36 @@ def no_speech(param: str) -> ApiError:
     return error
 
 
-def asked_words(turns: Sequence[Turn]) -> int:
+def count_input_words(turns: Sequence[Turn]) -> int:
     """The words of a conversation: what usage counts as its input. Media are not counted."""
-    return sum(count(turn.words) for turn in turns)
+    return sum(count_words(turn.text) for turn in turns)
 
 
 async def answer(
-    at: Service, model: str, turns: Sequence[Turn], *, param: str, n: int = 1, seed: int = 0
+    service: Service, model: str, turns: Sequence[Turn], *, param: str, n: int = 1, seed: int = 0
 ) -> Reply:
     """The answer to the last message of the user; ``n`` pictures if one imagines.
 
     ApiError for a conversation without a cue, or media that cannot be read; ``param`` names its field.
     """
     check_model(model)
-    given = await _given(at, turns, param)
+    given = await _given(service, turns, param)
     if model == IMAGINES:
-        return await _imagined(at, given, Sampling(n, seed=seed))
-    found = await at.recall(make_query(given), RecallOptions(EVIDENCE))
+        return await _imagined(service, given, Sampling(n, seed=seed))
+    found = await service.recall(make_query(given), RecallOptions(EVIDENCE))
     return Reply(answer_text(found), found, found.abstained)
 
 
-async def _imagined(at: Service, given: dict[str, Media], sampling: Sampling) -> Reply:
-    plan = await planned(at, given, sampling, found=await recalled(at, make_query(given)))
-    drawn = await painted(at, plan)
+async def _imagined(service: Service, given: dict[str, Media], sampling: Sampling) -> Reply:
+    plan = await make_plan(
+        service, given, sampling, found=await recall_for_picture(service, make_query(given))
+    )
+    drawn = await draw_plan(service, plan)
     found = plan.wish.found
     text = (
         f"This picture is generated, not remembered; it was drawn {_how(found)} by {plan.mark.generator!r}."
     )
-    files = await at.work(lambda: [file_of(one, plan.mark) for one in drawn])
+    files = await service.work(lambda: [encode_picture(one, plan.mark) for one in drawn])
     return Reply(text, found, found is None, files)
 
 
@@ -124,40 +126,40 @@ def _how(found: Recollection | None) -> str:
     return f"from what the memory recalls, {described(found.records[0])},"
 
 
-async def _given(at: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
+async def _given(service: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
     """The cues of the last message of the user, by modality."""
     last = next((turn for turn in reversed(turns) if turn.role == "user"), None)
-    if last is None or not (last.words.strip() or last.media):
+    if last is None or not (last.text.strip() or last.media):
         raise ApiError(400, f"{param} has no words and no media of a user to recall by", param=param)
-    if len(last.media) > CUES or len(last.words) > LONGEST:
+    if len(last.media) > CUES or len(last.text) > LONGEST:
         raise ApiError(
             400, f"a message has at most {LONGEST:,} characters and {CUES} media to recall by", param=param
         )
-    found: dict[str, list[str | bytes]] = {"text": [last.words]} if last.words.strip() else {}
+    found: dict[str, list[str | bytes]] = {"text": [last.text]} if last.text.strip() else {}
     for one in last.media:
-        modality, media = one if isinstance(one, tuple) else await read(at, one)
+        modality, media = one if isinstance(one, tuple) else await read_attachment(service, one)
         found.setdefault(modality, []).append(media)
     # imagine takes words as one text
     return {modality: several[0] if len(several) == 1 else several for modality, several in found.items()}
 
 
-async def read(at: Service, one: Attachment) -> tuple[str, bytes]:
+async def read_attachment(service: Service, one: Attachment) -> tuple[str, bytes]:
     """The modality and the bytes of media; ApiError 400 if they cannot be had or are none."""
     if one.given.lower().startswith(("http://", "https://")):
-        if not at.settings.fetch:
+        if not service.settings.fetch:
             raise ApiError(
                 400, f"{one.param}: this server fetches nothing; send data:...;base64, or serve with --fetch",
                 code="fetch_disabled", param=one.param,
             )  # fmt: skip
-        data = await fetch(one.given, one.param, most=at.settings.upload)
+        data = await fetch(one.given, one.param, most=service.settings.upload)
     elif one.given.startswith(PREFIX):
-        data = await at.work(lambda: at.files.path(at.files.get(one.given)).read_bytes())
+        data = await service.work(lambda: service.files.path(service.files.get(one.given)).read_bytes())
     else:
-        data = await at.work(lambda: decoded(one.given, one.param))
+        data = await service.work(lambda: decode_base64(one.given, one.param))
     modality = one.modality or sniff(data[:512])
     if modality is None:
         raise ApiError(
             400, f"{one.param} is of no known format: send a picture, a sound, a video or a text",
             code="unsupported_media", param=one.param,
         )  # fmt: skip
-    return modality, checked(data, modality, one.param)
+    return modality, check_modality(data, modality, one.param)

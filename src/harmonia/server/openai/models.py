@@ -33,11 +33,11 @@ def by_modality(model: EncoderSet, name: str) -> Mapping[str, Encoder]:
     """The encoder of each modality that a name stands for; ApiError 404 for none that is known."""
     found = encoders(model).get(name)
     if found is None:
-        raise unknown(name, model)
+        raise unknown_model(name, model)
     return {encoder.modality: encoder for encoder in reversed(found)}
 
 
-def unknown(name: str, model: EncoderSet) -> ApiError:
+def unknown_model(name: str, model: EncoderSet) -> ApiError:
     """The answer to a name that no model has."""
     return ApiError(
         404, f"there is no model {name!r}: there are {', '.join(families(model))}",

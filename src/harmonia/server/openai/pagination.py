@@ -16,15 +16,15 @@ def page(
     ApiError 400 if ``after`` or ``before`` is none of them.
     """
     ordered = list(ids) if order == "asc" else list(reversed(ids))
-    begin = 0 if after is None else _place(ordered, after, "after") + 1
+    begin = 0 if after is None else _index(ordered, after, "after") + 1
     if before is not None:
-        end = _place(ordered, before, "before")
+        end = _index(ordered, before, "before")
         begin = max(begin, end - limit)
         return ordered[begin:end], begin > 0
     return ordered[begin : begin + limit], len(ordered) > begin + limit
 
 
-def listed(data: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:
+def list_json(data: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:
     """A page as clients read it."""
     return {
         "object": "list",
@@ -35,7 +35,7 @@ def listed(data: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:
     }
 
 
-def _place(ids: Sequence[str], wanted: str, param: str) -> int:
+def _index(ids: Sequence[str], wanted: str, param: str) -> int:
     try:
         return ids.index(wanted)
     except ValueError:

@@ -10,8 +10,15 @@ from typing import Any
 
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.formats import decoded
-from harmonia.server.openai.messages import Attachment, Turn, answer, asked_words, no_speech, read
+from harmonia.server.formats import decode_base64
+from harmonia.server.openai.messages import (
+    Attachment,
+    Turn,
+    answer,
+    count_input_words,
+    no_speech,
+    read_attachment,
+)
 from harmonia.server.openai.schemas.realtime import (
     BufferAppend,
     BufferEvent,
@@ -23,32 +30,32 @@ from harmonia.server.openai.schemas.realtime import (
     SessionUpdate,
 )
 from harmonia.server.service import Service
-from harmonia.server.sse import count, limited, words
+from harmonia.server.sse import count_words, split_words, truncate
 
 ITEMS, BYTES = 256, 32 * 2**20
 """Messages of one conversation, and bytes of its media."""
 RATE = 24_000
 """Samples a second of sounds that come without a header."""
 
-ConditionEmbedding = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-class Session:
+class RealtimeSession:
     """One conversation over one connection; nothing of it is kept afterwards."""
 
-    def __init__(self, at: Service, model: str) -> None:
-        self.at, self.model = at, model
-        self.items: dict[str, ConditionEmbedding] = {}
+    def __init__(self, service: Service, model: str) -> None:
+        self.service, self.model = service, model
+        self.items: dict[str, JsonObject] = {}
         self.turns: dict[str, Turn] = {}
         self.buffer = bytearray()
-        self.settings: ConditionEmbedding = {
+        self.settings: JsonObject = {
             "type": "realtime", "object": "realtime.session", "id": _id("sess"), "model": model,
             "output_modalities": ["text"], "instructions": "", "max_output_tokens": "inf", "tools": [],
             "tool_choice": "none", "expires_at": None,
             "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}, "turn_detection": None}},
         }  # fmt: skip
 
-    async def handle(self, event: Event) -> AsyncIterator[ConditionEmbedding]:
+    async def handle(self, event: Event) -> AsyncIterator[JsonObject]:
         """What the client is told of an event; ApiError or HarmoniaError if it cannot be followed."""
         if isinstance(event, SessionUpdate):
             yield self._update(event)
@@ -58,7 +65,7 @@ class Session:
         elif isinstance(event, ItemNamed):
             yield self._named(event)
         elif isinstance(event, BufferAppend):
-            self._append(decoded(event.audio, "audio"))
+            self._append(decode_base64(event.audio, "audio"))
         elif isinstance(event, BufferEvent):
             for told in await self._buffered(event):
                 yield told
@@ -68,7 +75,7 @@ class Session:
         else:
             raise ApiError(400, "no response is under way", code="response_cancel_not_active")
 
-    def _update(self, event: SessionUpdate) -> ConditionEmbedding:
+    def _update(self, event: SessionUpdate) -> JsonObject:
         change = event.session
         change.refuse_unsupported()
         if change.audio is not None:
@@ -84,7 +91,7 @@ class Session:
                 self.settings[name] = value
         return {"type": "session.updated", "session": self.settings}
 
-    async def _create(self, item: Item) -> list[ConditionEmbedding]:
+    async def _create(self, item: Item) -> list[JsonObject]:
         """A message, read in full before it is taken."""
         name = item.id or _id("item")
         if name in self.items:
@@ -93,22 +100,24 @@ class Session:
             raise ApiError(400, f"a conversation has at most {ITEMS} items: delete some", param="item")
         said, media = [], []
         for i, part in enumerate(item.content):
-            at = f"item.content.{i}"
+            place = f"item.content.{i}"
             if part.type in ("input_text", "output_text"):
                 said.append(part.text)
             elif part.type == "input_image" and part.image_url:
-                media.append(await read(self.at, Attachment(part.image_url, "image", f"{at}.image_url")))
+                media.append(
+                    await read_attachment(
+                        self.service, Attachment(part.image_url, "image", f"{place}.image_url")
+                    )
+                )
             elif part.type == "input_audio" and part.audio:
-                media.append(("audio", _sound(decoded(part.audio, f"{at}.audio"), f"{at}.audio")))
+                media.append(("audio", _sound(decode_base64(part.audio, f"{place}.audio"), f"{place}.audio")))
             else:
-                raise ApiError(400, f"{at} has nothing in it", param=at)
+                raise ApiError(400, f"{place} is empty", param=place)
         self._room(sum(len(data) for _, data in media))
         shown = [part.model_dump(include={"type", "text"}) for part in item.content]
         return self._add(name, item.role, shown, Turn(item.role, "\n".join(said), media))
 
-    def _add(
-        self, name: str, role: str, content: list[ConditionEmbedding], turn: Turn
-    ) -> list[ConditionEmbedding]:
+    def _add(self, name: str, role: str, content: list[JsonObject], turn: Turn) -> list[JsonObject]:
         item = {"id": name, "object": "realtime.item", "type": "message", "status": "completed", "role": role,
                 "content": content}  # fmt: skip
         before = next(reversed(self.items), None)
@@ -116,7 +125,7 @@ class Session:
         return [{"type": f"conversation.item.{what}", "previous_item_id": before, "item": item}
                 for what in ("added", "done")]  # fmt: skip
 
-    def _named(self, event: ItemNamed) -> ConditionEmbedding:
+    def _named(self, event: ItemNamed) -> JsonObject:
         if event.item_id not in self.items:
             raise not_found("item", event.item_id)
         if event.type == "conversation.item.retrieve":
@@ -128,7 +137,7 @@ class Session:
         self._room(len(data))
         self.buffer += data
 
-    async def _buffered(self, event: BufferEvent) -> list[ConditionEmbedding]:
+    async def _buffered(self, event: BufferEvent) -> list[JsonObject]:
         data = bytes(self.buffer)
         self.buffer.clear()
         if event.type == "input_audio_buffer.clear":
@@ -147,7 +156,7 @@ class Session:
             raise ApiError(400, f"a conversation holds at most {BYTES:,} bytes of media: delete some items",
                            code="conversation_too_large")  # fmt: skip
 
-    async def _respond(self, event: ResponseCreate) -> AsyncIterator[ConditionEmbedding]:
+    async def _respond(self, event: ResponseCreate) -> AsyncIterator[JsonObject]:
         """The answer to the last message of the user."""
         wish = event.response
         if wish is not None:
@@ -156,19 +165,19 @@ class Session:
             raise no_speech("response.output_modalities")
         most = (wish and wish.max_output_tokens) or self.settings["max_output_tokens"]
         turns = list(self.turns.values())
-        found = await answer(self.at, self.model, turns, param="conversation")
-        text, cut = limited(found.text, None if most == "inf" else most)
-        for told in self._told(text, cut, found.harmonia(0 if found.pictures else None), asked_words(turns)):
+        found = await answer(self.service, self.model, turns, param="conversation")
+        text, cut = truncate(found.text, None if most == "inf" else most)
+        for told in self._told(
+            text, cut, found.harmonia(0 if found.pictures else None), count_input_words(turns)
+        ):
             yield told
 
-    def _told(
-        self, text: str, cut: bool, harmonia: ConditionEmbedding, asked: int
-    ) -> Iterator[ConditionEmbedding]:
+    def _told(self, text: str, cut: bool, harmonia: JsonObject, asked: int) -> Iterator[JsonObject]:
         """A response as it comes to be, in OpenAI's order."""
         name, response_id = _id("item"), _id("resp")
         status = "incomplete" if cut else "completed"
         part = {"type": "output_text", "text": text}
-        response: ConditionEmbedding = {
+        response: JsonObject = {
             "id": response_id, "object": "realtime.response", "status": "in_progress", "status_details": None,
             "output": [], "output_modalities": ["text"], "conversation_id": self.settings["id"],
             "metadata": None, "usage": None,
@@ -177,19 +186,19 @@ class Session:
                  "role": "assistant", "content": []}  # fmt: skip
         item = {**begun, "status": status, "content": [part], "harmonia": harmonia}
         whole = {"response_id": response_id, "output_index": 0}
-        at = {**whole, "item_id": name, "content_index": 0}
+        place = {**whole, "item_id": name, "content_index": 0}
         yield {"type": "response.created", "response": response}
         yield {"type": "response.output_item.added", **whole, "item": begun}
         added, done = self._add(name, "assistant", [part], Turn("assistant", text))
         yield {**added, "item": begun}
-        yield {"type": "response.content_part.added", **at, "part": {"type": "text", "text": ""}}
-        for word in words(text):
-            yield {"type": "response.output_text.delta", **at, "delta": word}
-        yield {"type": "response.output_text.done", **at, "text": text}
-        yield {"type": "response.content_part.done", **at, "part": {"type": "text", "text": text}}
+        yield {"type": "response.content_part.added", **place, "part": {"type": "text", "text": ""}}
+        for word in split_words(text):
+            yield {"type": "response.output_text.delta", **place, "delta": word}
+        yield {"type": "response.output_text.done", **place, "text": text}
+        yield {"type": "response.content_part.done", **place, "part": {"type": "text", "text": text}}
         yield {**done, "item": item}
         yield {"type": "response.output_item.done", **whole, "item": item}
-        said = count(text)
+        said = count_words(text)
         details = {"type": "incomplete", "reason": "max_output_tokens"} if cut else None
         usage = {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
         ended = {"status": status, "status_details": details, "output": [item], "usage": usage}

@@ -11,14 +11,16 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
 
 from harmonia.collection.collection import Collection as Memory
 from harmonia.collection.remember import Report
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.openai.attributes import FACTS, KEY, attributes_of, size_of, stores_of
-from harmonia.server.uploaded_files import File, Files, file_id, record_id
+from harmonia.server.uploaded_files import UploadedFile, UploadedFiles, file_id, record_id
 from harmonia.store.atomic import write_atomically
 from harmonia.store.filters import Filter, Has, In
 from harmonia.types import Record
@@ -28,7 +30,7 @@ log = logging.getLogger("harmonia.server")
 KIND = "vector_store"
 MEMORY = "vs_memory"
 """The store that all records are in."""
-UNFIT = "the file is of no known format: send a picture, a sound, a video or a text"
+UNSUPPORTED = "the file is of no known format: send a picture, a sound, a video or a text"
 _ID = re.compile("file-[0-9a-f]{32}")
 
 
@@ -45,7 +47,7 @@ class VectorStore:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoreFile:
     """A file of a store: how far it is, since when, and what went wrong."""
 
     status: str
@@ -53,18 +55,25 @@ class Entry:
     error: Mapping[str, str] | None = None
 
 
-class Stores:
+class VectorStores:
     """The vector stores of one memory. Each is a small JSON file; who is in it, the records say.
 
-    ``open`` gives the memory to the thread that calls, which was ``made`` then (Unix seconds). All calls read
+    ``open_memory`` gives the memory to the thread that calls, which was ``created_at`` then (Unix seconds). All calls read
     or write the disk.
     """
 
-    def __init__(self, folder: Path, open: Callable[[], Memory], files: Files, jobs: Jobs, made: int) -> None:
-        self.folder, self.open, self.files, self.jobs = folder, open, files, jobs
+    def __init__(
+        self,
+        folder: Path,
+        open_memory: Callable[[], Memory],
+        files: UploadedFiles,
+        jobs: Jobs,
+        created_at: int,
+    ) -> None:
+        self.folder, self.open_memory, self.files, self.jobs = folder, open_memory, files, jobs
         self._lock = threading.RLock()
         self._bytes: dict[str, tuple[tuple[int, ...], int]] = {}
-        self._stores = {MEMORY: VectorStore(MEMORY, "memory", made)}
+        self._stores = {MEMORY: VectorStore(MEMORY, "memory", created_at)}
         self._stores |= {store.id: store for store in map(_read, folder.glob("vs_*.json")) if store}
         jobs.after(KIND, self._remembered)
 
@@ -116,7 +125,7 @@ class Stores:
 
     def members(self, store: VectorStore) -> dict[str, float]:
         """When the records of a store were remembered (Unix seconds), by id, oldest first."""
-        memory = self.open()
+        memory = self.open_memory()
         return memory.store.created(self.condition(store)) if memory.exists else {}
 
     def attach(self, store: VectorStore, given: Mapping[str, Mapping[str, Any]]) -> Job:
@@ -126,15 +135,17 @@ class Stores:
         note = {"store": store.id, "files": {one: dict(said) for one, said in given.items()}}
         return self.jobs.submit(KIND, paths, copy=True, whole=True, note=note)
 
-    def entries(self, store: VectorStore) -> dict[str, Entry]:
+    def entries(self, store: VectorStore) -> dict[str, StoreFile]:
         """All files of a store, by id, oldest first."""
         found = self._others(store)
         _complete(found, self.members(store))
         return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0])))
 
-    def some(self, store: VectorStore, ids: Sequence[str]) -> tuple[dict[str, Entry], dict[str, Record]]:
+    def select(
+        self, store: VectorStore, ids: Sequence[str]
+    ) -> tuple[dict[str, StoreFile], dict[str, Record]]:
         """Those files of a store that are among ``ids``, and the records of those that are remembered."""
-        memory = self.open()
+        memory = self.open_memory()
         wanted = [record_id(one) for one in ids if _ID.fullmatch(one)]
         records = memory.store.records(wanted) if memory.exists else []
         held = {file_id(one.id): one for one in records if store.id == MEMORY or store.id in stores_of(one)}
@@ -160,14 +171,14 @@ class Stores:
 
     def forget(self, record: str) -> None:
         """Forget a record, and with it its file in every store."""
-        memory = self.open()
+        memory = self.open_memory()
         if memory.exists and memory.store.records([record]):
             memory.forget([record])
         self._drop(file_id(record), self.all())
 
     def usage_bytes(self, store: VectorStore) -> int:
         """Bytes of the media of a store."""
-        memory = self.open()
+        memory = self.open_memory()
         if not memory.exists:
             return 0
         version = memory.store.version()
@@ -178,9 +189,9 @@ class Stores:
 
     # Within
 
-    def _others(self, store: VectorStore) -> dict[str, Entry]:
-        """Files on their way into a store, and those that did not come in."""
-        found: dict[str, Entry] = {}
+    def _others(self, store: VectorStore) -> dict[str, StoreFile]:
+        """UploadedFiles on their way into a store, and those that did not come in."""
+        found: dict[str, StoreFile] = {}
         for job in self.jobs.all():
             if job.kind != KIND or job.note["store"] != store.id:
                 continue
@@ -188,11 +199,11 @@ class Stores:
                 if job.state == "completed":
                     found.pop(one, None)
                 else:
-                    found[one] = entry_of(job)
+                    found[one] = store_file_of(job)
         for one, trouble in dict(store.troubles).items():
             if one not in found or found[one].status != "in_progress":
                 error = {"code": trouble["code"], "message": trouble["message"]}
-                found[one] = Entry("failed", trouble["created_at"], error)
+                found[one] = StoreFile("failed", trouble["created_at"], error)
         return found
 
     def _remembered(self, job: Job, report: Report) -> None:
@@ -207,11 +218,11 @@ class Stores:
             if file is None:
                 reason = "the file was deleted"
             elif file.modality is None:
-                code, reason = "unsupported_file", UNFIT
+                code, reason = "unsupported_file", UNSUPPORTED
             if reason is None:
                 changes[record_id(one)] = attributes
             else:
-                message = self.jobs.told(reason if file is None else _named(reason, file))
+                message = self.jobs.without_paths(reason if file is None else _named(reason, file))
                 troubles[one] = {"code": code, "message": message, "created_at": int(job.created)}
         left = {Path(path).stem for path in job.paths} - set(given)
         for one in left:
@@ -231,7 +242,7 @@ class Stores:
         self, changes: Mapping[str, Mapping[str, Any]], *, into: str | None = None, out: str | None = None
     ) -> None:
         """Change the metadata of those records that there are, and which stores they are in."""
-        memory, put = self.open(), {}
+        memory, put = self.open_memory(), {}
         for record in memory.store.records(list(changes)) if memory.exists and changes else ():
             said = dict(changes[record.id])
             file = self.files.find(file_id(record.id))
@@ -255,7 +266,7 @@ class Stores:
         for job in self.jobs.all():
             if job.kind == KIND and job.note["store"] in ids and one in job.note["files"]:
                 files = {k: v for k, v in job.note["files"].items() if k != one}
-                self.jobs.renote(job, {**job.note, "files": files})
+                self.jobs.update_note(job, {**job.note, "files": files})
         for store in stores:
             with self._lock:
                 if store.troubles.pop(one, None):
@@ -266,28 +277,28 @@ class Stores:
         write_atomically(self.folder / f"{store.id}.json", json.dumps(asdict(store)))
 
 
-def _complete(found: dict[str, Entry], members: Mapping[str, float]) -> None:
+def _complete(found: dict[str, StoreFile], members: Mapping[str, float]) -> None:
     """Add what is in a store; while a job is at it, recalls may not see it yet."""
     for one, since in members.items():
         before = found.get(file_id(one))
         if before is None or before.status != "in_progress":
-            found[file_id(one)] = Entry("completed", int(since))
+            found[file_id(one)] = StoreFile("completed", int(since))
 
 
-def entry_of(job: Job) -> Entry:
+def store_file_of(job: Job) -> StoreFile:
     """How a file of a job stands that is not in the store and has no trouble of its own."""
     match job.state:
         case "completed":
-            return Entry("completed", int(job.created))
+            return StoreFile("completed", int(job.created))
         case "stopped":
-            return Entry("cancelled", int(job.created))
+            return StoreFile("cancelled", int(job.created))
         case "failed":
             error = {"code": "server_error", "message": job.message or "the job failed"}
-            return Entry("failed", int(job.created), error)
-    return Entry("in_progress", int(job.created))
+            return StoreFile("failed", int(job.created), error)
+    return StoreFile("in_progress", int(job.created))
 
 
-def _named(reason: str, file: File) -> str:
+def _named(reason: str, file: UploadedFile) -> str:
     """A reason with the name that the client knows."""
     return reason.replace(file.id + file.suffix, file.filename)
 
@@ -298,3 +309,13 @@ def _read(path: Path) -> VectorStore | None:
     except (OSError, ValueError, TypeError):
         log.warning("a vector store cannot be read", extra={"facts": {"store": path.stem}})
         return None
+
+
+async def get_vector_stores(request: Request) -> VectorStores:
+    """The vector stores of the app that a request came to (``Depends(get_vector_stores)``)."""
+    stores: VectorStores = request.app.state.vector_stores
+    return stores
+
+
+VectorStoresDep = Annotated[VectorStores, Depends(get_vector_stores)]
+"""The type of a route's parameter that is given the vector stores."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
@@ -14,36 +14,37 @@ from harmonia.collection.forget import PREVIEWS
 from harmonia.modalities import MODALITIES, Limits
 from harmonia.modalities.limits import replacing
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.file_response import SENT, Sent
+from harmonia.server.file_response import FILE_RESPONSES, MediaResponse
 from harmonia.server.formats import HEAD, kind_of
-from harmonia.server.service import Service, service
+from harmonia.server.service import Service, ServiceDep
 from harmonia.store import digest_file
 from harmonia.types import HarmoniaError, Part
 
 router = APIRouter(prefix="/v1/memory/media", tags=["memory"])
 
-At = Annotated[Service, Depends(service)]
 Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file, in hexadecimal")]
 SIZES = (64, 128, 256, 512, 1024)
 """Pixels that previews may have; others are rounded up."""
 CACHED = "private, no-cache"
 """A browser may keep media, and asks each time whether they are still remembered."""
-PICTURE = SENT | {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+PICTURE = FILE_RESPONSES | {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 @router.head("/{digest}", include_in_schema=False)
-@router.get("/{digest}", response_class=Response, responses=SENT)
-async def media(digest: Digest, request: Request, at: At) -> Response:
+@router.get("/{digest}", response_class=Response, responses=FILE_RESPONSES)
+async def media(digest: Digest, request: Request, service: ServiceDep) -> Response:
     """A file that a record holds; ranges, If-Range and If-None-Match are understood."""
-    part, path = await at.work(lambda: _held(at, digest))
+    part, path = await service.work(lambda: _held(service, digest))
     etag = f'"{digest}"'
     if _knows(request, etag):
         return Response(status_code=304, headers={"ETag": etag, "Cache-Control": CACHED})
-    kind = await at.work(lambda: kind_of(_head(path), path.name))
+    kind = await service.work(lambda: kind_of(_head(path), path.name))
     mime = kind.mime if kind else "application/octet-stream"
     if part.modality == "audio":
         mime = mime.replace("video/", "audio/")
-    return Sent(
+    return MediaResponse(
         path,
         media_type=mime,
         filename=digest[:16] + (kind.suffix if kind else ""),
@@ -54,32 +55,32 @@ async def media(digest: Digest, request: Request, at: At) -> Response:
 
 @router.get("/{digest}/preview", response_class=Response, responses=PICTURE)
 async def preview(
-    digest: Digest, request: Request, at: At, size: Annotated[int, Query(ge=16, le=1024)] = 256
+    digest: Digest, request: Request, service: ServiceDep, size: Annotated[int, Query(ge=16, le=1024)] = 256
 ) -> Response:
     """A small picture of a file: the picture itself, a sound's waveform, frames of a film."""
     pixels = next(one for one in SIZES if one >= size)
-    part, path = await at.work(lambda: _held(at, digest))
+    part, path = await service.work(lambda: _held(service, digest))
     etag = f'"{digest}-{pixels}"'
     if _knows(request, etag):
         return Response(status_code=304, headers={"ETag": etag, "Cache-Control": CACHED})
-    target = at.settings.memory / PREVIEWS / f"{digest}-{pixels}.png"
+    target = service.settings.memory / PREVIEWS / f"{digest}-{pixels}.png"
     if not target.is_file():
-        await at.work(lambda: _draw(part.modality, path, target, pixels, at.settings.limits))
-    return Sent(target, media_type="image/png", headers={"ETag": etag, "Cache-Control": CACHED})
+        await service.work(lambda: _draw(part.modality, path, target, pixels, service.settings.limits))
+    return MediaResponse(target, media_type="image/png", headers={"ETag": etag, "Cache-Control": CACHED})
 
 
 def _knows(request: Request, etag: str) -> bool:
     return etag in (one.strip() for one in request.headers.get("if-none-match", "").split(","))
 
 
-def _held(at: Service, digest: str) -> tuple[Part, Path]:
+def _held(service: Service, digest: str) -> tuple[Part, Path]:
     """The part of a record with this content, and its file; ApiError 404 if there is none any more."""
-    store = at.collection.store if at.collection.exists else None
+    store = service.collection.store if service.collection.exists else None
     records = store.holding(digest) if store else []
     parts = [part for record in records for part in record.parts if part.digest == digest and part.path]
     # a caption lies in the file of its picture: what is seen or heard says what the file is
     for part in sorted(parts, key=lambda part: part.modality == "text"):
-        if path := _file(at.settings.memory, part):
+        if path := _file(service.settings.memory, part):
             return part, path
     raise not_found("file", digest)
 

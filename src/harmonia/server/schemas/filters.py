@@ -20,7 +20,7 @@ class Comparison(BaseModel):
 
 
 class Compound(BaseModel):
-    """Several filters: all of them, or any."""
+    """EmbeddingInput filters: all of them, or any."""
 
     model_config = ConfigDict(extra="forbid")
 

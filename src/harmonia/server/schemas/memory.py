@@ -123,13 +123,13 @@ class RecordByPath(Strict):
     metadata: dict[str, Any] = {}
 
 
-class RecordChange(Strict):
+class UpdateRecordRequest(Strict):
     """New metadata of a record, key by key; null empties a key."""
 
     metadata: dict[str, Any]
 
 
-class JobIn(Strict):
+class JobRequest(Strict):
     """What to remember in the background: paths on the server's machine, or uploaded files."""
 
     paths: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(default=[], max_length=1000)

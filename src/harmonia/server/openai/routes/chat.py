@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
@@ -16,33 +16,46 @@ from harmonia.server.openai.messages import (
     Reply,
     Turn,
     answer,
-    asked_words,
     check_model,
+    count_input_words,
     no_speech,
 )
-from harmonia.server.openai.schemas.chat import AudioPart, ChatIn, ChatMessage, FilePart, ImagePart, TextPart
+from harmonia.server.openai.schemas.chat import (
+    AudioPart,
+    ChatMessage,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    TextPart,
+)
 from harmonia.server.schemas.errors import LACKS
-from harmonia.server.service import Service, service
-from harmonia.server.sse import STREAM, count, event, limited, stream, while_there, words
+from harmonia.server.service import ServiceDep
+from harmonia.server.sse import (
+    STREAM,
+    cancel_on_disconnect,
+    count_words,
+    event,
+    split_words,
+    stream,
+    truncate,
+)
 
 router = APIRouter(prefix="/v1/chat", tags=["openai"], responses=LACKS)
 
-At = Annotated[Service, Depends(service)]
-
 
 @router.post("/completions", responses=STREAM)
-async def completions(asked: ChatIn, request: Request, at: At) -> Response:
+async def completions(asked: ChatRequest, request: Request, service: ServiceDep) -> Response:
     """The answer to the last message of the user, with the ids of the records behind it."""
     check_model(asked.model)
     if "audio" in (asked.modalities or []):
         raise no_speech("modalities")
     asked.refuse_unsupported()
     turns = [turn_of(message, f"messages.{i}") for i, message in enumerate(asked.messages)]
-    said = answer(at, asked.model, turns, param="messages", n=asked.n or 1, seed=asked.seed or 0)
-    found = await while_there(request, said)
-    text, cut = limited(found.text, asked.most, asked.stop)
+    said = answer(service, asked.model, turns, param="messages", n=asked.n or 1, seed=asked.seed or 0)
+    found = await cancel_on_disconnect(request, said)
+    text, cut = truncate(found.text, asked.most, asked.stop)
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
-    usage = _usage(asked_words(turns), count(text) * (asked.n or 1))
+    usage = _usage(count_input_words(turns), count_words(text) * (asked.n or 1))
     reason = "length" if cut else "stop"
     if asked.stream:
         told = asked.stream_options is not None and asked.stream_options.include_usage
@@ -68,7 +81,7 @@ async def _chunks(
 
     for i in range(n):
         yield chunk(choice(i, {"role": "assistant", "content": "", "refusal": None}))
-        for word in words(text):
+        for word in split_words(text):
             yield chunk(choice(i, {"content": word}))
         evidence = found.harmonia(i)
         yield chunk(choice(i, {"harmonia": evidence}, reason), harmonia=evidence)
@@ -82,21 +95,21 @@ def turn_of(message: ChatMessage, param: str) -> Turn:
     message.refuse_unsupported()
     said, media = [], []
     for i, part in enumerate(message.content):
-        at = f"{param}.content.{i}"
+        place = f"{param}.content.{i}"
         if isinstance(part, TextPart):
             said.append(part.text)
         elif isinstance(part, ImagePart):
-            media.append(Attachment(part.image_url.url, "image", f"{at}.image_url.url"))
+            media.append(Attachment(part.image_url.url, "image", f"{place}.image_url.url"))
         elif isinstance(part, AudioPart):
-            media.append(Attachment(part.input_audio.data, "audio", f"{at}.input_audio.data"))
+            media.append(Attachment(part.input_audio.data, "audio", f"{place}.input_audio.data"))
         elif isinstance(part, FilePart):
             given = part.file.file_id or part.file.file_data
             if given is None:
                 raise ApiError(
-                    400, f"{at}.file has no file_data and no file_id", param=f"{at}.file.file_data"
+                    400, f"{place}.file has no file_data and no file_id", param=f"{place}.file.file_data"
                 )
             media.append(
-                Attachment(given, "", f"{at}.file.{'file_id' if part.file.file_id else 'file_data'}")
+                Attachment(given, "", f"{place}.file.{'file_id' if part.file.file_id else 'file_data'}")
             )
     return Turn(message.role, "\n".join(said), media)
 

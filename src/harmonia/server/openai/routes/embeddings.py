@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
@@ -16,35 +16,36 @@ from harmonia.collection.cues import CUE_WINDOWS
 from harmonia.encoders import Encoder, unit
 from harmonia.modalities import MODALITIES, Limits
 from harmonia.server.errors import ApiError
-from harmonia.server.formats import checked, decoded
+from harmonia.server.formats import check_modality, decode_base64
 from harmonia.server.openai import models
 from harmonia.server.openai.messages import RECALLS
-from harmonia.server.openai.schemas.embeddings import EmbeddingsIn, Several
-from harmonia.server.service import Service, service
-from harmonia.server.sse import count
-from harmonia.server.uploaded_records import encoded
+from harmonia.server.openai.schemas.embeddings import EmbeddingInput, EmbeddingsRequest
+from harmonia.server.service import Service, ServiceDep
+from harmonia.server.sse import count_words
+from harmonia.server.uploaded_records import encode_utf8
 from harmonia.types import Signal
 
 router = APIRouter(prefix="/v1/embeddings", tags=["openai"])
 
-At = Annotated[Service, Depends(service)]
 CHUNK = 64
 """Inputs that are decoded and encoded at once, so that a long list leaves room for others."""
 
 
 @router.post("")
-async def embed(asked: EmbeddingsIn, at: At) -> JSONResponse:
+async def embed(asked: EmbeddingsRequest, service: ServiceDep) -> JSONResponse:
     """A unit vector for each input: the normalised sum over its parts, each the mean over its windows."""
-    encoders = models.by_modality(at.collection.encoders, asked.model)
+    encoders = models.by_modality(service.collection.encoders, asked.model)
     inputs = asked.input
     for number, one in enumerate(inputs):
         _check(one, encoders, f"input.{number}", asked)
     vectors, used = [], 0
     for begin in range(0, len(inputs), CHUNK):
         chunk = inputs[begin : begin + CHUNK]
-        signals = await at.work(lambda c=chunk, b=begin: _signals(c, b, at.settings.limits))  # type: ignore[misc]
-        used += sum(count(s.text) if s.modality == "text" else 1 for one in signals for p in one for s in p)
-        vectors += await _vectors(at, signals, encoders)
+        signals = await service.work(lambda c=chunk, b=begin: _signals(c, b, service.settings.limits))  # type: ignore[misc]
+        used += sum(
+            count_words(s.text) if s.modality == "text" else 1 for one in signals for p in one for s in p
+        )
+        vectors += await _vectors(service, signals, encoders)
     data = [
         {"object": "embedding", "index": index, "embedding": _shown(vector, asked)}
         for index, vector in enumerate(vectors)
@@ -53,7 +54,9 @@ async def embed(asked: EmbeddingsIn, at: At) -> JSONResponse:
     return JSONResponse({"object": "list", "data": data, "model": asked.model, "usage": usage})
 
 
-def _check(one: Several, encoders: Mapping[str, Encoder], param: str, asked: EmbeddingsIn) -> None:
+def _check(
+    one: EmbeddingInput, encoders: Mapping[str, Encoder], param: str, asked: EmbeddingsRequest
+) -> None:
     """ApiError 400 for parts that the model has no vectors for, or none that can be added."""
     for modality in one.parts:
         if modality not in encoders:
@@ -73,7 +76,7 @@ def _check(one: Several, encoders: Mapping[str, Encoder], param: str, asked: Emb
         )
 
 
-def _signals(several: Sequence[Several], begin: int, limits: Limits) -> list[list[list[Signal]]]:
+def _signals(several: Sequence[EmbeddingInput], begin: int, limits: Limits) -> list[list[list[Signal]]]:
     """The windows of each part of each input, decoded."""
     return [
         [
@@ -89,19 +92,19 @@ def _windows(modality: str, value: str, param: str, limits: Limits) -> list[Sign
         if not value.strip():
             raise ApiError(400, f"{param} is empty: there is nothing to make a vector of", param=param)
         # all of a text counts: encoders read only the beginning of a long one
-        return list(MODALITIES["text"].windows(encoded(value, param), limits=limits))
-    data = checked(decoded(value, param), modality, param)
+        return list(MODALITIES["text"].windows(encode_utf8(value, param), limits=limits))
+    data = check_modality(decode_base64(value, param), modality, param)
     return list(islice(MODALITIES[modality].windows(data, limits=limits), CUE_WINDOWS))
 
 
 async def _vectors(
-    at: Service, inputs: Sequence[Sequence[Sequence[Signal]]], encoders: Mapping[str, Encoder]
+    service: Service, inputs: Sequence[Sequence[Sequence[Signal]]], encoders: Mapping[str, Encoder]
 ) -> list[NDArray[np.float32]]:
     flat = [signal for parts in inputs for windows in parts for signal in windows]
     codes: list[NDArray[np.float32]] = []
     for begin in range(0, len(flat), CHUNK):
         signals = flat[begin : begin + CHUNK]
-        for signal, found in zip(signals, await at.encode(signals), strict=True):
+        for signal, found in zip(signals, await service.encode(signals), strict=True):
             space = encoders[signal.modality].space
             codes.append(next(code.vector for code in found if code.space == space))
     each = iter(codes)
@@ -116,7 +119,7 @@ def _unit(vector: Any) -> NDArray[np.float32]:
     return found
 
 
-def _shown(vector: NDArray[np.float32], asked: EmbeddingsIn) -> str | list[float]:
+def _shown(vector: NDArray[np.float32], asked: EmbeddingsRequest) -> str | list[float]:
     if asked.dimensions:
         vector = _unit(vector[: asked.dimensions])
     if asked.encoding_format == "base64":

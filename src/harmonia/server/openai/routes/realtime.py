@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from harmonia.server import errors
 from harmonia.server.errors import ApiError
-from harmonia.server.forms import as_json
+from harmonia.server.forms import parse_json
 from harmonia.server.openai.messages import RECALLS, check_model
-from harmonia.server.openai.realtime_session import Session
+from harmonia.server.openai.realtime_session import RealtimeSession
 from harmonia.server.openai.schemas.realtime import Event
 from harmonia.server.service import Service
 from harmonia.types import HarmoniaError
@@ -52,7 +52,7 @@ class Pace:
 @router.websocket("/realtime")
 async def realtime(socket: WebSocket, model: str = RECALLS) -> None:
     """One session, until either side ends it."""
-    at: Service = socket.app.state.service
+    service: Service = socket.app.state.service
     await socket.accept("realtime" if "realtime" in socket.scope.get("subprotocols", ()) else None)
     state = socket.app.state
     state.sessions = getattr(state, "sessions", 0) + 1
@@ -60,7 +60,7 @@ async def realtime(socket: WebSocket, model: str = RECALLS) -> None:
         if state.sessions > SESSIONS:
             raise ApiError(503, "too many sessions are open: try again later")
         check_model(model)
-        await _converse(socket, at, Session(at, model))
+        await _converse(socket, service, RealtimeSession(service, model))
     except ApiError as error:
         await _send(socket, _error(error, None))
         await socket.close(1008, error.message[:100])
@@ -72,9 +72,9 @@ async def realtime(socket: WebSocket, model: str = RECALLS) -> None:
         state.sessions -= 1
 
 
-async def _converse(socket: WebSocket, at: Service, session: Session) -> None:
+async def _converse(socket: WebSocket, service: Service, session: RealtimeSession) -> None:
     """Events in, events out, one after the other."""
-    settings = at.settings
+    settings = service.settings
     pace = Pace(settings.rate or PACE, settings.burst if settings.rate else BURST)
     await _send(socket, {"type": "session.created", "session": session.settings})
     while True:
@@ -82,16 +82,16 @@ async def _converse(socket: WebSocket, at: Service, session: Session) -> None:
         if message["type"] == "websocket.disconnect":
             return
         await pace.wait()
-        await _follow(socket, at, session, message.get("text"))
+        await _follow(socket, service, session, message.get("text"))
 
 
-async def _follow(socket: WebSocket, at: Service, session: Session, text: str | None) -> None:
+async def _follow(socket: WebSocket, service: Service, session: RealtimeSession, text: str | None) -> None:
     """Do what one event says; what is wrong with it is an event too, and the session goes on."""
     name: str | None = None
     try:
         if text is None:
             raise ApiError(400, "events are JSON text", code="invalid_json")
-        said = as_json(text, "event")
+        said = parse_json(text, "event")
         given = said.get("event_id") if isinstance(said, dict) else None
         name = given[:100] if isinstance(given, str) else None
         async for told in session.handle(_event(said)):
@@ -99,7 +99,7 @@ async def _follow(socket: WebSocket, at: Service, session: Session, text: str | 
     except ApiError as error:
         await _send(socket, _error(error, name))
     except HarmoniaError as error:
-        await _send(socket, _error(ApiError(400, at.told(str(error))), name))
+        await _send(socket, _error(ApiError(400, service.without_paths(str(error))), name))
     except (WebSocketDisconnect, RuntimeError):
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Responses: OpenAI's newer conversation, answered by what is remembered."""
+"""ResponseStore: OpenAI's newer conversation, answered by what is remembered."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ import base64
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
-from harmonia.server.openai.messages import Attachment, Reply, Turn, answer, asked_words, check_model
-from harmonia.server.openai.response_store import Responses
+from harmonia.server.openai.messages import Attachment, Reply, Turn, answer, check_model, count_input_words
+from harmonia.server.openai.response_store import ResponseStore
 from harmonia.server.openai.schemas.responses import (
     InputFile,
     InputImage,
     InputSound,
-    ResponseIn,
     ResponseMessage,
+    ResponseRequest,
     WordsPart,
 )
 from harmonia.server.schemas.errors import LACKS
-from harmonia.server.service import Service, service
-from harmonia.server.sse import STREAM, count, event, limited, stream, while_there, words
+from harmonia.server.service import ServiceDep
+from harmonia.server.sse import (
+    STREAM,
+    cancel_on_disconnect,
+    count_words,
+    event,
+    split_words,
+    stream,
+    truncate,
+)
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], responses=LACKS)
 
-At = Annotated[Service, Depends(service)]
-
 
 @router.post("", responses=STREAM)
-async def create(asked: ResponseIn, request: Request, at: At) -> Response:
+async def create(asked: ResponseRequest, request: Request, service: ServiceDep) -> Response:
     """The answer to the last message of the user, with the ids of the records behind it."""
     check_model(asked.model)
     asked.refuse_unsupported()
@@ -43,10 +49,10 @@ async def create(asked: ResponseIn, request: Request, at: At) -> Response:
     before = asked.previous_response_id
     turns = [*(kept.get(caller, before, "previous_response_id").turns if before else ()), *given]
     spoken = turns + ([Turn("developer", asked.instructions)] if asked.instructions else [])
-    found = await while_there(request, answer(at, asked.model, given, param="input"))
-    text, cut = limited(found.text, asked.max_output_tokens)
+    found = await cancel_on_disconnect(request, answer(service, asked.model, given, param="input"))
+    text, cut = truncate(found.text, asked.max_output_tokens)
     response = _begun(asked)
-    ended = response | _ended(found, text, cut, asked_words(spoken))
+    ended = response | _ended(found, text, cut, count_input_words(spoken))
     if asked.store is not False:
         kept.keep(caller, ended, [*turns, Turn("assistant", text)])
     if asked.stream:
@@ -74,37 +80,37 @@ async def cancel(response_id: str, request: Request) -> dict[str, Any]:
     raise ApiError(400, "only responses in the background can be cancelled, and none is", param="response_id")
 
 
-def _kept(request: Request) -> Responses:
+def _kept(request: Request) -> ResponseStore:
     """What this app keeps."""
     state = request.app.state
     if not hasattr(state, "responses"):
-        state.responses = Responses()
-    found: Responses = state.responses
+        state.responses = ResponseStore()
+    found: ResponseStore = state.responses
     return found
 
 
 def _turn(message: ResponseMessage, param: str) -> Turn:
     said, media = [], []
     for i, part in enumerate(message.content):
-        at = f"{param}.content.{i}"
+        place = f"{param}.content.{i}"
         if isinstance(part, WordsPart):
             said.append(part.text)
         elif isinstance(part, InputSound):
-            media.append(Attachment(part.input_audio.data, "audio", f"{at}.input_audio.data"))
+            media.append(Attachment(part.input_audio.data, "audio", f"{place}.input_audio.data"))
         elif isinstance(part, InputImage | InputFile):
-            media.append(_attached(part, at))
+            media.append(_attached(part, place))
     return Turn(message.role, "\n".join(said), media)
 
 
-def _attached(part: InputImage | InputFile, at: str) -> Attachment:
+def _attached(part: InputImage | InputFile, place: str) -> Attachment:
     """The first of the ways to give a file that is there."""
     for name in ("file_id", "image_url", "file_data", "file_url"):
         if given := getattr(part, name, None):
-            return Attachment(given, "image" if isinstance(part, InputImage) else "", f"{at}.{name}")
-    raise ApiError(400, f"{at} has nothing to recall by", param=at)
+            return Attachment(given, "image" if isinstance(part, InputImage) else "", f"{place}.{name}")
+    raise ApiError(400, f"{place} has nothing to recall by", param=place)
 
 
-def _begun(asked: ResponseIn) -> dict[str, Any]:
+def _begun(asked: ResponseRequest) -> dict[str, Any]:
     return {
         "id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": int(time.time()),
         "status": "in_progress", "error": None, "incomplete_details": None, "model": asked.model,
@@ -118,7 +124,7 @@ def _begun(asked: ResponseIn) -> dict[str, Any]:
 
 def _ended(found: Reply, text: str, cut: bool, asked: int) -> dict[str, Any]:
     """What a response has at its end. A token of the usage is a word."""
-    status, said = "incomplete" if cut else "completed", count(text)
+    status, said = "incomplete" if cut else "completed", count_words(text)
     message = {
         "id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "status": status,
         "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}],
@@ -158,21 +164,21 @@ def _events(begun: dict[str, Any], ended: dict[str, Any]) -> Iterator[dict[str, 
 
 
 def _picture_events(index: int, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    at = {"output_index": index, "item_id": item["id"]}
+    place = {"output_index": index, "item_id": item["id"]}
     begun = {**item, "status": "in_progress", "result": None}
     yield {"type": "response.output_item.added", "output_index": index, "item": begun}
-    yield {"type": "response.image_generation_call.completed", **at}
+    yield {"type": "response.image_generation_call.completed", **place}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
 def _message_events(index: int, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
     (part,) = item["content"]
-    at = {"output_index": index, "item_id": item["id"], "content_index": 0}
+    place = {"output_index": index, "item_id": item["id"], "content_index": 0}
     begun = {**item, "status": "in_progress", "content": []}
     yield {"type": "response.output_item.added", "output_index": index, "item": begun}
-    yield {"type": "response.content_part.added", **at, "part": {**part, "text": ""}}
-    for word in words(part["text"]):
-        yield {"type": "response.output_text.delta", **at, "delta": word, "logprobs": []}
-    yield {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []}
-    yield {"type": "response.content_part.done", **at, "part": part}
+    yield {"type": "response.content_part.added", **place, "part": {**part, "text": ""}}
+    for word in split_words(part["text"]):
+        yield {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
+    yield {"type": "response.output_text.done", **place, "text": part["text"], "logprobs": []}
+    yield {"type": "response.content_part.done", **place, "part": part}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}

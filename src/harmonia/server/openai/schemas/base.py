@@ -22,7 +22,7 @@ LABELS = (
 """Without effect: they tell OpenAI's own service who asks, and how to run it."""
 
 
-class Asked(BaseModel):
+class OpenAIRequest(BaseModel):
     """A body whose unknown fields are refused by name, unless they ask for nothing."""
 
     model_config = ConfigDict(extra="allow")

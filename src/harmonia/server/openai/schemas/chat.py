@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from harmonia.server.openai.schemas.base import Asked
+from harmonia.server.openai.schemas.base import OpenAIRequest
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Model = Annotated[str, Field(max_length=200, json_schema_extra={"enum": ["harmonia", "harmonia-imagine"]})]
@@ -81,7 +81,7 @@ def as_parts(content: Any) -> Any:
     return [] if content is None else content
 
 
-class ChatMessage(Asked):
+class ChatMessage(OpenAIRequest):
     """One message. Of what comes back with an assistant's, only the words are read."""
 
     without_effect = ("name", "annotations", "refusal", "harmonia")
@@ -105,7 +105,7 @@ def as_list(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else [] if stop is None else stop
 
 
-class ChatIn(Asked):
+class ChatRequest(OpenAIRequest):
     """A chat completion."""
 
     model: Model

@@ -14,7 +14,7 @@ INPUTS = 2048
 Text = Annotated[str, Field(min_length=1, max_length=200_000)]
 
 
-class Several(Strict):
+class EmbeddingInput(Strict):
     """One thing in several modalities; its vector is the normalised sum of theirs."""
 
     text: Text | None = None
@@ -47,16 +47,18 @@ def _several(given: Any) -> list[Any]:
     return [{"text": one} if isinstance(one, str) else one for one in things]
 
 
-Given = Text | Several | Annotated[list[Text | Several], Field(min_length=1, max_length=INPUTS)]
+EmbeddingInputs = (
+    Text | EmbeddingInput | Annotated[list[Text | EmbeddingInput], Field(min_length=1, max_length=INPUTS)]
+)
 
 
-class EmbeddingsIn(Strict):
+class EmbeddingsRequest(Strict):
     """Texts, or things in several modalities, to be made vectors. ``user`` is not used."""
 
     input: Annotated[
-        list[Several],
+        list[EmbeddingInput],
         Field(min_length=1, max_length=INPUTS),
-        BeforeValidator(_several, json_schema_input_type=Given),
+        BeforeValidator(_several, json_schema_input_type=EmbeddingInputs),
     ]
     model: str = Field("harmonia", min_length=1, max_length=300)
     encoding_format: Literal["float", "base64"] = "float"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from harmonia.server.openai.schemas.base import Asked
+from harmonia.server.openai.schemas.base import OpenAIRequest
 
 SIDE = 4096
 """Most pixels of a side; the generator's own are far fewer, and are enlarged."""
@@ -20,7 +20,7 @@ def auto_is_none(value: Any) -> Any:
 Auto = BeforeValidator(auto_is_none)
 
 
-class Drawing(Asked):
+class ImageRequest(OpenAIRequest):
     """What all three endpoints take."""
 
     without_effect: ClassVar[tuple[str, ...]] = ("user", "safety_identifier")
@@ -40,10 +40,10 @@ class Drawing(Asked):
         return int(width), int(height)
 
 
-class Prompted(Drawing):
+class PromptedImageRequest(ImageRequest):
     """What pictures of a prompt take."""
 
-    without_effect = (*Drawing.without_effect, "moderation")
+    without_effect = (*ImageRequest.without_effect, "moderation")
 
     prompt: str = Field(min_length=1, max_length=20_000)
     output_format: Literal["png", "jpeg", "webp"] | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from harmonia.server.openai.schemas.base import Asked
+from harmonia.server.openai.schemas.base import OpenAIRequest
 from harmonia.server.openai.schemas.chat import Encoded, Text
 
 Id = Annotated[str, Field(min_length=1, max_length=100)]
@@ -21,19 +21,19 @@ class SoundFormat(BaseModel):
     rate: Literal[24000] = 24000
 
 
-class SoundIn(Asked):
+class SoundIn(OpenAIRequest):
     """How sounds come in. Nothing listens for pauses, so that a buffer is committed by the client."""
 
     format: SoundFormat | None = None
 
 
-class Sound(Asked):
+class Sound(OpenAIRequest):
     """How sounds come in and go out."""
 
     input: SoundIn | None = None
 
 
-class SessionChange(Asked):
+class SessionChange(OpenAIRequest):
     """What of a session is to change."""
 
     type: Literal["realtime"] = "realtime"
@@ -96,7 +96,7 @@ class BufferEvent(BaseModel):
     type: Literal["input_audio_buffer.commit", "input_audio_buffer.clear"]
 
 
-class ResponseWish(Asked):
+class ResponseOptions(OpenAIRequest):
     """How a response is to be."""
 
     without_effect = ("conversation", "metadata")
@@ -110,7 +110,7 @@ class ResponseCreate(BaseModel):
     """An answer is wanted."""
 
     type: Literal["response.create"]
-    response: ResponseWish | None = None
+    response: ResponseOptions | None = None
 
 
 class ResponseCancel(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from harmonia.server.openai.schemas.base import LABELS, SAMPLING, Asked
+from harmonia.server.openai.schemas.base import LABELS, SAMPLING, OpenAIRequest
 from harmonia.server.openai.schemas.chat import Encoded, InputAudio, Model, RefusalPart, Text
 
 ResponseId = Annotated[str, Field(max_length=100)]
@@ -81,7 +81,7 @@ def as_messages(given: Any) -> Any:
 Items = Annotated[list[ResponseMessage | DrawnItem], Field(min_length=1, max_length=256)]
 
 
-class ResponseIn(Asked):
+class ResponseRequest(OpenAIRequest):
     """A response."""
 
     without_effect = (*SAMPLING, *LABELS, "truncation", "stream_options")

@@ -30,7 +30,7 @@ BATCH = 2000
 """Most files of one batch."""
 
 
-class StoreIn(Strict):
+class CreateStoreRequest(Strict):
     """A new vector store."""
 
     name: Name | None = None
@@ -41,7 +41,7 @@ class StoreIn(Strict):
     expires_after: Never = None
 
 
-class StoreChange(Strict):
+class UpdateStoreRequest(Strict):
     """What is new about a vector store; null leaves it."""
 
     name: Name | None = None
@@ -49,7 +49,7 @@ class StoreChange(Strict):
     expires_after: Never = None
 
 
-class FileIn(Strict):
+class AttachFileRequest(Strict):
     """A file for a vector store."""
 
     file_id: FileId
@@ -57,17 +57,17 @@ class FileIn(Strict):
     chunking_strategy: Chunking = None
 
 
-class FileChange(Strict):
+class UpdateFileRequest(Strict):
     """The attributes of a file, in place of those that it had."""
 
     attributes: Attributes | None
 
 
-class BatchIn(Strict):
-    """Several files for a vector store: by id with the same attributes, or each with its own."""
+class FileBatchRequest(Strict):
+    """EmbeddingInput files for a vector store: by id with the same attributes, or each with its own."""
 
     file_ids: list[FileId] | None = Field(None, min_length=1, max_length=BATCH)
-    files: list[FileIn] | None = Field(None, min_length=1, max_length=BATCH)
+    files: list[AttachFileRequest] | None = Field(None, min_length=1, max_length=BATCH)
     attributes: Attributes | None = None
     chunking_strategy: Chunking = None
 
@@ -92,7 +92,7 @@ class Ranking(Strict):
     score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-class SearchIn(Strict):
+class SearchRequest(Strict):
     """A search: words, or several that are to be met together. ``rewrite_query`` is not used."""
 
     query: Annotated[
