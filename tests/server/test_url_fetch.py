@@ -92,7 +92,7 @@ def here(address: Address) -> bool:
 
 
 def get(url: str, most: int = 1000, seconds: float = 5.0, **more: Any) -> bytes:
-    return asyncio.run(fetch(url, "image_url", most=most, seconds=seconds, **more))
+    return asyncio.run(fetch(url, "image_url", max_bytes=most, seconds=seconds, **more))
 
 
 def test_a_picture_is_fetched_and_redirects_are_followed(site: str) -> None:

@@ -76,12 +76,12 @@ async def make_plan(
     generator; HarmoniaError if it cannot be told any of it.
     """
     saved = await service.work(service.generator)
-    asking = from_memory if found else False
-    wish = await service.ask(lambda: Imagination(saved, service.collection).wish(given, asking, found))
-    begun = await service.work(lambda: start(saved)) if start else Start()
+    use_memory = from_memory if found else False
+    wish = await service.ask(lambda: Imagination(saved, service.collection).wish(given, use_memory, found))
+    start_state = await service.work(lambda: start(saved)) if start else Start()
     name = saved.facts.name or type(saved.generator).__name__
-    mark = Mark(name, saved.identity, wish.cue, sampling.seed, composite=begun.known is not None)
-    return Plan(saved, wish, sampling, begun, mark)
+    mark = Mark(name, saved.identity, wish.cue, sampling.seed, composite=start_state.known is not None)
+    return Plan(saved, wish, sampling, start_state, mark)
 
 
 async def draw_plan(service: Service, plan: Plan, look: StepCallback | None = None) -> list[Signal]:

@@ -139,8 +139,8 @@ class Jobs:
         """
         if then is not None:
             self.after(kind, then)
-        files, said = [str(path) for path in paths], dict(note or {})
-        job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, said, anywhere=anywhere)
+        files, note_copy = [str(path) for path in paths], dict(note or {})
+        job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, note_copy, anywhere=anywhere)
         with self._lock:
             if sum(job.state not in ENDED for job in self.jobs.values()) >= WAITING:
                 raise ApiError(

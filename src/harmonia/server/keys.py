@@ -54,26 +54,26 @@ def find_key(keys: Sequence[Key], secret: str) -> Key | None:
 def read_keys(file: Path) -> tuple[Key, ...]:
     """The keys in a file; HarmoniaError if it cannot be read or has none."""
     try:
-        found = tuple(
-            Key(str(one["name"]), str(one["sha256"]), str(one["scope"]))
-            for one in json.loads(file.read_text(encoding="utf-8"))["keys"]
+        keys = tuple(
+            Key(str(row["name"]), str(row["sha256"]), str(row["scope"]))
+            for row in json.loads(file.read_text(encoding="utf-8"))["keys"]
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise HarmoniaError(f"cannot read the keys in {file} ({error}): make them with --new-key") from error
-    if not found or any(key.scope not in SCOPES or len(key.digest) != 64 for key in found):
+    if not keys or any(key.scope not in SCOPES or len(key.digest) != 64 for key in keys):
         raise HarmoniaError(f"{file} holds no keys, or damaged ones: make them with --new-key")
-    return found
+    return keys
 
 
 def new_key(file: Path, name: str, scope: str) -> str:
     """Add a key to a file, made if need be; returns the secret, which is shown once and kept nowhere."""
     if scope not in SCOPES:
         raise HarmoniaError(f"a key's scope is one of {', '.join(SCOPES)}, not {scope!r}")
-    held = read_keys(file) if file.exists() else ()
-    if any(key.name == name for key in held):
+    keys = read_keys(file) if file.exists() else ()
+    if any(key.name == name for key in keys):
         raise HarmoniaError(f"{file} has a key called {name!r} already: give another name")
     secret = PREFIX + secrets.token_urlsafe(32)
-    rows = [{"name": k.name, "sha256": k.digest, "scope": k.scope} for k in held]
+    rows = [{"name": k.name, "sha256": k.digest, "scope": k.scope} for k in keys]
     rows.append({"name": name, "sha256": digest_of(secret), "scope": scope})
     write_atomically(file, json.dumps({"keys": rows}, indent=1) + "\n")
     file.chmod(0o600)

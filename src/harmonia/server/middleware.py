@@ -76,23 +76,23 @@ class GuardMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        seen = _ResponseRecorder(send, start=time.perf_counter())
+        recorder = _ResponseRecorder(send, start=time.perf_counter())
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         try:
             key = self._admit(scope, headers)
         except ApiError as error:
-            await _refuse(scope, receive, seen, error)
+            await _refuse(scope, receive, recorder, error)
         else:
             scope.setdefault("state", {})["key"] = key
             body = _LimitedBody(receive, self.settings.upload, self.settings.patience)
             try:
-                await self.app(scope, body if scope["type"] == "http" else receive, seen)
+                await self.app(scope, body if scope["type"] == "http" else receive, recorder)
             except ApiError as error:
                 # a body that was too large or too slow, raised inside of the route that read it
-                if seen.status:
+                if recorder.status:
                     raise
-                await _refuse(scope, receive, seen, error)
-        self._log_request(scope, seen)
+                await _refuse(scope, receive, recorder, error)
+        self._log_request(scope, recorder)
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> Key:
         """The caller's key; raises ApiError for a caller who is not let in."""
@@ -161,15 +161,20 @@ class GuardMiddleware:
                 429, "too many requests: slow down", code="rate_limit_exceeded", headers={"Retry-After": wait}
             )
 
-    def _log_request(self, scope: Scope, seen: _ResponseRecorder) -> None:
+    def _log_request(self, scope: Scope, recorder: _ResponseRecorder) -> None:
         """A line in the log and the counters: the route's pattern, never what was asked."""
         if scope["type"] != "http":
             return
         route = getattr(scope.get("route"), "path", "other")
-        took = time.perf_counter() - seen.start
-        self.requests.labels(route, str(seen.status)).inc()
+        took = time.perf_counter() - recorder.start
+        self.requests.labels(route, str(recorder.status)).inc()
         self.seconds.labels(route).observe(took)
-        facts = {"method": scope["method"], "route": route, "status": seen.status, "seconds": round(took, 4)}
+        facts = {
+            "method": scope["method"],
+            "route": route,
+            "status": recorder.status,
+            "seconds": round(took, 4),
+        }
         facts["key"] = scope.get("state", {}).get("key", LOCAL).name
         log.info("request", extra={"facts": facts})
 
@@ -183,9 +188,9 @@ class _ResponseRecorder:
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            given = message.get("headers", [])
-            held = {name.lower() for name, _ in given}
-            message["headers"] = [*given, *(one for one in _ENCODED if one[0] not in held)]
+            headers = message.get("headers", [])
+            names = {name.lower() for name, _ in headers}
+            message["headers"] = [*headers, *(header for header in _ENCODED if header[0] not in names)]
         await self.send(message)
 
 
@@ -235,8 +240,15 @@ def _number(text: str) -> float:
 
 def _subprotocol(header: str) -> str:
     """The key that a browser's WebSocket gives, which cannot set other headers."""
-    given = [one.strip() for one in header.split(",")]
-    return next((one.partition("openai-insecure-api-key.")[2] for one in given if "api-key." in one), "")
+    protocols = [protocol.strip() for protocol in header.split(",")]
+    return next(
+        (
+            protocol.partition("openai-insecure-api-key.")[2]
+            for protocol in protocols
+            if "api-key." in protocol
+        ),
+        "",
+    )
 
 
 def _too_large(most: int) -> ApiError:

@@ -167,8 +167,8 @@ class Service:
         """The memory, opened once for each thread that calls: a Collection is used by one only."""
         if not hasattr(self._own, "collection"):
             self._own.collection = Collection(self.settings.memory, limits=self.settings.limits)
-        found: Collection = self._own.collection
-        return found
+        collection: Collection = self._own.collection
+        return collection
 
     def without_paths(self, message: str) -> str:
         """A message as clients may read it: without the places of this machine."""
@@ -180,15 +180,15 @@ class Service:
     def allowed_path(self, path: str) -> Path:
         """A path that a client gave, resolved; HarmoniaError unless it lies within the allowed roots."""
         try:
-            whole = Path(path).expanduser().resolve()
-            within = any(whole.is_relative_to(root.resolve()) for root in self.settings.roots)
-            if within:
-                whole.exists()  # only the disk knows names that are too long
+            resolved = Path(path).expanduser().resolve()
+            allowed = any(resolved.is_relative_to(root.resolve()) for root in self.settings.roots)
+            if allowed:
+                resolved.exists()  # only the disk knows names that are too long
         except (OSError, ValueError, RuntimeError) as error:
             raise HarmoniaError("this cannot be a path: give another") from error
-        if not within:
+        if not allowed:
             raise HarmoniaError("the path is outside of the folders that this server may read: see --root")
-        return whole
+        return resolved
 
     def renew(self) -> None:
         """Have recalls see all that is committed; until it is loaded they are answered from before."""
@@ -220,28 +220,28 @@ class Service:
         """Uploaded files are called as their clients called them."""
         names: dict[str, str] = job.note.get("names", {})
         if names:
-            self.writer().store.describe({one: {"name": name} for one, name in names.items()})
+            self.writer().store.describe({record_id: {"name": name} for record_id, name in names.items()})
 
     def _create(self, several: Sequence[NewRecord]) -> Sequence[StoredRecord | Exception]:
-        found = create(self.writer(), several)
+        results = create(self.writer(), several)
         self.renew()
-        return found
+        return results
 
-    def _recall(self, asked: Sequence[PendingRecall]) -> Sequence[Recollection | Exception]:
+    def _recall(self, pending: Sequence[PendingRecall]) -> Sequence[Recollection | Exception]:
         """Recalls with the same options settle together."""
         groups: dict[RecallOptions, list[int]] = {}
-        for i, one in enumerate(asked):
-            groups.setdefault(one.options, []).append(i)
-        found: dict[int, Recollection | Exception] = {}
+        for i, recall in enumerate(pending):
+            groups.setdefault(recall.options, []).append(i)
+        results: dict[int, Recollection | Exception] = {}
         collection = self.collection
         for options, members in groups.items():
             try:
-                answers = collection.recall_many([asked[i].query for i in members], options)
+                answers = collection.recall_many([pending[i].query for i in members], options)
             except HarmoniaError as error:
-                found |= dict.fromkeys(members, error)
+                results |= dict.fromkeys(members, error)
                 continue
-            found |= dict(zip(members, answers, strict=True))
-        return [found[i] for i in range(len(asked))]
+            results |= dict(zip(members, answers, strict=True))
+        return [results[i] for i in range(len(pending))]
 
 
 def _creation_time(memory: Path) -> int:

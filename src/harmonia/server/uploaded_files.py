@@ -73,16 +73,16 @@ class UploadedFiles:
                 self._files[file.id] = file
         return file
 
-    def find(self, wanted: str) -> UploadedFile | None:
+    def find(self, file_id: str) -> UploadedFile | None:
         """The file of an id, if there is one."""
-        return self._files.get(wanted)
+        return self._files.get(file_id)
 
-    def get(self, wanted: str) -> UploadedFile:
+    def get(self, file_id: str) -> UploadedFile:
         """The file of an id; ApiError 404 if there is none."""
-        found = self.find(wanted)
-        if found is None:
-            raise not_found("file", wanted)
-        return found
+        file = self.find(file_id)
+        if file is None:
+            raise not_found("file", file_id)
+        return file
 
     def all(self) -> list[UploadedFile]:
         """Every file, oldest first."""

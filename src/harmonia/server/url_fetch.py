@@ -47,7 +47,7 @@ async def fetch(
     url: str,
     param: str,
     *,
-    most: int,
+    max_bytes: int,
     seconds: float = SECONDS,
     allowed: Callable[[Address], bool] = is_public,
 ) -> bytes:
@@ -63,10 +63,10 @@ async def fetch(
             ) as pool,
         ):
             for _ in range(MAX_REDIRECTS + 1):
-                found = await _get(pool, url, param, most)
-                if isinstance(found, bytes):
-                    return found
-                url = urljoin(url, found)
+                answer = await _get(pool, url, param, max_bytes)
+                if isinstance(answer, bytes):
+                    return answer
+                url = urljoin(url, answer)
     except TimeoutError:
         raise _refused(param, "it takes too long to answer") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
@@ -74,40 +74,42 @@ async def fetch(
     raise _refused(param, "it redirects too often")
 
 
-async def _get(pool: httpcore.AsyncConnectionPool, url: str, param: str, most: int) -> bytes | str:
+async def _get(pool: httpcore.AsyncConnectionPool, url: str, param: str, max_bytes: int) -> bytes | str:
     """The body of an answer, or where it redirects to."""
     headers = [("Accept", "image/*, */*;q=0.5"), ("Accept-Encoding", "identity"), ("User-Agent", "harmonia")]
     async with pool.stream("GET", _url(url, param), headers=headers) as response:
-        said = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
-        if response.status in (301, 302, 303, 307, 308) and "location" in said:
-            return said["location"]
+        headers_received = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
+        if response.status in (301, 302, 303, 307, 308) and "location" in headers_received:
+            return headers_received["location"]
         if response.status != 200:
             raise _refused(param, f"it answers with {response.status}")
-        if not said.get("content-type", TYPES[-1]).lower().startswith(TYPES):
+        if not headers_received.get("content-type", TYPES[-1]).lower().startswith(TYPES):
             raise _refused(param, "it is no picture, sound or film")
-        if said.get("content-encoding", "identity") != "identity":
+        if headers_received.get("content-encoding", "identity") != "identity":
             raise _refused(param, "it is compressed")
-        return await _body(response, param, most)
+        return await _body(response, param, max_bytes)
 
 
-async def _body(response: httpcore.Response, param: str, most: int) -> bytes:
-    found = bytearray()
+async def _body(response: httpcore.Response, param: str, max_bytes: int) -> bytes:
+    content = bytearray()
     async for block in response.aiter_stream():
-        found += block
-        if len(found) > most:
-            raise ApiError(400, f"{param} is over the limit of {most:,} bytes", code="too_large", param=param)
-    return bytes(found)
+        content += block
+        if len(content) > max_bytes:
+            raise ApiError(
+                400, f"{param} is over the limit of {max_bytes:,} bytes", code="too_large", param=param
+            )
+    return bytes(content)
 
 
 def _url(url: str, param: str) -> httpcore.URL:
     try:
-        found = httpcore.URL(url.encode("ascii"))
-        known = found.scheme in (b"http", b"https") and bool(found.host) and b"@" not in url.encode("ascii")
+        parsed = httpcore.URL(url.encode("ascii"))
+        known = parsed.scheme in (b"http", b"https") and bool(parsed.host) and b"@" not in url.encode("ascii")
     except (ValueError, UnicodeError, KeyError):
         known = False
     if not known or any(ord(c) <= 32 for c in url):
         raise _refused(param, "only addresses that begin with http:// or https:// are read")
-    return found
+    return parsed
 
 
 def _refused(param: str, why: str) -> ApiError:
@@ -133,13 +135,13 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
 
     async def _address(self, host: str, port: int) -> str:
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
+            infos = await asyncio.get_running_loop().getaddrinfo(
                 host.strip("[]"), port, type=socket.SOCK_STREAM
             )
-            addresses = [ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found]
+            addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in infos]
         except (OSError, ValueError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from error
-        if not addresses or not all(self.allowed(one) for one in addresses):
+        if not addresses or not all(self.allowed(info) for info in addresses):
             raise ApiError(
                 400, f"{self.param} is on a private network, which is never read: send the file itself",
                 code="private_address", param=self.param,

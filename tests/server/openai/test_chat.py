@@ -254,7 +254,7 @@ def test_kept_responses_are_bounded_and_private() -> None:
     for number in range(4):
         kept.keep("me", {"id": str(number)}, [])
     assert [name for _, name in kept.held] == ["2", "3"]
-    with pytest.raises(Exception, match="no such response"):
+    with pytest.raises(Exception, match=r"unknown response id \(responses are not persisted\)"):
         kept.get("you", "3")
     kept.keep("me", {"id": "large", "text": "x" * 20_000}, [])
     assert not kept.held and kept.size == 0

@@ -233,7 +233,7 @@ CALLS: dict[str, Callable[[Any, Path], Any]] = {
 def test_a_missing_model_is_the_clients_own_error(bare: str, name: str, tmp_path: Path) -> None:
     def check(missing: Any) -> None:
         assert missing.value.status_code == 501 and missing.value.code == "model_not_available"
-        assert "needs a model that is not here" in missing.value.message
+        assert "needs a model that is not available" in missing.value.message
         assert missing.value.response.request.headers["x-stainless-retry-count"] == "0"
 
     with pytest.raises(openai.InternalServerError) as missing:
@@ -258,8 +258,9 @@ def test_speech_is_refused_whatever_is_sent(bare: str, task: str) -> None:
     for body in bodies:
         answer = httpx.post(url, **body)
         assert answer.status_code == 501 and answer.headers["x-should-retry"] == "false"
-        assert answer.json()["error"]["code"] == "model_not_available"
-        assert re.match("speech .+ needs a model that is not here: .+", answer.json()["error"]["message"])
+        error = answer.json()["error"]
+        assert error["code"] == "model_not_available"
+        assert re.match("speech .+ needs a model that is not available: .+", error["message"])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Vector stores: the memory itself, and subsets of it. A record's metadata say which it is in."""
+"""Vector stores: the memory itself, and subsets of it. The metadata of a record list its stores."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ log = logging.getLogger("harmonia.server")
 
 KIND = "vector_store"
 MEMORY = "vs_memory"
-"""The store that all records are in."""
-UNSUPPORTED = "the file is of no known format: send a picture, a sound, a video or a text"
+"""The store of all records."""
+UNSUPPORTED = "unknown file format: send an image, audio, video or text file"
 _ID = re.compile("file-[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
 class VectorStore:
-    """One store. ``troubles`` are the files that could not be remembered: code, message, time by id."""
+    """One store. ``troubles`` maps the id of each failed file to its error code, message and time."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class VectorStore:
 
 @dataclass(frozen=True, slots=True)
 class StoreFile:
-    """A file of a store: how far it is, since when, and what went wrong."""
+    """A file of a store: its status, creation time (Unix seconds) and error."""
 
     status: str
     created_at: int
@@ -56,10 +56,10 @@ class StoreFile:
 
 
 class VectorStores:
-    """The vector stores of one memory. Each is a small JSON file; who is in it, the records say.
+    """The vector stores of one memory. Each is a small JSON file; membership is in the records' metadata.
 
-    ``open_memory`` gives the memory to the thread that calls, which was ``created_at`` then (Unix seconds). All calls read
-    or write the disk.
+    ``open_memory`` returns the calling thread's collection; ``created_at`` is the time of the memory in Unix
+    seconds. All methods read or write the disk.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class VectorStores:
     # The stores
 
     def all(self) -> list[VectorStore]:
-        """Every store, oldest first; the memory is the oldest."""
+        """All stores, oldest first; the memory's own store is the first."""
         return sorted(self._stores.values(), key=lambda one: (one.id != MEMORY, one.created_at, one.id))
 
     def get(self, store_id: str) -> VectorStore:
-        """A store; ApiError 404 if there is none."""
+        """The store of an id; ApiError 404 if there is none."""
         found = self._stores.get(store_id)
         if found is None:
             raise not_found("vector store", store_id)
         return found
 
     def create(self, name: str, description: str | None, metadata: Mapping[str, str]) -> VectorStore:
-        """A new store."""
+        """Create a store."""
         store = VectorStore(f"vs_{uuid.uuid4().hex}", name, int(time.time()), description, dict(metadata))
         with self._lock:
             self._stores[store.id] = store
@@ -99,20 +99,20 @@ class VectorStores:
         return store
 
     def change(self, store: VectorStore, name: str | None, metadata: Mapping[str, str] | None) -> None:
-        """Name a store anew, give it other metadata; None leaves them."""
+        """Change the name or metadata of a store; None keeps them."""
         if store.id == MEMORY and name not in (None, store.name):
-            raise ApiError(400, "the memory's own store keeps its name", param="name")
+            raise ApiError(400, "the memory's own store cannot be renamed", param="name")
         with self._lock:
             store.name = store.name if name is None else name
             store.metadata = store.metadata if metadata is None else dict(metadata)
             self._save(store)
 
     def delete(self, store: VectorStore) -> None:
-        """Delete a store; its records stay in the memory."""
+        """Delete a store; its records stay in the memory. ApiError 400 for the memory's own store."""
         if store.id == MEMORY:
             raise ApiError(400, "this store is the memory itself and cannot be deleted: forget its records")
         with self._lock:
-            # without its file it is gone; what records still say of it then means nothing
+            # without its file the store is gone, and its id in the metadata of records has no meaning
             self._stores.pop(store.id, None)
             (self.folder / f"{store.id}.json").unlink(missing_ok=True)
             self._put({one: {} for one in self.members(store)}, out=store.id)
@@ -124,19 +124,19 @@ class VectorStores:
         return None if store.id == MEMORY else Has(KEY, store.id)
 
     def members(self, store: VectorStore) -> dict[str, float]:
-        """When the records of a store were remembered (Unix seconds), by id, oldest first."""
+        """The creation times of the records of a store (Unix seconds), by record id, oldest first."""
         memory = self.open_memory()
         return memory.store.created(self.condition(store)) if memory.exists else {}
 
     def attach(self, store: VectorStore, given: Mapping[str, Mapping[str, Any]]) -> Job:
-        """Begin to remember files in a store, each with its attributes, by id; ApiError 404 for no file."""
+        """Start a job that adds files to a store; ``given`` maps file ids to attributes. ApiError 404."""
         files = [self.files.get(one) for one in given]
         paths = [self.files.path(file) for file in files if file.modality]
         note = {"store": store.id, "files": {one: dict(said) for one, said in given.items()}}
         return self.jobs.submit(KIND, paths, copy=True, whole=True, note=note)
 
     def entries(self, store: VectorStore) -> dict[str, StoreFile]:
-        """All files of a store, by id, oldest first."""
+        """All files of a store by id, oldest first."""
         found = self._others(store)
         _complete(found, self.members(store))
         return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0])))
@@ -144,7 +144,7 @@ class VectorStores:
     def select(
         self, store: VectorStore, ids: Sequence[str]
     ) -> tuple[dict[str, StoreFile], dict[str, Record]]:
-        """Those files of a store that are among ``ids``, and the records of those that are remembered."""
+        """The files of a store among ``ids``, and the records of those that are completed, by file id."""
         memory = self.open_memory()
         wanted = [record_id(one) for one in ids if _ID.fullmatch(one)]
         records = memory.store.records(wanted) if memory.exists else []
@@ -155,13 +155,13 @@ class VectorStores:
         return found, held
 
     def describe(self, record: Record, attributes: Mapping[str, Any]) -> None:
-        """Give a file of a store other attributes in place of those that it has."""
+        """Replace the attributes of a file."""
         cleared = dict.fromkeys(key for key in attributes_of(record) if key not in FACTS)
         with self._lock:
             self._put({record.id: {**cleared, **attributes}})
 
     def remove(self, store: VectorStore, one: str) -> None:
-        """Take a file out of a store; out of the memory's own store means to forget it."""
+        """Remove a file from a store; removal from the memory's own store forgets the record."""
         if store.id == MEMORY:
             self.forget(record_id(one))
         else:
@@ -170,14 +170,14 @@ class VectorStores:
         self._drop(one, [store])
 
     def forget(self, record: str) -> None:
-        """Forget a record, and with it its file in every store."""
+        """Forget a record, and its file in every store."""
         memory = self.open_memory()
         if memory.exists and memory.store.records([record]):
             memory.forget([record])
         self._drop(file_id(record), self.all())
 
     def usage_bytes(self, store: VectorStore) -> int:
-        """Bytes of the media of a store."""
+        """The size of the records of a store in bytes."""
         memory = self.open_memory()
         if not memory.exists:
             return 0
@@ -190,7 +190,7 @@ class VectorStores:
     # Within
 
     def _others(self, store: VectorStore) -> dict[str, StoreFile]:
-        """UploadedFiles on their way into a store, and those that did not come in."""
+        """Pending and failed files of a store."""
         found: dict[str, StoreFile] = {}
         for job in self.jobs.all():
             if job.kind != KIND or job.note["store"] != store.id:
@@ -207,7 +207,7 @@ class VectorStores:
         return found
 
     def _remembered(self, job: Job, report: Report) -> None:
-        """In the jobs' thread: what was remembered is put into its store, with its attributes."""
+        """Add the records of a finished job to its store, with their attributes. Runs in the jobs' thread."""
         given: dict[str, dict[str, Any]] = dict(job.note["files"])
         reasons = {Path(problem.path).stem: problem.reason for problem in report.problems}
         changes: dict[str, dict[str, Any]] = {}
@@ -226,7 +226,7 @@ class VectorStores:
                 troubles[one] = {"code": code, "message": message, "created_at": int(job.created)}
         left = {Path(path).stem for path in job.paths} - set(given)
         for one in left:
-            # taken back while it was on its way: deleted, or taken out of the memory itself
+            # deleted, or removed from the memory's own store, while the job ran
             if job.note["store"] == MEMORY or self.files.find(one) is None:
                 self.forget(record_id(one))
         with self._lock:
@@ -241,13 +241,13 @@ class VectorStores:
     def _put(
         self, changes: Mapping[str, Mapping[str, Any]], *, into: str | None = None, out: str | None = None
     ) -> None:
-        """Change the metadata of those records that there are, and which stores they are in."""
+        """Change the metadata of existing records, and add them to or remove them from a store."""
         memory, put = self.open_memory(), {}
         for record in memory.store.records(list(changes)) if memory.exists and changes else ():
             said = dict(changes[record.id])
             file = self.files.find(file_id(record.id))
             if file is not None and record.metadata.get("name") == file.id:
-                # remembered from where uploads lie: that place says nothing
+                # remembered from the upload folder: its path is not metadata
                 said = {"name": Path(file.filename).stem, "path": None, "folder": None} | said
             stores = stores_of(record)
             now = [one for one in stores if one != out]
@@ -261,7 +261,7 @@ class VectorStores:
             memory.store.describe(put)
 
     def _drop(self, one: str, stores: Collection[VectorStore]) -> None:
-        """No longer know of a file on its way into stores, or of why it did not come in."""
+        """Drop the pending and failed entries of a file in stores."""
         ids = {store.id for store in stores}
         for job in self.jobs.all():
             if job.kind == KIND and job.note["store"] in ids and one in job.note["files"]:
@@ -278,7 +278,7 @@ class VectorStores:
 
 
 def _complete(found: dict[str, StoreFile], members: Mapping[str, float]) -> None:
-    """Add what is in a store; while a job is at it, recalls may not see it yet."""
+    """Add the members of a store, except those of a running job, which recalls may not see yet."""
     for one, since in members.items():
         before = found.get(file_id(one))
         if before is None or before.status != "in_progress":
@@ -286,7 +286,7 @@ def _complete(found: dict[str, StoreFile], members: Mapping[str, float]) -> None
 
 
 def store_file_of(job: Job) -> StoreFile:
-    """How a file of a job stands that is not in the store and has no trouble of its own."""
+    """The file of a job that is neither in the store nor among its troubles: it has the job's status."""
     match job.state:
         case "completed":
             return StoreFile("completed", int(job.created))
@@ -299,7 +299,7 @@ def store_file_of(job: Job) -> StoreFile:
 
 
 def _named(reason: str, file: UploadedFile) -> str:
-    """A reason with the name that the client knows."""
+    """A reason with the file name that the client gave."""
     return reason.replace(file.id + file.suffix, file.filename)
 
 

@@ -1,4 +1,4 @@
-"""Recall: the whole from a part; and the picture of a settling."""
+"""Recall, retrieve, answer, and the energy landscape of a recall."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PICTURE = {200: {"content": {"image/png": {"schema": {"type": "string", "format"
 
 
 async def recall_form(request: Request, service: ServiceDep) -> dict[str, Any]:
-    """A recall with media as files of a form."""
-    asked, files = await read_form(request, RecallRequest)
-    return await _recall(service, asked, files, request)
+    """Recall with media as files of a form."""
+    body, files = await read_form(request, RecallRequest)
+    return await _recall(service, body, files, request)
 
 
 router.add_api_route(
@@ -36,23 +36,23 @@ router.add_api_route(
 
 
 @router.post("/recall", openapi_extra=form_openapi(RecallRequest))
-async def recall(asked: RecallRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
-    """The most probable records for all the cues together, with the certificate of the settling."""
-    return await _recall(service, asked, {}, request)
+async def recall(body: RecallRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Recall the most probable records given all cues, with the certificate."""
+    return await _recall(service, body, {}, request)
 
 
 async def _recall(
-    service: Service, asked: RecallRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(service, asked, files, admin=admin_of(request))
-    found = await service.recall(query, options)
-    return recollection_json(found, view_of(request), explain=asked.explain)
+    query, options = await query_of(service, body, files, admin=admin_of(request))
+    recollection = await service.recall(query, options)
+    return recollection_json(recollection, view_of(request), explain=body.explain)
 
 
 async def retrieve_form(request: Request, service: ServiceDep) -> dict[str, Any]:
-    """A plain search with media as files of a form."""
-    asked, files = await read_form(request, RetrieveRequest)
-    return await _retrieve(service, asked, files, request)
+    """Retrieve with media as files of a form."""
+    body, files = await read_form(request, RetrieveRequest)
+    return await _retrieve(service, body, files, request)
 
 
 router.add_api_route(
@@ -61,26 +61,26 @@ router.add_api_route(
 
 
 @router.post("/retrieve", openapi_extra=form_openapi(RetrieveRequest))
-async def retrieve(asked: RetrieveRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
-    """Plain nearest-neighbour search over the same codes, to compare recall with."""
-    return await _retrieve(service, asked, {}, request)
+async def retrieve(body: RetrieveRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Plain nearest-neighbour search over the same codes, as a baseline."""
+    return await _retrieve(service, body, {}, request)
 
 
 async def _retrieve(
-    service: Service, asked: RetrieveRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: RetrieveRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(service, asked, files, admin=admin_of(request))
+    query, options = await query_of(service, body, files, admin=admin_of(request))
     query = await service.work(lambda: decode(query, service.settings.limits))
-    found = await service.ask(
-        lambda: service.collection.retrieve_by(query, where=options.where, k=asked.k, metric=asked.metric)
+    neighbours = await service.ask(
+        lambda: service.collection.retrieve_by(query, where=options.where, k=body.k, metric=body.metric)
     )
-    return neighbours_json(found, view_of(request))
+    return neighbours_json(neighbours, view_of(request))
 
 
 async def answer_form(request: Request, service: ServiceDep) -> dict[str, Any]:
-    """An answer with media as files of a form."""
-    asked, files = await read_form(request, RecallRequest)
-    return await _answer(service, asked, files, request)
+    """Answer with media as files of a form."""
+    body, files = await read_form(request, RecallRequest)
+    return await _answer(service, body, files, request)
 
 
 router.add_api_route(
@@ -89,23 +89,23 @@ router.add_api_route(
 
 
 @router.post("/answer", openapi_extra=form_openapi(RecallRequest))
-async def answer(asked: RecallRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
-    """What the memory says, in sentences made from the records that it recalls, and the recollection."""
-    return await _answer(service, asked, {}, request)
+async def answer(body: RecallRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Answer in sentences composed from the recalled records, with the recollection."""
+    return await _answer(service, body, {}, request)
 
 
 async def _answer(
-    service: Service, asked: RecallRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(service, asked, files, admin=admin_of(request))
-    found = await service.recall(query, options)
-    return answer_json(Answer(answer_text(found), found), view_of(request))
+    query, options = await query_of(service, body, files, admin=admin_of(request))
+    recollection = await service.recall(query, options)
+    return answer_json(Answer(answer_text(recollection), recollection), view_of(request))
 
 
 async def landscape_form(request: Request, service: ServiceDep) -> Response:
-    """A landscape with media as files of a form."""
-    asked, files = await read_form(request, SettleRequest)
-    return await _landscape(service, asked, files, request)
+    """The landscape with media as files of a form."""
+    body, files = await read_form(request, SettleRequest)
+    return await _landscape(service, body, files, request)
 
 
 router.add_api_route(
@@ -116,15 +116,15 @@ router.add_api_route(
 @router.post(
     "/landscape", openapi_extra=form_openapi(SettleRequest), response_class=Response, responses=PICTURE  # type: ignore[arg-type]
 )  # fmt: skip
-async def landscape(asked: SettleRequest, request: Request, service: ServiceDep) -> Response:
-    """A PNG of the energy around the first cue, its path, and the memories nearest to it."""
-    return await _landscape(service, asked, {}, request)
+async def landscape(body: SettleRequest, request: Request, service: ServiceDep) -> Response:
+    """A PNG of the energy around the first cue, its retrieval path, and the nearest records."""
+    return await _landscape(service, body, {}, request)
 
 
 async def _landscape(
-    service: Service, asked: SettleRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: SettleRequest, files: Mapping[str, bytes], request: Request
 ) -> Response:
-    query, _ = await query_of(service, asked, files, admin=admin_of(request))
+    query, _ = await query_of(service, body, files, admin=admin_of(request))
     query = await service.work(lambda: decode(query, service.settings.limits))
 
     def draw(collection: Collection) -> bytes:
@@ -133,7 +133,7 @@ async def _landscape(
         cues = encode(collection.encoders, [query])[0]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "landscape.png"
-            draw_landscape(collection, cues, file, beta=asked.beta, steps=asked.steps)
+            draw_landscape(collection, cues, file, beta=body.beta, steps=body.steps)
             return file.read_bytes()
 
     return Response(await service.study(draw), media_type="image/png")

@@ -1,4 +1,4 @@
-"""The memory report: what it can hold and where it goes wrong; and its status."""
+"""The memory report (capacity, hubs, spurious attractors), and the status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = ("records", "parts", "files", "columns", "index", "version", "table_byte
 
 @router.get("/report")
 async def memory_report(service: ServiceDep) -> dict[str, Any]:
-    """Room, hubs and false memories of each encoder's codes; computed once for each state of the memory."""
+    """Capacity, hubs and spurious attractors per encoder; computed once per state of the memory."""
 
     def make(collection: Collection) -> dict[str, Any]:
         version = collection.store.version()[:2]
@@ -31,13 +31,13 @@ async def memory_report(service: ServiceDep) -> dict[str, Any]:
 
 @router.get("/status")
 async def status(service: ServiceDep) -> dict[str, Any]:
-    """How many records and parts there are, what can be filtered on, and which encoders made the codes."""
+    """The number of records and parts, the filterable columns, and the encoders."""
 
     def read() -> dict[str, Any]:
         if not service.collection.exists:
             return {"records": 0, "parts": {}, "columns": [], "encoders": []}
-        held = service.collection.store.status()
-        encoders = [{"name": e.name, "modality": e.modality, "dim": e.dim} for e in held["encoders"]]
-        return {key: held[key] for key in SHOWN} | {"encoders": encoders}
+        store_status = service.collection.store.status()
+        encoders = [{"name": e.name, "modality": e.modality, "dim": e.dim} for e in store_status["encoders"]]
+        return {key: store_status[key] for key in SHOWN} | {"encoders": encoders}
 
     return {"object": "memory.status", **await service.work(read)}

@@ -20,7 +20,7 @@ class Comparison(BaseModel):
 
 
 class Compound(BaseModel):
-    """EmbeddingInput filters: all of them, or any."""
+    """Several filters: all of them, or any."""
 
     model_config = ConfigDict(extra="forbid")
 

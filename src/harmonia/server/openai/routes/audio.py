@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from harmonia.server.errors import missing_model
-from harmonia.server.schemas.errors import LACKS
+from harmonia.server.schemas.errors import NO_MODEL
 
-router = APIRouter(prefix="/v1/audio", tags=["openai"], responses=LACKS)
+router = APIRouter(prefix="/v1/audio", tags=["openai"], responses=NO_MODEL)
 
 HINT = "this version has no recipe that trains a speech model"
 

@@ -1,4 +1,4 @@
-"""OpenAI's files: upload, list, read, delete."""
+"""OpenAI's files endpoints: upload, list, read, delete."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ async def upload(
     purpose: Annotated[Purpose, Form()],
     expires: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
 ) -> dict[str, Any]:
-    """Keep a file, to be attached to a vector store. The same content again is the same file."""
+    """Store a file, to attach to a vector store. The same content again is the same file."""
     if expires is not None:
-        raise ApiError(400, "files stay until they are deleted: leave it out", param="expires_after")
+        raise ApiError(400, "files do not expire: leave expires_after out", param="expires_after")
     return file_json(await service.work(lambda: service.files.add(file.file, file.filename or "", purpose)))
 
 
@@ -41,21 +41,21 @@ async def list_files(
     after: Annotated[str | None, Query(max_length=100)] = None,
     purpose: Annotated[str | None, Query(max_length=100)] = None,
 ) -> dict[str, Any]:
-    """Files, newest first."""
-    every = {file.id: file for file in service.files.all() if purpose in (None, file.purpose)}
-    ids, more = pagination.page(list(every), limit, order, after)
-    return pagination.list_json([file_json(every[one]) for one in ids], more)
+    """List the files, newest first."""
+    files = {file.id: file for file in service.files.all() if purpose in (None, file.purpose)}
+    ids, more = pagination.page(list(files), limit, order, after)
+    return pagination.list_json([file_json(files[file_id]) for file_id in ids], more)
 
 
 @router.get("/{file_id}")
 async def read(file_id: str, service: ServiceDep) -> dict[str, Any]:
-    """What is known of a file."""
+    """Read the description of a file."""
     return file_json(service.files.get(file_id))
 
 
 @router.get("/{file_id}/content", response_class=Response, responses=FILE_RESPONSES)
 async def content(file_id: str, service: ServiceDep) -> MediaResponse:
-    """The file itself."""
+    """Download the content of a file."""
     file = service.files.get(file_id)
     path = service.files.path(file)
     if not path.is_file():
@@ -65,7 +65,7 @@ async def content(file_id: str, service: ServiceDep) -> MediaResponse:
 
 @router.delete("/{file_id}")
 async def delete(file_id: str, service: ServiceDep, stores: VectorStoresDep) -> dict[str, Any]:
-    """Delete a file and, as OpenAI does, remove it from every vector store: the memory forgets it."""
+    """Delete a file and, as OpenAI does, remove it from all vector stores: its record is forgotten."""
     file = service.files.get(file_id)
     await service.work(lambda: service.files.remove(file))
     await service.write(lambda: stores.forget(record_id(file.id)))
@@ -73,6 +73,6 @@ async def delete(file_id: str, service: ServiceDep, stores: VectorStoresDep) -> 
 
 
 def file_json(file: UploadedFile) -> dict[str, Any]:
-    """A file as OpenAI's clients read it."""
+    """A file in OpenAI's format."""
     shown = {k: v for k, v in asdict(file).items() if k not in ("suffix", "mime", "modality")}
     return {"object": "file", **shown, "status": "processed", "expires_at": None, "status_details": None}

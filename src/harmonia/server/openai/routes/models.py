@@ -1,4 +1,4 @@
-"""OpenAI's models: what the other endpoints may be asked of."""
+"""OpenAI's models endpoints."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ OWNER = "harmonia"
 
 @router.get("")
 async def list_models(service: ServiceDep) -> dict[str, Any]:
-    """The memory itself, its encoders, and the generator if there is one."""
+    """List the memory, the families of its encoders, and the image generator if there is one."""
     names = [*models.families(service.collection.encoders), *_generators(service)]
     return {"object": "list", "data": [_model(service, name) for name in names]}
 
 
 @router.get("/{model:path}")
 async def read(model: str, service: ServiceDep) -> dict[str, Any]:
-    """One of them; an encoder may be named by its space and by its own name too."""
+    """Read one model; an encoder is also known by its space and by its own name."""
     if model not in models.encoders(service.collection.encoders) and model not in _generators(service):
         raise models.unknown_model(model, service.collection.encoders)
     return _model(service, model)
 
 
 def _generators(service: Service) -> list[str]:
-    """The name that the generator answers to; none if there is no generator."""
+    """The model names of the image generator: none without a generator."""
     folder = Path(service.settings.generator) if service.settings.generator else SHIPPED
     return [IMAGINES] if folder.is_dir() else []
 

@@ -1,4 +1,4 @@
-"""The files of OpenAI's vector stores: attached one by one or in batches, remembered in the background."""
+"""OpenAI's vector store file endpoints: files attached one by one or in batches, remembered by jobs."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from harmonia.types import Record
 router = APIRouter(prefix="/v1/vector_stores/{store_id}", tags=["openai"])
 
 Order = Literal["asc", "desc"]
-PATIENCE, LOOK = 1.0, 0.02
-"""Seconds that attaching waits for a small file to be done, and between two looks."""
-POLL = {"openai-poll-after-ms": "250"}
-"""How soon a client that waits is to ask again."""
+ATTACH_SECONDS, POLL_SECONDS = 1.0, 0.02
+"""Seconds for which attaching waits for a file to complete, and between two checks."""
+POLL_HEADERS = {"openai-poll-after-ms": "250"}
+"""Tells a polling client when to ask again."""
 BATCH = "vsfb_"
 
 
 @router.post("/files")
 async def attach(
-    store_id: str, asked: AttachFileRequest, service: ServiceDep, stores: VectorStoresDep
+    store_id: str, body: AttachFileRequest, service: ServiceDep, stores: VectorStoresDep
 ) -> dict[str, Any]:
-    """Remember an uploaded file in a store; a large one goes on in the background."""
+    """Attach an uploaded file to a store; a large file is remembered in the background."""
     store = stores.get(store_id)
-    given = {asked.file_id: checked_attributes(asked.attributes)}
-    job = await service.work(lambda: stores.attach(store, given))
-    for _ in range(int(PATIENCE / LOOK)):
+    attributes = {body.file_id: checked_attributes(body.attributes)}
+    job = await service.work(lambda: stores.attach(store, attributes))
+    for _ in range(int(ATTACH_SECONDS / POLL_SECONDS)):
         if job.state in ENDED:
             break
-        await asyncio.sleep(LOOK)
-    return await service.work(lambda: _one(stores, store, asked.file_id))
+        await asyncio.sleep(POLL_SECONDS)
+    return await service.work(lambda: _read_file(stores, store, body.file_id))
 
 
 @router.get("/files")
@@ -67,14 +67,16 @@ async def list_files(
     before: Cursor = None,
     status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
 ) -> dict[str, Any]:
-    """The files of a store, newest first."""
+    """List the files of a store, newest first."""
     store = stores.get(store_id)
 
     def read() -> dict[str, Any]:
-        every = stores.entries(store)
-        ids = [one for one, entry in every.items() if status in (None, entry.status)]
+        files = stores.entries(store)
+        ids = [file_id for file_id, file in files.items() if status in (None, file.status)]
         chosen, more = pagination.page(ids, limit, order, after, before)
-        return pagination.list_json(_several(stores, store, {one: every[one] for one in chosen}), more)
+        return pagination.list_json(
+            _read_files(stores, store, {file_id: files[file_id] for file_id in chosen}), more
+        )
 
     return await service.work(read)
 
@@ -83,28 +85,28 @@ async def list_files(
 async def read(
     store_id: str, file_id: str, service: ServiceDep, stores: VectorStoresDep, response: Response
 ) -> dict[str, Any]:
-    """One file of a store: how far it is, or what is wrong with it."""
+    """Read the status of one file of a store."""
     store = stores.get(store_id)
-    response.headers.update(POLL)
-    return await service.work(lambda: _one(stores, store, file_id))
+    response.headers.update(POLL_HEADERS)
+    return await service.work(lambda: _read_file(stores, store, file_id))
 
 
 @router.post("/files/{file_id}")
 async def change(
-    store_id: str, file_id: str, asked: UpdateFileRequest, service: ServiceDep, stores: VectorStoresDep
+    store_id: str, file_id: str, body: UpdateFileRequest, service: ServiceDep, stores: VectorStoresDep
 ) -> dict[str, Any]:
-    """Give a file other attributes. They are the record's metadata, the same in every store."""
-    store, said = stores.get(store_id), checked_attributes(asked.attributes)
-    record = await service.work(lambda: _held(stores, store, file_id))
-    await service.write(lambda: stores.describe(record, said))
-    return await service.work(lambda: _one(stores, store, file_id))
+    """Replace the attributes of a file. They are the metadata of its record, shared by all stores."""
+    store, attributes = stores.get(store_id), checked_attributes(body.attributes)
+    record = await service.work(lambda: _find_record(stores, store, file_id))
+    await service.write(lambda: stores.describe(record, attributes))
+    return await service.work(lambda: _read_file(stores, store, file_id))
 
 
 @router.delete("/files/{file_id}")
 async def delete(store_id: str, file_id: str, service: ServiceDep, stores: VectorStoresDep) -> dict[str, Any]:
-    """Take a file out of a store; the memory's own store forgets it."""
+    """Remove a file from a store; removal from the memory's own store forgets the record."""
     store = stores.get(store_id)
-    await service.work(lambda: _one(stores, store, file_id))
+    await service.work(lambda: _read_file(stores, store, file_id))
     await service.write(lambda: stores.remove(store, file_id))
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
@@ -113,9 +115,9 @@ async def delete(store_id: str, file_id: str, service: ServiceDep, stores: Vecto
 async def content(
     store_id: str, file_id: str, service: ServiceDep, stores: VectorStoresDep
 ) -> dict[str, Any]:
-    """The text of a file: what it says, and what is said of it."""
+    """Read the texts of a file's record."""
     store = stores.get(store_id)
-    record = await service.work(lambda: _held(stores, store, file_id))
+    record = await service.work(lambda: _find_record(stores, store, file_id))
     texts = dict.fromkeys(part.text for part in record.parts if part.text)
     return {
         "object": "vector_store.file_content.page",
@@ -130,12 +132,12 @@ async def content(
 
 @router.post("/file_batches")
 async def create_batch(
-    store_id: str, asked: FileBatchRequest, service: ServiceDep, stores: VectorStoresDep
+    store_id: str, body: FileBatchRequest, service: ServiceDep, stores: VectorStoresDep
 ) -> dict[str, Any]:
-    """Begin to remember several files; what was begun goes on after a restart."""
+    """Attach several files in one background job, which survives a restart."""
     store = stores.get(store_id)
-    given = {one: checked_attributes(said) for one, said in asked.attached.items()}
-    job = await service.work(lambda: stores.attach(store, given))
+    attributes = {one: checked_attributes(said) for one, said in body.attached.items()}
+    job = await service.work(lambda: stores.attach(store, attributes))
     return await service.work(lambda: _batch_json(stores, store, job))
 
 
@@ -143,9 +145,9 @@ async def create_batch(
 async def read_batch(
     store_id: str, batch_id: str, service: ServiceDep, stores: VectorStoresDep, response: Response
 ) -> dict[str, Any]:
-    """How far a batch is."""
+    """Read the status of a batch."""
     store = stores.get(store_id)
-    response.headers.update(POLL)
+    response.headers.update(POLL_HEADERS)
     return await service.work(lambda: _batch_json(stores, store, _batch(stores, store, batch_id)))
 
 
@@ -161,14 +163,16 @@ async def list_batch(
     before: Cursor = None,
     status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
 ) -> dict[str, Any]:
-    """The files of a batch."""
+    """List the files of a batch."""
     store = stores.get(store_id)
 
     def read() -> dict[str, Any]:
-        every = _entries(stores, store, _batch(stores, store, batch_id))
-        ids = [one for one, entry in every.items() if status in (None, entry.status)]
+        files = _batch_files(stores, store, _batch(stores, store, batch_id))
+        ids = [file_id for file_id, file in files.items() if status in (None, file.status)]
         chosen, more = pagination.page(ids, limit, order, after, before)
-        return pagination.list_json(_several(stores, store, {one: every[one] for one in chosen}), more)
+        return pagination.list_json(
+            _read_files(stores, store, {file_id: files[file_id] for file_id in chosen}), more
+        )
 
     return await service.work(read)
 
@@ -177,30 +181,34 @@ async def list_batch(
 async def cancel_batch(
     store_id: str, batch_id: str, service: ServiceDep, stores: VectorStoresDep
 ) -> dict[str, Any]:
-    """Stop a batch after the file that it is at; what is remembered stays."""
+    """Cancel a batch after its current file; files remembered so far stay."""
     store = stores.get(store_id)
     job = _batch(stores, store, batch_id)
     await service.work(lambda: stores.jobs.cancel(job))
     return await service.work(lambda: _batch_json(stores, store, job))
 
 
-def _one(stores: VectorStores, store: VectorStore, file_id: str) -> dict[str, Any]:
-    found = _several(stores, store, {file_id: None})
+def _read_file(stores: VectorStores, store: VectorStore, file_id: str) -> dict[str, Any]:
+    found = _read_files(stores, store, {file_id: None})
     if not found:
         raise not_found("file", file_id)
     return found[0]
 
 
-def _several(
+def _read_files(
     stores: VectorStores, store: VectorStore, wanted: Mapping[str, StoreFile | None]
 ) -> list[dict[str, Any]]:
-    """Files of a store as clients read them; those that are not in it are left out."""
+    """Files of a store in OpenAI's format; files that are not in the store are left out."""
     found, records = stores.select(store, list(wanted))
-    entries = {one: found.get(one) or known for one, known in wanted.items()}
-    return [_file_json(stores, store, one, e, records.get(one)) for one, e in entries.items() if e]
+    files = {file_id: found.get(file_id) or file for file_id, file in wanted.items()}
+    return [
+        _file_json(stores, store, file_id, file, records.get(file_id))
+        for file_id, file in files.items()
+        if file
+    ]
 
 
-def _held(stores: VectorStores, store: VectorStore, file_id: str) -> Record:
+def _find_record(stores: VectorStores, store: VectorStore, file_id: str) -> Record:
     found, records = stores.select(store, [file_id])
     if file_id in records:
         return records[file_id]
@@ -210,15 +218,15 @@ def _held(stores: VectorStores, store: VectorStore, file_id: str) -> Record:
 
 
 def _file_json(
-    stores: VectorStores, store: VectorStore, file_id: str, entry: StoreFile, record: Record | None
+    stores: VectorStores, store: VectorStore, file_id: str, file: StoreFile, record: Record | None
 ) -> dict[str, Any]:
     return {
         "id": file_id,
         "object": "vector_store.file",
-        "created_at": entry.created_at,
+        "created_at": file.created_at,
         "vector_store_id": store.id,
-        "status": entry.status,
-        "last_error": entry.error,
+        "status": file.status,
+        "last_error": file.error,
         "usage_bytes": size_of(record, stores.open_memory().root) if record else 0,
         "attributes": finite(attributes_of(record)) if record else {},
         "chunking_strategy": {"type": "other"},
@@ -233,15 +241,15 @@ def _batch(stores: VectorStores, store: VectorStore, batch_id: str) -> Job:
     return job
 
 
-def _entries(stores: VectorStores, store: VectorStore, job: Job) -> dict[str, StoreFile]:
-    """The files of a batch; of one that was taken out of the store since, no more is known than that."""
+def _batch_files(stores: VectorStores, store: VectorStore, job: Job) -> dict[str, StoreFile]:
+    """The files of a batch; a file removed from the store since takes the status of the job."""
     ids = list(job.note["files"])
     found, _ = stores.select(store, ids)
-    return {one: found.get(one) or store_file_of(job) for one in ids}
+    return {file_id: found.get(file_id) or store_file_of(job) for file_id in ids}
 
 
 def _batch_json(stores: VectorStores, store: VectorStore, job: Job) -> dict[str, Any]:
-    counts = counted([entry.status for entry in _entries(stores, store, job).values()])
+    counts = counted([file.status for file in _batch_files(stores, store, job).values()])
     states = {"completed": "completed", "failed": "failed", "stopped": "cancelled"}
     return {
         "id": BATCH + job.id.removeprefix("job-"),

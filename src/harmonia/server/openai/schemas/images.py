@@ -1,4 +1,4 @@
-"""Pictures, as OpenAI's clients ask for them."""
+"""Request bodies of the image endpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field
 from harmonia.server.openai.schemas.base import OpenAIRequest
 
 SIDE = 4096
-"""Most pixels of a side; the generator's own are far fewer, and are enlarged."""
+"""Most pixels of a side; the generator's smaller images are scaled up."""
 
 
 def auto_is_none(value: Any) -> Any:
-    """What is left to the server is the same as not given."""
+    """Convert "auto" and "" to None."""
     return None if value in ("auto", "") else value
 
 
@@ -21,7 +21,7 @@ Auto = BeforeValidator(auto_is_none)
 
 
 class ImageRequest(OpenAIRequest):
-    """What all three endpoints take."""
+    """The fields of all three image endpoints."""
 
     without_effect: ClassVar[tuple[str, ...]] = ("user", "safety_identifier")
 
@@ -33,7 +33,7 @@ class ImageRequest(OpenAIRequest):
 
     @property
     def pixels(self) -> tuple[int, int] | None:
-        """Width and height; None for the generator's own."""
+        """Width and height in pixels; None for the generator's own size."""
         if self.size is None:
             return None
         width, _, height = self.size.partition("x")
@@ -41,7 +41,7 @@ class ImageRequest(OpenAIRequest):
 
 
 class PromptedImageRequest(ImageRequest):
-    """What pictures of a prompt take."""
+    """The fields of the endpoints with a prompt."""
 
     without_effect = (*ImageRequest.without_effect, "moderation")
 

@@ -1,4 +1,4 @@
-"""What is asked of vector stores."""
+"""Request bodies of the vector store endpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Attributes = Annotated[
     Field(max_length=16),
 ]
 Chunking = Annotated[
-    dict[str, Any] | None, Field(description="taken and not used: the memory cuts media by its own windows")
+    dict[str, Any] | None, Field(description="ignored: the memory splits media into its own windows")
 ]
 Never = Annotated[None, Field(description="nothing here expires")]
 BATCH = 2000
@@ -31,7 +31,7 @@ BATCH = 2000
 
 
 class CreateStoreRequest(Strict):
-    """A new vector store."""
+    """The body that creates a vector store."""
 
     name: Name | None = None
     description: Name | None = None
@@ -42,7 +42,7 @@ class CreateStoreRequest(Strict):
 
 
 class UpdateStoreRequest(Strict):
-    """What is new about a vector store; null leaves it."""
+    """The changed fields of a vector store; null keeps them."""
 
     name: Name | None = None
     metadata: Metadata | None = None
@@ -50,7 +50,7 @@ class UpdateStoreRequest(Strict):
 
 
 class AttachFileRequest(Strict):
-    """A file for a vector store."""
+    """The body that attaches a file."""
 
     file_id: FileId
     attributes: Attributes | None = None
@@ -58,13 +58,13 @@ class AttachFileRequest(Strict):
 
 
 class UpdateFileRequest(Strict):
-    """The attributes of a file, in place of those that it had."""
+    """The new attributes of a file, which replace the old ones."""
 
     attributes: Attributes | None
 
 
 class FileBatchRequest(Strict):
-    """EmbeddingInput files for a vector store: by id with the same attributes, or each with its own."""
+    """The body that attaches several files: by id with shared attributes, or each with its own."""
 
     file_ids: list[FileId] | None = Field(None, min_length=1, max_length=BATCH)
     files: list[AttachFileRequest] | None = Field(None, min_length=1, max_length=BATCH)
@@ -86,14 +86,14 @@ class FileBatchRequest(Strict):
 
 
 class Ranking(Strict):
-    """How results are chosen. ``ranker`` is taken and not used: the memory ranks."""
+    """The ranking options of a search. ``ranker`` is ignored."""
 
     ranker: Annotated[str, Field(max_length=64)] | None = None
     score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class SearchRequest(Strict):
-    """A search: words, or several that are to be met together. ``rewrite_query`` is not used."""
+    """The body of a search: one query, or several that are combined. ``rewrite_query`` is ignored."""
 
     query: Annotated[
         list[Words],
