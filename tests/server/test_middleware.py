@@ -318,5 +318,5 @@ def test_the_command_says_in_one_line_what_is_wrong(
 
 
 def test_a_root_has_to_be_there(tmp_path: Path) -> None:
-    with pytest.raises(HarmoniaError, match="no folder"):
+    with pytest.raises(HarmoniaError, match="is not a directory"):
         Settings(tmp_path / "m", roots=(tmp_path, tmp_path / "gone"))

@@ -1,4 +1,4 @@
-"""What all routes work with: the memory, its batched recalls, and the threads that heavy work runs in."""
+"""The service behind all routes: the memory, batched recalls, and thread pools for heavy work."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ log = logging.getLogger("harmonia.server")
 T = TypeVar("T")
 
 REMEMBER = "remember"
-"""The kind of the jobs that clients start."""
+"""The kind of jobs that clients start."""
 SERVER_FOLDER = ".server"
-"""The folder inside the memory where the server keeps what is its own."""
+"""The folder inside the memory for the server's own files."""
 POLL_SECONDS, POLL_BACKOFF = 1.0, 4.0
-"""Seconds after which one looks again whether another process has changed the memory; and how many times as
-long as it took to load the change one waits at least."""
+"""Seconds between two checks for changes by other processes; the wait is at least POLL_BACKOFF times as long as
+the last load took."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingRecall:
-    """One recall as it waits for its batch: a decoded query, and how to recall by it."""
+    """A recall waiting for its batch: the decoded query and the options."""
 
     query: Query
     options: RecallOptions
 
 
 class Service:
-    """One memory, served.
+    """Serves one memory.
 
-    Threads do the heavy work, so that the event loop never waits: ``asking`` (recalls and codes, batched over
-    clients), ``writing`` (what changes the memory, one thing after the other), ``working`` (decoding,
-    drawing, previews), ``studying`` (long readings of the whole memory), and that of ``jobs``.
+    Thread pools do the heavy work, so that the event loop never blocks: ``asking`` (recalls and encoding,
+    batched over clients), ``writing`` (changes of the memory, one at a time), ``working`` (decoding, sampling,
+    previews), ``studying`` (long analyses of the whole memory), and the thread of ``jobs``.
 
-    Recalls are answered from ``collection``, which is pinned, and replaced when the memory has changed. What
-    this process changes is acknowledged after that: who was told that a record is remembered (or forgotten,
-    or described anew) finds it so. What others change is seen ``POLL_SECONDS`` seconds later, and loading it.
+    Recalls read ``collection``, a pinned snapshot that is replaced when the memory changes. A change by this
+    process is acknowledged after the replacement, so that the next recall sees it. A change by another process
+    is seen within about ``POLL_SECONDS`` plus the time to load it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -93,7 +93,7 @@ class Service:
         self.ready = False
 
     async def start(self) -> None:
-        """Load the models and the memory, then answer."""
+        """Load the models and the memory, and start answering."""
         self.recalls.start()
         self.codes.start()
         self.creates.start()
@@ -104,7 +104,7 @@ class Service:
         self.ready = True
 
     async def stop(self) -> None:
-        """Finish what was begun."""
+        """Finish accepted work and stop the threads."""
         self.ready = False
         if self._watcher is not None:
             self._watcher.cancel()
@@ -116,11 +116,11 @@ class Service:
             await asyncio.to_thread(pool.shutdown)
 
     async def ask(self, call: Callable[[], T]) -> T:
-        """Run a reading of the memory where nothing else reads it."""
+        """Run ``call`` in the recall thread, the only reader of ``collection``'s codes."""
         return await asyncio.get_running_loop().run_in_executor(self.asking, call)
 
     async def write(self, call: Callable[[], T]) -> T:
-        """Run a change of the memory, after those before it; then recalls see it."""
+        """Run a change of the memory after earlier changes, then refresh the snapshot for recalls."""
 
         def change() -> T:
             try:
@@ -131,67 +131,67 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self.writing, change)
 
     async def work(self, call: Callable[[], T]) -> T:
-        """Run anything heavy that needs no codes; the store may be read (its handles are opened anew)."""
+        """Run heavy work that does not read codes; it may read the store, whose handles are opened per call."""
         return await asyncio.get_running_loop().run_in_executor(self.working, call)
 
     async def study(self, call: Callable[[Collection], T]) -> T:
-        """Run a long reading of the memory on a copy of its codes, so that recalls need not wait for it."""
+        """Run a long analysis on a collection of its own, so that recalls do not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self.studying, lambda: call(self.writer()))
 
     async def recall(self, query: Query, options: RecallOptions | None = None) -> Recollection:
-        """One recall, in a batch with those of other clients; HarmoniaError if it cannot be answered."""
+        """Recall, batched with other clients' recalls; HarmoniaError if it cannot be answered."""
         if all(item.modality == "text" or isinstance(item.value, tuple) for item in query):
-            decoded = decode(query, self.settings.limits)  # words and codes: nothing to wait for
+            decoded = decode(query, self.settings.limits)  # text and codes decode at once
         else:
             decoded = await self.work(lambda: decode(query, self.settings.limits))
         return await self.recalls(PendingRecall(decoded, options or RecallOptions()))
 
     async def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
-        """The codes of signals, by every encoder of their modality."""
+        """The codes of each signal, by every encoder of its modality."""
         return list(await asyncio.gather(*(self.codes(signal) for signal in signals)))
 
     def generator(self) -> Saved:
-        """The generator of pictures, loaded on first use (in ``work``); ApiError 501 if there is none."""
+        """The image generator, loaded on first use (call it in ``work``); ApiError 501 if there is none."""
         folder = Path(self.settings.generator) if self.settings.generator else SHIPPED
         with self._loading:
             if self._generator is None:
                 if not folder.is_dir():
                     raise missing_model(
-                        "drawing pictures",
+                        "image generation",
                         "run `harmonia train imagine-mini` and serve with --generator RUN/model",
                     )
                 self._generator = load(folder)
             return self._generator
 
     def writer(self) -> Collection:
-        """The memory, opened once for each thread that calls: a Collection is used by one only."""
+        """The calling thread's own Collection, because a Collection is not thread-safe."""
         if not hasattr(self._own, "collection"):
             self._own.collection = Collection(self.settings.memory, limits=self.settings.limits)
         collection: Collection = self._own.collection
         return collection
 
     def without_paths(self, message: str) -> str:
-        """A message as clients may read it: without the places of this machine."""
+        """A message for clients, with the paths of the memory and the roots replaced by …."""
         for folder in (self.settings.memory, *self.settings.roots):
             for path in {str(folder), str(folder.absolute()), str(folder.resolve())} - {"/", "."}:
                 message = message.replace(path, "…")
         return message
 
     def allowed_path(self, path: str) -> Path:
-        """A path that a client gave, resolved; HarmoniaError unless it lies within the allowed roots."""
+        """Resolve a client's path; HarmoniaError unless it lies within the allowed roots."""
         try:
             resolved = Path(path).expanduser().resolve()
             allowed = any(resolved.is_relative_to(root.resolve()) for root in self.settings.roots)
             if allowed:
-                resolved.exists()  # only the disk knows names that are too long
+                resolved.exists()  # raises OSError if a name is too long
         except (OSError, ValueError, RuntimeError) as error:
-            raise HarmoniaError("this cannot be a path: give another") from error
+            raise HarmoniaError("invalid path") from error
         if not allowed:
-            raise HarmoniaError("the path is outside of the folders that this server may read: see --root")
+            raise HarmoniaError("the path is outside the allowed folders (see --root)")
         return resolved
 
     def renew(self) -> None:
-        """Have recalls see all that is committed; until it is loaded they are answered from before."""
+        """Replace the snapshot if the memory has changed; recalls use the old one until the new one is loaded."""
         with self._renewing:
             try:
                 state = self.collection.state
@@ -201,7 +201,7 @@ class Service:
                 log.warning("the memory cannot be read anew", exc_info=error)
 
     async def _watch(self) -> None:
-        """See what other processes change."""
+        """Refresh after changes by other processes."""
         while True:
             begun = time.monotonic()
             await asyncio.to_thread(self.renew)
@@ -211,13 +211,13 @@ class Service:
         self.renew()
         encoders = self.collection.encoders
         encoders.load_all()
-        encoders.encode([Signal("text", "warm")])  # some compile on their first use
+        encoders.encode([Signal("text", "warm")])  # some encoders compile on first use
 
     def _encode(self, signals: Sequence[Signal]) -> Sequence[list[Code] | Exception]:
         return self.collection.encoders.encode(signals)
 
     def _name(self, job: Job, report: Report) -> None:
-        """Uploaded files are called as their clients called them."""
+        """Set the names of records of uploaded files to the clients' file names."""
         names: dict[str, str] = job.note.get("names", {})
         if names:
             self.writer().store.describe({record_id: {"name": name} for record_id, name in names.items()})
@@ -228,7 +228,7 @@ class Service:
         return results
 
     def _recall(self, pending: Sequence[PendingRecall]) -> Sequence[Recollection | Exception]:
-        """Recalls with the same options settle together."""
+        """Recalls with equal options run as one batch."""
         groups: dict[RecallOptions, list[int]] = {}
         for i, recall in enumerate(pending):
             groups.setdefault(recall.options, []).append(i)
@@ -245,7 +245,7 @@ class Service:
 
 
 def _creation_time(memory: Path) -> int:
-    """When a memory was made, or now (Unix seconds)."""
+    """The creation time of a memory, or now (Unix seconds)."""
     note = memory / FILE_NAME
     return int(note.stat().st_mtime if note.is_file() else time.time())
 
@@ -257,14 +257,14 @@ async def get_service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
-"""The type of a route's parameter that is given the service."""
+"""The parameter type by which a route gets the service."""
 
 
 def admin_of(request: Request) -> bool:
-    """Whether the caller may see and say where on this machine files lie."""
+    """Whether the caller may see file paths and filter by them."""
     return bool(request.state.key.may("admin"))
 
 
 def view_of(request: Request) -> View:
-    """What the caller may see of a record, and in which form."""
+    """The view of records that the caller gets."""
     return HERE if request.state.key is OWNER else View(paths=admin_of(request), served=True)

@@ -1,4 +1,4 @@
-"""UploadedFiles that clients upload, kept by their content until they are deleted."""
+"""Uploaded files, stored by content until they are deleted."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ PREFIX = "file-"
 
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """An upload. Its id is that of the record it would be, so that content and id say the same.
+    """An uploaded file. Its id is derived from the id of its record, hence from its content.
 
-    ``suffix`` and ``mime`` are of the kind that its first bytes show; ``modality`` is None for a kind that
-    cannot be remembered.
+    ``suffix`` and ``mime`` follow from its first bytes; ``modality`` is None for an unsupported type.
     """
 
     id: str
@@ -41,7 +40,7 @@ class UploadedFile:
 
 
 class UploadedFiles:
-    """The uploads of one memory: for each the content and a JSON file, which is written last."""
+    """The uploaded files of one memory: each is its content and a JSON file, which is written last."""
 
     def __init__(self, own: Path) -> None:
         self.own, self.folder = own, own / "files"
@@ -49,7 +48,7 @@ class UploadedFiles:
         self._files = {file.id: file for file in map(_read, self.folder.glob("*.json")) if file}
 
     def add(self, content: BinaryIO, name: str, purpose: str) -> UploadedFile:
-        """Keep an upload; the same content again is the same file, under its new name."""
+        """Store an upload; the same content again is the same file, with its new name."""
         head = content.read(HEAD)
         if not head:
             raise ApiError(400, "the file is empty", param="file", code="empty_file")
@@ -74,7 +73,7 @@ class UploadedFiles:
         return file
 
     def find(self, file_id: str) -> UploadedFile | None:
-        """The file of an id, if there is one."""
+        """The file of an id, or None."""
         return self._files.get(file_id)
 
     def get(self, file_id: str) -> UploadedFile:
@@ -85,11 +84,11 @@ class UploadedFiles:
         return file
 
     def all(self) -> list[UploadedFile]:
-        """Every file, oldest first."""
+        """All files, oldest first."""
         return sorted(self._files.values(), key=lambda file: (file.created_at, file.id))
 
     def path(self, file: UploadedFile) -> Path:
-        """Where the content lies."""
+        """The path of the content."""
         return self.folder / (file.id + file.suffix)
 
     def remove(self, file: UploadedFile) -> None:
@@ -104,17 +103,17 @@ class UploadedFiles:
 
 
 def file_id(record_id: str) -> str:
-    """The id by which files call a record."""
+    """The file id of a record id."""
     return PREFIX + record_id
 
 
 def record_id(file_id: str) -> str:
-    """The id of the record that a file is or would be."""
+    """The record id of a file id."""
     return file_id.removeprefix(PREFIX)
 
 
 def shown_name(name: str) -> str:
-    """A file's name as a client gave it, without folders and what cannot be printed."""
+    """A client's file name without folders and unprintable characters."""
     last = PurePosixPath(name.replace("\\", "/")).name
     return "".join(c for c in last if c.isprintable())[:200] or "file"
 

@@ -1,8 +1,7 @@
-"""Fetching what an address on the net holds, where the server may: never from a private network.
+"""Fetches URLs, guarded against server-side request forgery (SSRF).
 
-A name is resolved once: every one of its addresses has to be public, and the connection goes to one that was
-checked, so that a name which changes its mind meanwhile (DNS rebinding) leads nowhere else. The same holds
-for each redirect.
+A host name is resolved once: all of its addresses must be public, and the connection goes to a checked
+address, so that DNS rebinding has no effect. The same holds for each redirect.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from harmonia.server.errors import ApiError
 
 MAX_REDIRECTS = 4
 SECONDS = 20.0
-"""Most redirects that are followed, and how long all of it may take."""
+"""Most redirects, and the time limit of the whole fetch in seconds."""
 TYPES = ("image/", "audio/", "video/", "text/plain", "application/octet-stream", "binary/octet-stream")
-"""Content types that may be media; the bytes themselves are sniffed later."""
+"""Accepted content types; the bytes are type-checked later."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the whole net: not private, loopback, link-local, reserved or multicast.
+    """Whether an address is public: not private, loopback, link-local, reserved or multicast.
 
-    An IPv6 address that stands for an IPv4 address is as public as that one.
+    An IPv6 address that embeds an IPv4 address is judged by the latter.
     """
     inner: Address | None = None
     if isinstance(address, ipaddress.IPv6Address):
@@ -51,9 +50,9 @@ async def fetch(
     seconds: float = SECONDS,
     allowed: Callable[[Address], bool] = is_public,
 ) -> bytes:
-    """What ``url`` holds, at most ``most`` bytes; ApiError 400 if it may not or cannot be had.
+    """Fetch at most ``max_bytes`` bytes from ``url``; ApiError 400 if it is refused or fails.
 
-    ``param`` names the field of the request; ``allowed`` says to which addresses connections may go.
+    ``param`` names the field of the request; ``allowed`` decides to which addresses to connect.
     """
     try:
         async with (
@@ -68,25 +67,25 @@ async def fetch(
                     return answer
                 url = urljoin(url, answer)
     except TimeoutError:
-        raise _refused(param, "it takes too long to answer") from None
+        raise _refused(param, "timed out") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
-        raise _refused(param, "it cannot be reached") from None
-    raise _refused(param, "it redirects too often")
+        raise _refused(param, "connection failed") from None
+    raise _refused(param, "too many redirects")
 
 
 async def _get(pool: httpcore.AsyncConnectionPool, url: str, param: str, max_bytes: int) -> bytes | str:
-    """The body of an answer, or where it redirects to."""
+    """The body of the response, or the target of its redirect."""
     headers = [("Accept", "image/*, */*;q=0.5"), ("Accept-Encoding", "identity"), ("User-Agent", "harmonia")]
     async with pool.stream("GET", _url(url, param), headers=headers) as response:
         headers_received = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
         if response.status in (301, 302, 303, 307, 308) and "location" in headers_received:
             return headers_received["location"]
         if response.status != 200:
-            raise _refused(param, f"it answers with {response.status}")
+            raise _refused(param, f"status {response.status}")
         if not headers_received.get("content-type", TYPES[-1]).lower().startswith(TYPES):
-            raise _refused(param, "it is no picture, sound or film")
+            raise _refused(param, "not an image, audio or video")
         if headers_received.get("content-encoding", "identity") != "identity":
-            raise _refused(param, "it is compressed")
+            raise _refused(param, "compressed responses are not accepted")
         return await _body(response, param, max_bytes)
 
 
@@ -108,7 +107,7 @@ def _url(url: str, param: str) -> httpcore.URL:
     except (ValueError, UnicodeError, KeyError):
         known = False
     if not known or any(ord(c) <= 32 for c in url):
-        raise _refused(param, "only addresses that begin with http:// or https:// are read")
+        raise _refused(param, "not a valid http:// or https:// URL")
     return parsed
 
 
@@ -117,7 +116,7 @@ def _refused(param: str, why: str) -> ApiError:
 
 
 class _GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Connects to allowed addresses only; names are resolved here and nowhere else."""
+    """Connects to allowed addresses only; the only place where names are resolved."""
 
     def __init__(self, allowed: Callable[[Address], bool], param: str) -> None:
         self.allowed, self.param, self.inner = allowed, param, httpcore.AnyIOBackend()
@@ -143,7 +142,7 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(str(error)) from error
         if not addresses or not all(self.allowed(info) for info in addresses):
             raise ApiError(
-                400, f"{self.param} is on a private network, which is never read: send the file itself",
+                400, f"{self.param} is on a private network, which is not allowed: send the file itself",
                 code="private_address", param=self.param,
             )  # fmt: skip
         return str(addresses[0])

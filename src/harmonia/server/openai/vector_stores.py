@@ -318,4 +318,4 @@ async def get_vector_stores(request: Request) -> VectorStores:
 
 
 VectorStoresDep = Annotated[VectorStores, Depends(get_vector_stores)]
-"""The type of a route's parameter that is given the vector stores."""
+"""The parameter type by which a route gets the vector stores."""

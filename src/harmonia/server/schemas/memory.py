@@ -118,7 +118,7 @@ class ImagineRequest(Cues):
     )
     from_memory: bool | None = Field(
         True,
-        description="condition on the recalled record; false: on the cues; null: on a record if one is recalled",
+        description="condition on the recalled record (true), on the cues (false), or on the first available (null)",
     )
 
 
