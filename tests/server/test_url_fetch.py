@@ -159,8 +159,8 @@ def test_one_private_address_among_several_is_too_many(site: str, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("page", "no picture"), ("zipped", "compressed"), ("large", "over the limit"), ("loop", "too often"),
-     ("file", "http://"), ("gone", "404"), ("slow", "too long")],
+    [("page", "not an image, audio or video"), ("zipped", "compressed"), ("large", "over the limit"),
+     ("loop", "too many redirects"), ("file", "http://"), ("gone", "404"), ("slow", "timed out")],
 )  # fmt: skip
 def test_what_a_site_may_not_send(site: str, path: str, why: str) -> None:
     start = time.monotonic()

@@ -135,7 +135,7 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            # asyncio does so only for sockets with an explicit protocol; otherwise a body may wait 40 ms for an ACK
+            # asyncio sets it only for sockets with an explicit protocol; a body could wait 40 ms for an ACK
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._wait()
 

@@ -40,8 +40,8 @@ REMEMBER = "remember"
 SERVER_FOLDER = ".server"
 """The folder inside the memory for the server's own files."""
 POLL_SECONDS, POLL_BACKOFF = 1.0, 4.0
-"""Seconds between two checks for changes by other processes; the wait is at least POLL_BACKOFF times as long as
-the last load took."""
+"""Seconds between two checks for changes by other processes; the wait is at least ``POLL_BACKOFF`` times the
+duration of the last load."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,12 +56,12 @@ class Service:
     """Serves one memory.
 
     Thread pools do the heavy work, so that the event loop never blocks: ``asking`` (recalls and encoding,
-    batched over clients), ``writing`` (changes of the memory, one at a time), ``working`` (decoding, sampling,
-    previews), ``studying`` (long analyses of the whole memory), and the thread of ``jobs``.
+    batched over clients), ``writing`` (changes of the memory, one at a time), ``working`` (decoding,
+    sampling, previews), ``studying`` (long analyses of the whole memory), and the thread of ``jobs``.
 
     Recalls read ``collection``, a pinned snapshot that is replaced when the memory changes. A change by this
-    process is acknowledged after the replacement, so that the next recall sees it. A change by another process
-    is seen within about ``POLL_SECONDS`` plus the time to load it.
+    process is acknowledged after the replacement, so that the next recall sees it. A change by another
+    process is seen within about ``POLL_SECONDS`` plus the time to load it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -131,7 +131,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self.writing, change)
 
     async def work(self, call: Callable[[], T]) -> T:
-        """Run heavy work that does not read codes; it may read the store, whose handles are opened per call."""
+        """Run heavy work that does not read codes; it may read the store."""
         return await asyncio.get_running_loop().run_in_executor(self.working, call)
 
     async def study(self, call: Callable[[Collection], T]) -> T:
@@ -191,7 +191,7 @@ class Service:
         return resolved
 
     def renew(self) -> None:
-        """Replace the snapshot if the memory has changed; recalls use the old one until the new one is loaded."""
+        """Replace the snapshot if the memory has changed; recalls use the old one until then."""
         with self._renewing:
             try:
                 state = self.collection.state

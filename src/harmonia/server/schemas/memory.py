@@ -118,7 +118,7 @@ class ImagineRequest(Cues):
     )
     from_memory: bool | None = Field(
         True,
-        description="condition on the recalled record (true), on the cues (false), or on the first available (null)",
+        description="condition on the recalled record (true), on the cues (false), or on either (null)",
     )
 
 

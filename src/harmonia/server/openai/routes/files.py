@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.file_response import FILE_RESPONSES, MediaResponse
 from harmonia.server.openai import pagination
-from harmonia.server.openai.vector_stores import VectorStoresDep
+from harmonia.server.openai.routes.vector_stores import VectorStoresDep
 from harmonia.server.service import ServiceDep
 from harmonia.server.uploaded_files import UploadedFile, record_id
 

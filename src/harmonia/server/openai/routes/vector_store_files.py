@@ -13,7 +13,7 @@ from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of, checked_attributes, size_of
-from harmonia.server.openai.routes.vector_stores import Cursor, Limit, counted, filename
+from harmonia.server.openai.routes.vector_stores import Cursor, Limit, VectorStoresDep, counted, filename
 from harmonia.server.openai.schemas.vector_stores import (
     AttachFileRequest,
     FileBatchRequest,
@@ -25,7 +25,6 @@ from harmonia.server.openai.vector_stores import (
     StoreFile,
     VectorStore,
     VectorStores,
-    VectorStoresDep,
     store_file_of,
 )
 from harmonia.server.service import ServiceDep

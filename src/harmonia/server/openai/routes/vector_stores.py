@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from harmonia.collection.cues import QueryItem, RecallOptions
 from harmonia.collection.json_output import SERVED, finite, part_json
@@ -17,7 +17,7 @@ from harmonia.server.openai.schemas.vector_stores import (
     SearchRequest,
     UpdateStoreRequest,
 )
-from harmonia.server.openai.vector_stores import VectorStore, VectorStores, VectorStoresDep
+from harmonia.server.openai.vector_stores import VectorStore, VectorStores
 from harmonia.server.service import Service, ServiceDep, admin_of
 from harmonia.server.uploaded_files import file_id
 from harmonia.server.uploaded_records import checked_metadata
@@ -28,6 +28,16 @@ router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=100)]
+
+
+async def get_vector_stores(request: Request) -> VectorStores:
+    """The vector stores of the app that a request came to (``Depends(get_vector_stores)``)."""
+    stores: VectorStores = request.app.state.vector_stores
+    return stores
+
+
+VectorStoresDep = Annotated[VectorStores, Depends(get_vector_stores)]
+"""The parameter type by which a route gets the vector stores."""
 
 
 @router.post("")
