@@ -256,6 +256,8 @@ def test_bodies_that_are_too_large_or_not_what_they_say(
             )
         pieces = (b"--x\r\n" if n == 0 else b"A" * 65536 for n in range(20))
         assert refused(client.post(path, content=pieces, headers=forms), 400, 413)
+        if path.startswith("/v1/audio/"):
+            continue  # it reads no fields: any body within the limit gets 501
         for body in (b"", b"--x--", b"--x\r\n\r\n", b"--y\r\n\r\n\r\n--y--", b"\0" * 99,
                      b"--x\r\n" + b"A: b\r\n" * 999,
                      field + b"\r\n\r\na\r\n--x--\r\n",

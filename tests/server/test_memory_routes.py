@@ -95,6 +95,41 @@ def test_a_form_is_answered_as_its_json(client: httpx.Client) -> None:
     assert failed(client.post("/v1/memory/recall", files={"mine": b"x"}))["param"] == "request"
 
 
+def test_retrieve_and_answer_take_the_same_cues(client: httpx.Client) -> None:
+    body = {"cues": [{"image": base64_of("photo-4.png")}], "k": 2}
+    found = client.post("/v1/memory/retrieve", json={**body, "metric": "euclidean"}).json()
+    assert found["object"] == "memory.neighbours"
+    assert [one["rank"] for one in found["records"]] == [1, 2]
+    assert words(found["records"][0]) == "the photo number 4 of a green thing"
+    assert found["records"][0]["similarity"] > found["records"][1]["similarity"]
+    answer = client.post("/v1/memory/answer", json=body).json()
+    assert not answer["abstained"] and "the photo number 4" in answer["text"]
+    assert len(answer["recollection"]["records"]) == 2
+    form = {"cues": [{"image": "cid:mine"}], "k": 2}
+    file = (media_of() / "photo-4.png").read_bytes()
+    for name, same in (("retrieve", found["records"]), ("answer", answer["recollection"]["records"])):
+        sent = client.post(
+            f"/v1/memory/{name}", data={"request": json.dumps(form)}, files={"mine": file}
+        ).json()
+        assert [one["id"] for one in sent.get("recollection", sent)["records"]] == [one["id"] for one in same]
+    assert (
+        failed(client.post("/v1/memory/retrieve", json={**body, "metric": "manhattan"}))["param"] == "metric"
+    )
+
+
+def test_weights_by_name_and_records_of_the_cues_left_out(client: httpx.Client) -> None:
+    cues = [{"image": base64_of("photo-1.png"), "name": "sketch"}, {"text": "milk"}]
+    weighted = [cues[0] | {"weight": 0.5}, cues[1] | {"weight": 2.0}]
+    by_cue = recall(client, *weighted, explain=True)["records"]
+    by_name = recall(client, *cues, weights={"sketch": 0.5, "text": 2.0}, explain=True)["records"]
+    assert [one["adds"] for one in by_name] == [one["adds"] for one in by_cue]
+    assert by_name[0]["adds"] != recall(client, *cues, explain=True)["records"][0]["adds"]
+    whole = recall(client, cues[0], k=20)["records"]
+    others = recall(client, cues[0], k=20, leave_out_cues=True)["records"]
+    assert words(whole[0]).startswith("the photo number 1")
+    assert whole[0]["id"] not in [one["id"] for one in others] and others
+
+
 def test_more_like_this_and_not_this(client: httpx.Client) -> None:
     first, second = recall(client, {"text": "photo"}, k=2)["records"]
     more = recall(client, {"record": first["id"]}, k=20)["records"]

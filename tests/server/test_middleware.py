@@ -22,7 +22,7 @@ from harmonia.cli import main
 from harmonia.server import keys as keyring
 from harmonia.server.app import create_app
 from harmonia.server.keys import find_key, new_key, read_keys
-from harmonia.server.launcher import Json
+from harmonia.server.launcher import JsonFormatter
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
 from tests.media import scene
@@ -259,7 +259,7 @@ def test_the_log_has_lines_of_json_and_no_content(folder: Path) -> None:
     app.router.routes.insert(0, app.router.routes.pop())
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(Json())
+    handler.setFormatter(JsonFormatter())
     with serve(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         for name in ("harmonia.server", "uvicorn"):
             logging.getLogger(name).addHandler(handler)
@@ -318,5 +318,5 @@ def test_the_command_says_in_one_line_what_is_wrong(
 
 
 def test_a_root_has_to_be_there(tmp_path: Path) -> None:
-    with pytest.raises(HarmoniaError, match="no folder"):
+    with pytest.raises(HarmoniaError, match="is not a directory"):
         Settings(tmp_path / "m", roots=(tmp_path, tmp_path / "gone"))

@@ -18,7 +18,7 @@ import pytest
 
 from harmonia.server.errors import ApiError
 from harmonia.server.settings import Settings
-from harmonia.server.url_fetch import Address, fetch, public
+from harmonia.server.url_fetch import Address, fetch, is_public
 from tests.serving import memory_of, serve
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"x" * 100
@@ -92,7 +92,7 @@ def here(address: Address) -> bool:
 
 
 def get(url: str, most: int = 1000, seconds: float = 5.0, **more: Any) -> bytes:
-    return asyncio.run(fetch(url, "image_url", most=most, seconds=seconds, **more))
+    return asyncio.run(fetch(url, "image_url", max_bytes=most, seconds=seconds, **more))
 
 
 def test_a_picture_is_fetched_and_redirects_are_followed(site: str) -> None:
@@ -107,12 +107,12 @@ def test_a_picture_is_fetched_and_redirects_are_followed(site: str) -> None:
      "ff02::1", "2001:db8::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"],
 )  # fmt: skip
 def test_no_private_address_is_public(address: str) -> None:
-    assert not public(ipaddress.ip_address(address))
+    assert not is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808"])
 def test_public_addresses_are(address: str) -> None:
-    assert public(ipaddress.ip_address(address))
+    assert is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_one_private_address_among_several_is_too_many(site: str, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("page", "no picture"), ("zipped", "compressed"), ("large", "over the limit"), ("loop", "too often"),
-     ("file", "http://"), ("gone", "404"), ("slow", "too long")],
+    [("page", "not an image, audio or video"), ("zipped", "compressed"), ("large", "over the limit"),
+     ("loop", "too many redirects"), ("file", "http://"), ("gone", "404"), ("slow", "timed out")],
 )  # fmt: skip
 def test_what_a_site_may_not_send(site: str, path: str, why: str) -> None:
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The application: routes, the guard before them, and their life."""
+"""The ASGI application: routes, middleware, the service behind them, and the page."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from harmonia.imports import lazy
 from harmonia.server import errors
 from harmonia.server.keys import OWNER, read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
+from harmonia.server.openai.vector_stores import VectorStores
 from harmonia.server.schemas.errors import REFUSALS, Responses
-from harmonia.server.service import Service
+from harmonia.server.service import SERVER_FOLDER, Service
 from harmonia.server.settings import Settings
 
 ROUTES: tuple[str, ...] = (
@@ -42,25 +43,27 @@ ROUTES: tuple[str, ...] = (
 )
 """Modules of ``harmonia.server``, each with a ``router``. To add one: write it, add its name."""
 PAGE = Path(__file__).parent / "page"
-TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+PLAIN_TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The app of one memory; HarmoniaError if its keys cannot be read."""
+    """Create the app of one memory; HarmoniaError if its keys cannot be read."""
     keys = read_keys(settings.keys) if settings.keys else ()
-    found = Service(settings)
+    service = Service(settings)
+    own = settings.memory / SERVER_FOLDER
+    stores = VectorStores(own / "stores", service.writer, service.files, service.jobs, service.created_at)
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        await found.start()
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
         yield
-        await found.stop()
+        await service.stop()
 
     app = FastAPI(
-        title="Harmonia", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+        title="Harmonia", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="A memory that sees, hears and reads.",
     )  # fmt: skip
-    app.state.service = found
+    app.state.service, app.state.vector_stores = service, stores
     errors.install(app)
     for name in ROUTES:
         router = lazy(f"harmonia.server.{name}:router")
@@ -70,13 +73,13 @@ def create_app(settings: Settings) -> FastAPI:
     _describe(app, bool(keys))
     app.state.token = secrets.token_urlsafe(32)
     app.add_middleware(
-        GuardMiddleware, settings=settings, keys=keys, registry=found.registry, owner=app.state.token
+        GuardMiddleware, settings=settings, keys=keys, registry=service.registry, owner=app.state.token
     )
     return app
 
 
 def _add_page(app: FastAPI) -> None:
-    """The page at ``/`` and what it is made of under ``/page/``, where the guard asks for no key."""
+    """Serve the page at ``/`` and its files under ``/page/``, both without a key."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -86,10 +89,10 @@ def _add_page(app: FastAPI) -> None:
 
 
 class _PageFiles(StaticFiles):
-    """Files that a browser keeps; it asks about code each time, about drawings once in an hour."""
+    """Static files that browsers cache: drawings for an hour, code with revalidation."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """The file, or 304."""
+        """The file response with its Cache-Control header."""
         response = super().file_response(*args, **kwargs)
         drawing = response.media_type == "image/svg+xml"
         response.headers["Cache-Control"] = "max-age=3600" if drawing else "no-cache"
@@ -99,34 +102,34 @@ class _PageFiles(StaticFiles):
 def _add_probes(app: FastAPI) -> None:
     @app.get("/health", tags=["operation"])
     async def health() -> dict[str, str]:
-        """The process lives."""
+        """Liveness: the process runs."""
         return {"status": "ok"}
 
-    @app.get("/ready", tags=["operation"], responses={503: {"description": "They are not."}})
+    @app.get("/ready", tags=["operation"], responses={503: {"description": "Still loading."}})
     async def ready(request: Request) -> JSONResponse:
-        """Models and memory are loaded."""
-        there = request.app.state.service.ready
-        return JSONResponse({"status": "ready" if there else "loading"}, 200 if there else 503)
+        """Readiness: models and memory are loaded."""
+        loaded = request.app.state.service.ready
+        return JSONResponse({"status": "ready" if loaded else "loading"}, 200 if loaded else 503)
 
     @app.get("/v1/memory/owner", include_in_schema=False)
     async def owner(request: Request) -> dict[str, bool]:
-        """Whether the caller gives this server's own token, which lies in the folder of the memory."""
+        """Whether the caller sent this server's token, which is stored in the folder of the memory."""
         return {"owner": request.state.key is OWNER}
 
-    @app.get("/metrics", tags=["operation"], response_class=Response, responses=REFUSALS | TEXT)
+    @app.get("/metrics", tags=["operation"], response_class=Response, responses=REFUSALS | PLAIN_TEXT)
     async def metrics(request: Request) -> PlainTextResponse:
-        """Counters for Prometheus."""
+        """Metrics in Prometheus' text format."""
         text = generate_latest(request.app.state.service.registry)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _describe(app: FastAPI, guarded: bool) -> None:
-    """Let the OpenAPI document say that a key is needed, where one is."""
+def _describe(app: FastAPI, with_keys: bool) -> None:
+    """Add the security scheme to the OpenAPI document if the server has keys."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = plain()
-        if guarded:
+        if with_keys:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}]
             for path in OPEN:

@@ -1,4 +1,4 @@
-"""Requests of many clients, answered together: whatever waits while one batch runs is the next batch."""
+"""Batches requests of concurrent clients: requests that wait while one batch runs form the next."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ A = TypeVar("A")
 
 
 class Batcher(Generic[Q, A]):
-    """Calls of one function that takes many questions.
+    """Batches calls of one function.
 
-    ``run`` answers a batch in ``executor``, each question with an answer or an exception. A batch has at most
-    ``size`` questions; the first of a batch waits at most ``delay`` seconds for others. More than ``queue``
-    waiting questions are refused with 503.
+    ``run`` maps a batch of questions to answers or exceptions, in ``executor``. A batch has at most ``size``
+    questions; its first question waits at most ``delay`` seconds for others. With more than ``queue`` waiting
+    questions, further ones get ApiError 503.
     """
 
     def __init__(
@@ -36,22 +36,22 @@ class Batcher(Generic[Q, A]):
         self._worker: asyncio.Task[None] | None = None
 
     async def __call__(self, question: Q) -> A:
-        """The answer to one question; raises what ``run`` gave for it."""
+        """Answer one question; raises the exception that ``run`` returned for it."""
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         try:
             self.waiting.put_nowait((question, answer))
         except asyncio.QueueFull:
             raise ApiError(
-                503, "too many requests are waiting: try again in a second", headers={"Retry-After": "1"}
+                503, "too many waiting requests: try again in a second", headers={"Retry-After": "1"}
             ) from None
         return await answer
 
     def start(self) -> None:
-        """Begin to answer, in the running event loop."""
+        """Start the worker in the running event loop."""
         self._worker = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Answer what waits and what is being answered, then end."""
+        """Answer all accepted questions, then stop the worker."""
         await self.waiting.join()
         if self._worker is not None:
             self._worker.cancel()
@@ -69,20 +69,20 @@ class Batcher(Generic[Q, A]):
             return
         self.batches += 1
         self.questions += len(batch)
-        found: Sequence[Any]
+        results: Sequence[Any]
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self.executor, self.run, [q for q, _ in batch])
+            results = await loop.run_in_executor(self.executor, self.run, [q for q, _ in batch])
         except Exception as error:
-            # it belongs to those who asked, and the next batch may go well
-            found = [error] * len(batch)
-        for (_, answer), one in zip(batch, found, strict=True):
+            # the callers of this batch get the error; the next batch may succeed
+            results = [error] * len(batch)
+        for (_, answer), result in zip(batch, results, strict=True):
             if answer.cancelled():
                 continue
-            if isinstance(one, Exception):
-                answer.set_exception(one)
+            if isinstance(result, Exception):
+                answer.set_exception(result)
             else:
-                answer.set_result(one)
+                answer.set_result(result)
 
     async def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
         batch = [await self.waiting.get()]

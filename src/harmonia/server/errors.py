@@ -1,4 +1,4 @@
-"""The one error body: ``{"error": {"message", "type", "param", "code"}}``, as OpenAI's clients read it."""
+"""Errors in OpenAI's format: ``{"error": {"message", "type", "param", "code"}}``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 
 
 class ApiError(HTTPException):
-    """An answer that is an error. ``message`` says what to do; ``param`` names the field that is wrong.
+    """An error response. ``message`` says what is wrong and what to do; ``param`` names the invalid field.
 
-    An HTTPException, so that FastAPI lets it through while it reads a body.
+    It is an HTTPException, so that FastAPI does not catch it while it reads a body.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class ApiError(HTTPException):
         self.status, self.message, self.code, self.param = status, message, code, param
 
 
-def missing_model(what: str, brings: str) -> ApiError:
-    """The answer of an endpoint whose model is not there yet; ``brings`` names the recipe or setting.
+def missing_model(task: str, hint: str) -> ApiError:
+    """The error for a task without a model; ``hint`` says how to get one.
 
-    OpenAI's clients try again after any 5xx, unless they are told that it is of no use.
+    OpenAI's clients retry after any 5xx unless a header tells them not to.
     """
     return ApiError(
         501,
-        f"{what} needs a model that is not here: {brings}",
+        f"{task} needs a model that is not available: {hint}",
         code="model_not_available",
         headers={"x-should-retry": "false"},
     )
 
 
 def not_found(what: str, name: str) -> ApiError:
-    """The answer for an id that nothing has."""
-    return ApiError(404, f"there is no {what} {name!r}", code=f"{what.replace(' ', '_')}_not_found")
+    """The error for an unknown id."""
+    return ApiError(404, f"unknown {what} {name!r}", code=f"{what.replace(' ', '_')}_not_found")
 
 
 def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def response(error: ApiError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Give every kind of failure the one error body."""
+    """Install handlers that give every failure the error body."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HarmoniaError, _harmonia_error)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -83,14 +83,14 @@ async def _api_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _harmonia_error(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(body(400, request.app.state.service.told(str(error))), 400)
+    return JSONResponse(body(400, request.app.state.service.without_paths(str(error))), 400)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """The first thing that is wrong with a request. What was sent is not sent back."""
+    """The first validation error. The invalid value is not echoed."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    param = ".".join(str(one) for one in first["loc"][1:]) or None
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
     return JSONResponse(body(400, f"{param or 'the body'}: {first['msg']}", "invalid_value", param), 400)
 
 
@@ -100,7 +100,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _crash(request: Request, error: Exception) -> JSONResponse:
-    """A fault of ours: the log has the traceback, the client does not."""
+    """An internal error: the log has the traceback, the client does not."""
     route = getattr(request.scope.get("route"), "path", "other")
     log.error("failed", extra={"facts": {"route": route}}, exc_info=error)
-    return JSONResponse(body(500, "the server failed; its log says why", "internal_error"), 500)
+    return JSONResponse(body(500, "internal server error: see the log of the server", "internal_error"), 500)

@@ -1,4 +1,4 @@
-"""Media that clients send and are sent: a file's format by its first bytes, base64 and data URLs."""
+"""Media formats: file type detection by the first bytes, base64 and data URLs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harmonia.modalities import modality_of, sniff
 from harmonia.server.errors import ApiError
 
 HEAD = 512
-"""First bytes of a file that tell what it is."""
+"""Number of first bytes that file type detection reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of file. Only these content types are ever served to be shown in a browser."""
+    """A file type. Only these content types are served for display in a browser."""
 
     modality: str
     suffix: str
@@ -56,9 +56,9 @@ _AUDIO = {".mp4": Kind("audio", ".m4a", "audio/mp4"), ".webm": Kind("audio", ".o
 
 
 def kind_of(head: bytes, name: str = "") -> Kind | None:
-    """The kind of a file that begins with ``head``, or None.
+    """The type of a file that begins with ``head``, or None.
 
-    The name that a client gave is believed only where a container may hold a sound as well as a film.
+    The client's file name matters only for containers of either audio or video.
     """
     modality = sniff(head)
     if modality == "text":
@@ -66,37 +66,37 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
         return Kind("text", ".txt", f"text/plain; charset={'utf-16' if wide else 'utf-8'}")
     if modality is None:
         return None
-    found = next((kind for at, magic, kind in _SIGNATURES if head.startswith(magic, at)), None)
-    if found is None and modality == "audio":
-        # the two bits of the layer are zero in AAC, never in MP3
-        found = _MP3 if len(head) > 1 and head[1] & 0x06 else _AAC
-    if found is None and modality == "video":
-        found = _WEBM if b"webm" in head[:64] else _MKV
-    if found and found.suffix in _AUDIO and modality_of(Path(name)) == "audio":
-        return _AUDIO[found.suffix]
-    return found
+    kind = next((kind for offset, magic, kind in _SIGNATURES if head.startswith(magic, offset)), None)
+    if kind is None and modality == "audio":
+        # the two layer bits are zero in AAC, never in MP3
+        kind = _MP3 if len(head) > 1 and head[1] & 0x06 else _AAC
+    if kind is None and modality == "video":
+        kind = _WEBM if b"webm" in head[:64] else _MKV
+    if kind and kind.suffix in _AUDIO and modality_of(Path(name)) == "audio":
+        return _AUDIO[kind.suffix]
+    return kind
 
 
 _DATA = re.compile(r"data:([\w.+/-]*)(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 
 
-def decoded(text: str, param: str) -> bytes:
-    """The bytes of base64, as such or in a data URL; ApiError 400 for anything else."""
+def decode_base64(text: str, param: str) -> bytes:
+    """Decode plain base64 or a data URL; ApiError 400 for anything else."""
     head = _DATA.match(text)
     try:
         return base64.b64decode(text[head.end() :] if head else text, validate=True)
     except (binascii.Error, ValueError):
         raise ApiError(
-            400, f"{param} is no base64: send data:image/png;base64,... or plain base64", param=param
+            400, f"{param} is not valid base64: send data:image/png;base64,... or plain base64", param=param
         ) from None
 
 
-def checked(data: bytes, modality: str, param: str) -> bytes:
-    """The bytes, if they begin as files of that modality do; ApiError 400 otherwise."""
-    found = sniff(data[:512])
-    if found != modality and (found, modality) != ("video", "audio"):
+def check_modality(data: bytes, modality: str, param: str) -> bytes:
+    """Return ``data`` if its first bytes fit the modality; ApiError 400 otherwise."""
+    sniffed = sniff(data[:512])
+    if sniffed != modality and (sniffed, modality) != ("video", "audio"):
         raise ApiError(
-            400, f"{param} is {'a file of ' + found if found else 'of no known format'}, not {modality}",
+            400, f"{param} is {sniffed or 'of unknown format'}, not {modality}",
             param=param, code="unsupported_media",
         )  # fmt: skip
     return data

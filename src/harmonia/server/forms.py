@@ -1,4 +1,4 @@
-"""Bodies that come as JSON or as a form with files: two routes of one path, told apart by content type."""
+"""Bodies sent as JSON or as a form with files: two routes of one path, selected by content type."""
 
 from __future__ import annotations
 
@@ -26,47 +26,51 @@ class FormRoute(APIRoute):
     """A route for ``multipart/form-data`` only; register it before that for JSON."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """No match for any other content type."""
+        """Match only multipart forms."""
         headers: Mapping[bytes, bytes] = dict(scope.get("headers", ()))
         if not headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
             return Match.NONE, {}
         return super().matches(scope)
 
 
-async def attached(request: Request, model: type[M]) -> tuple[M, dict[str, bytes]]:
-    """The field ``request`` of a form, which is JSON, and the form's files by the name of their field."""
+async def read_form(request: Request, model: type[M]) -> tuple[M, dict[str, bytes]]:
+    """The JSON of the form's field ``request``, validated, and the form's files by field name."""
     async with request.form(max_files=FILES, max_fields=FILES, max_part_size=4 * 2**20) as form:
-        said = form.get("request")
-        if not isinstance(said, str):
-            raise ApiError(400, "the form has no field 'request' with the JSON of it", param="request")
-        files = {name: await one.read() for name, one in form.multi_items() if isinstance(one, UploadFile)}
-    return parsed(said, model), files
+        request_json = form.get("request")
+        if not isinstance(request_json, str):
+            raise ApiError(400, "the form has no field 'request' with the JSON body", param="request")
+        files = {
+            name: await upload.read() for name, upload in form.multi_items() if isinstance(upload, UploadFile)
+        }
+    return parse_body(request_json, model), files
 
 
-def parsed(text: str, model: type[M]) -> M:
-    """JSON text as a model; the same error as for a JSON body."""
-    return validated(as_json(text, "request"), model)
+def parse_body(text: str, model: type[M]) -> M:
+    """Validate JSON text; errors are the same as for a JSON body."""
+    return validate_body(parse_json(text, "request"), model)
 
 
-def validated(value: Any, model: type[M]) -> M:
-    """A value as a model; the same error as for a JSON body."""
+def validate_body(value: Any, model: type[M]) -> M:
+    """Validate a value; errors are the same as for a JSON body."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_context=False)]
-        raise RequestValidationError(found) from None
+        errors = [
+            {**detail, "loc": ("body", *detail["loc"])} for detail in error.errors(include_context=False)
+        ]
+        raise RequestValidationError(errors) from None
 
 
-def as_json(text: str, param: str) -> Any:
-    """The value of JSON text; ApiError 400 if it is none."""
+def parse_json(text: str, param: str) -> Any:
+    """Parse JSON text; ApiError 400 if it is invalid."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise ApiError(400, f"{param} is no JSON", param=param) from None
+        raise ApiError(400, f"{param} is not valid JSON", param=param) from None
 
 
-def documented(model: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI is to say of the form beside the JSON of ``model`` (``openapi_extra``)."""
+def form_openapi(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI description of the form variant of ``model`` (``openapi_extra``)."""
     schema = {
         "type": "object",
         "required": ["request"],

@@ -1,4 +1,4 @@
-"""Pictures that a request asks for: what they are to be of, drawing them, and writing them down, marked."""
+"""Image generation for requests: condition, sampling, and encoding with the mark of generated media."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from harmonia.tasks.sampling import Sampling, Start, draw
 from harmonia.types import HarmoniaError, Recollection, Signal
 
 EVIDENCE = 5
-"""Records that an answer is drawn from are told, at most this many."""
+"""Most records recalled as the evidence of an image."""
 
-Look = Callable[[int, int, Tensor], None]
-"""Called after each step: the step, of how many, and the pictures (n, c, h, w) as they are by then."""
+StepCallback = Callable[[int, int, Tensor], None]
+"""Called after each sampling step with the step, the number of steps, and the images (n, c, h, w)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What is drawn: by which generator, of what, how, from what, and the mark that says so."""
+    """A generation: the generator, the request, the sampling options, the start, and the mark."""
 
     saved: Saved
     wish: GenerationRequest
@@ -41,28 +41,28 @@ class Plan:
 
 
 class ClientDisconnected(Exception):
-    """Ends a drawing whose client has gone away."""
+    """Stops the sampling for a client that has disconnected."""
 
 
-async def recalled(
-    at: Service,
+async def recall_for_picture(
+    service: Service,
     query: Query,
     options: RecallOptions | None = None,
     *,
     must: bool = False,
 ) -> Recollection | None:
-    """What the memory answers to draw from; None if it has nothing to say and need not (``must``)."""
-    await at.work(at.generator)  # that there is none is said first
+    """The recollection to condition on; None if the recall fails and not ``must``."""
+    await service.work(service.generator)  # fail early without a generator
     try:
-        return await at.recall(query, options or RecallOptions(EVIDENCE))
+        return await service.recall(query, options or RecallOptions(EVIDENCE))
     except HarmoniaError:
         if must:
             raise
         return None
 
 
-async def planned(
-    at: Service,
+async def make_plan(
+    service: Service,
     given: Mapping[str, Media],
     sampling: Sampling,
     *,
@@ -70,22 +70,23 @@ async def planned(
     from_memory: bool | None = None,
     start: Callable[[Saved], Start] | None = None,
 ) -> Plan:
-    """What cues, by modality, are to become: what the memory ``found``, or the cues as they are.
+    """Plan images of cues (``given``, by modality): of the recollection ``found``, or of the cues themselves.
 
-    ``from_memory`` true: what was found has to do. ``start`` makes what is begun with. ApiError 501 without a
-    generator; HarmoniaError if it cannot be told any of it.
+    ``from_memory`` true requires the recollection. ``start`` makes the starting point of sampling. ApiError
+    501 without a generator; HarmoniaError if the generator can use neither as a condition.
     """
-    saved = await at.work(at.generator)
-    asking = from_memory if found else False
-    wish = await at.ask(lambda: Imagination(saved, at.collection).request(given, asking, found))
-    begun = await at.work(lambda: start(saved)) if start else Start()
+    saved = await service.work(service.generator)
+    use_memory = from_memory if found else False
+    imagination = await service.ask(lambda: Imagination(saved, service.collection))
+    asked = await service.ask(lambda: imagination.request(given, use_memory, found))
+    start_state = await service.work(lambda: start(saved)) if start else Start()
     name = saved.facts.name or type(saved.generator).__name__
-    mark = Mark(name, saved.identity, wish.cue, sampling.seed, composite=begun.known is not None)
-    return Plan(saved, wish, sampling, begun, mark)
+    mark = Mark(name, saved.identity, asked.cue, sampling.seed, composite=start_state.known is not None)
+    return Plan(saved, asked, sampling, start_state, mark)
 
 
-async def painted(at: Service, plan: Plan, look: Look | None = None) -> list[Signal]:
-    """The pictures of a plan. If this is cancelled, the drawing stops after the step that it is at."""
+async def draw_plan(service: Service, plan: Plan, look: StepCallback | None = None) -> list[Signal]:
+    """Generate the images of a plan. Cancellation stops the sampling after the current step."""
     unwanted = threading.Event()
 
     def watch(step: int, of: int, x: Tensor) -> None:
@@ -99,15 +100,17 @@ async def painted(at: Service, plan: Plan, look: Look | None = None) -> list[Sig
         return [signal_of(x) for several in drawn for x in several]
 
     try:
-        return await at.work(make)
+        return await service.work(make)
     finally:
         unwanted.set()
 
 
-def file_of(signal: Signal, mark: Mark, kind: str = "png", size: tuple[int, int] | None = None) -> bytes:
-    """A picture as a PNG, JPEG or WebP file that says that it was generated.
+def encode_picture(
+    signal: Signal, mark: Mark, kind: str = "png", size: tuple[int, int] | None = None
+) -> bytes:
+    """Encode an image as PNG, JPEG or WebP, marked as generated in its metadata.
 
-    ``size`` is the width and height to scale it to; of another shape than the picture's, its middle is kept.
+    ``size`` is the (width, height) to scale to; the image is cropped around its centre to that aspect ratio.
     """
     if size is not None:
         drawn = ImageOps.fit(Image.fromarray(signal.array), size, Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Remembering in the background: jobs that survive the process, with progress that can be watched."""
+"""Background jobs that remember files: persistent, with progress that clients can follow."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from harmonia.types import HarmoniaError
 log = logging.getLogger("harmonia.server")
 
 ENDED = ("completed", "failed", "stopped")
-PROBLEMS, KEPT, WAITING = 1000, 500, 100
-"""Most problems that a job lists; most jobs that are kept, and that wait."""
-SAVE_SECONDS, LOOK_SECONDS, PING_SECONDS = 1.0, 0.1, 15.0
-"""How often progress is written down, watchers look for it, and a silent stream shows that it lives."""
+MAX_PROBLEMS, MAX_JOBS, MAX_WAITING = 1000, 500, 100
+"""Most problems that a job lists, most stored jobs, and most waiting jobs."""
+SAVE_SECONDS, POLL_SECONDS, PING_SECONDS = 1.0, 0.1, 15.0
+"""Intervals of saving progress, of polling for it, and of keep-alive messages."""
 
 
 @dataclass(slots=True)
 class Job:
-    """What is to be remembered, and how far it is. ``note`` is what its submitter has to know later.
+    """The paths to remember, and the progress. ``note`` is data of the submitter.
 
     ``state`` is queued, running, completed, failed or stopped; ``done`` of ``total`` records are read.
-    ``problems`` are file names with the reason. A job of the memory's owner may read files ``anywhere``; to
-    the owner it tells paths, those that are ``gone``, and how many files of other types it ``ignored``.
-    ``revision`` grows with every change.
+    ``problems`` lists file names with reasons. A job of the memory's owner may read files ``anywhere``, and
+    reports paths, records whose files are ``gone``, and the number of ``ignored`` files of other types.
+    ``revision`` increases with every change.
     """
 
     id: str
@@ -60,46 +60,47 @@ class Job:
     revision: int = 0
 
 
-Then = Callable[[Job, Report], None]
+Callback = Callable[[Job, Report], None]
 
 
 class Jobs:
-    """The jobs of one memory, run one after the other in a thread of their own.
+    """The jobs of one memory, run one at a time in their own thread.
 
-    Each is a file in ``folder``: one that the end of the process interrupted goes on at the next ``start``;
-    what was committed is not read again. ``open`` gives the memory to the thread, ``within`` are the folders
-    that files may lie in, ``told`` makes a message fit for clients; ``changed`` is called before a job
-    completes.
+    Each job is a file in ``folder``: an interrupted job continues at the next ``start`` and skips committed
+    files. ``open_memory`` returns the thread's collection, ``within`` lists the allowed folders,
+    ``without_paths`` removes paths from a message; ``changed`` is called before a job completes.
     """
 
     def __init__(
         self,
         folder: Path,
-        open: Callable[[], Collection],
+        open_memory: Callable[[], Collection],
         within: Sequence[Path],
-        told: Callable[[str], str] = str,
+        without_paths: Callable[[str], str] = str,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder, self.open, self.within, self.told = folder, open, within, told
+        self.folder, self.open_memory = folder, open_memory
+        self.within, self.without_paths = within, without_paths
         self.changed = changed
         self.thread = ThreadPoolExecutor(1, "jobs")
         self.jobs: dict[str, Job] = {}
         self.ending = threading.Event()
-        self._then: dict[str, Then] = {}
+        self._then: dict[str, Callback] = {}
         self._unwanted: set[str] = set()
         self._saved = 0.0
         self._lock = threading.Lock()
 
-    def after(self, kind: str, then: Then) -> None:
-        """Have ``then`` called, in the jobs' thread, when a job of this kind has read its files (if it was
-        cancelled, those that it came to).
+    def after(self, kind: str, then: Callback) -> None:
+        """Register a callback, run in the jobs' thread after a job of this kind has read its files (all of
+        them, or those read before it was cancelled).
 
-        The job completes after it: a process that dies meanwhile does both again. Register before ``start``.
+        The job completes after the callback: if the process dies meanwhile, both run again. Call this before
+        ``start``.
         """
         self._then[kind] = then
 
     def start(self) -> None:
-        """Read the jobs that there are, and go on with those that have not ended."""
+        """Load the stored jobs, and continue those that have not ended."""
         for file in self.folder.glob("*.json"):
             try:
                 job = Job(**json.loads(file.read_text(encoding="utf-8")))
@@ -112,40 +113,38 @@ class Jobs:
                 self.thread.submit(self._run, job)
 
     async def stop(self) -> None:
-        """Let the job that runs commit what it has; it goes on at the next start."""
+        """Let the running job commit what it has read; it continues at the next start."""
         self.ending.set()
         await asyncio.to_thread(self.thread.shutdown, cancel_futures=True)
 
     def all(self) -> list[Job]:
-        """Every job, oldest first."""
+        """All jobs, oldest first."""
         return sorted(self.jobs.values(), key=lambda job: (job.created, job.id))
 
     def submit(
         self,
         kind: str,
         paths: Sequence[str | Path],
-        then: Then | None = None,
+        then: Callback | None = None,
         *,
         copy: bool = False,
         whole: bool = False,
         note: Mapping[str, Any] | None = None,
         anywhere: bool = False,
     ) -> Job:
-        """Begin to remember files, folders and manifests; the job, which is on disk already.
+        """Start a job that remembers files, folders and manifests; returns it after it was saved.
 
-        ``copy`` keeps copies of the media inside the memory, ``whole`` leaves out records that are partly
-        broken. ``then`` is ``after(kind, then)``. ApiError 503 if too many wait. The paths have to be allowed
-        ones.
+        ``copy`` stores copies of the media inside the memory, ``whole`` skips records with an invalid part.
+        ``then`` is ``after(kind, then)``. ApiError 503 if too many jobs wait. The caller has checked that the
+        paths are allowed.
         """
         if then is not None:
             self.after(kind, then)
-        files, said = [str(path) for path in paths], dict(note or {})
-        job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, said, anywhere=anywhere)
+        files, note_copy = [str(path) for path in paths], dict(note or {})
+        job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, note_copy, anywhere=anywhere)
         with self._lock:
-            if sum(job.state not in ENDED for job in self.jobs.values()) >= WAITING:
-                raise ApiError(
-                    503, "too many jobs are waiting: try again later", headers={"Retry-After": "30"}
-                )
+            if sum(job.state not in ENDED for job in self.jobs.values()) >= MAX_WAITING:
+                raise ApiError(503, "too many waiting jobs: try again later", headers={"Retry-After": "30"})
             self._forget_old()
             self.jobs[job.id] = job
         self._save(job)
@@ -153,7 +152,7 @@ class Jobs:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Stop a job after the record that it is at; what it has is kept."""
+        """Stop a job after its current record; records remembered so far stay."""
         with self._lock:
             if job.state in ENDED:
                 return
@@ -161,13 +160,13 @@ class Jobs:
             if job.state == "queued":
                 self._end(job, "stopped")
 
-    def renote(self, job: Job, note: Mapping[str, Any]) -> None:
-        """Change what the submitter of a job has to know later."""
+    def update_note(self, job: Job, note: Mapping[str, Any]) -> None:
+        """Replace the note of a job."""
         job.note = dict(note)
         self._save(job)
 
     async def watch(self, job: Job, seen: int, alive: Callable[[], bool]) -> AsyncIterator[Job | None]:
-        """The job whenever it has changed since revision ``seen``, until it ends; None shows life."""
+        """Yield the job after each change since revision ``seen`` until it ends; None is a keep-alive."""
         quiet, state = time.monotonic(), None
         while alive():
             if job.revision != seen or (state is not None and job.state != state):
@@ -178,10 +177,10 @@ class Jobs:
             if time.monotonic() - quiet > PING_SECONDS:
                 quiet = time.monotonic()
                 yield None
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     def _run(self, job: Job) -> None:
-        """In the jobs' thread."""
+        """Run a job, in the jobs' thread."""
         with self._lock:
             if job.state in ENDED or self.ending.is_set():
                 return
@@ -194,7 +193,7 @@ class Jobs:
             return job.id not in self._unwanted and not self.ending.is_set()
 
         try:
-            report = self.open().remember(
+            report = self.open_memory().remember(
                 job.paths,
                 copy=job.copy,
                 whole=job.whole,
@@ -206,25 +205,25 @@ class Jobs:
             job.problems = [
                 {
                     "name": Path(problem.path).name,
-                    "reason": problem.reason if job.anywhere else self.told(problem.reason),
+                    "reason": problem.reason if job.anywhere else self.without_paths(problem.reason),
                     **({"path": problem.path} if job.anywhere else {}),
                 }
-                for problem in report.problems[:PROBLEMS]
+                for problem in report.problems[:MAX_PROBLEMS]
             ]
             job.gone, job.ignored = list(report.gone) if job.anywhere else [], report.ignored
             if report.stopped and job.id not in self._unwanted:
-                self._save(job)  # the server ends: the job goes on with the next one
+                self._save(job)  # the server stops: the job continues at the next start
                 return
             if job.kind in self._then:
                 self._then[job.kind](job, report)
             self.changed()
             self._end(job, "stopped" if report.stopped else "completed")
         except HarmoniaError as error:
-            job.message = self.told(str(error))
+            job.message = self.without_paths(str(error))
             self._end(job, "failed")
         except Exception as error:
             log.error("a job failed", extra={"facts": {"job": job.id}}, exc_info=error)
-            job.message = "the server failed; its log says why"
+            job.message = "internal server error: see the log of the server"
             self._end(job, "failed")
 
     def _end(self, job: Job, state: str) -> None:
@@ -244,8 +243,8 @@ class Jobs:
         write_atomically(self.folder / f"{job.id}.json", json.dumps(asdict(job)))
 
     def _forget_old(self) -> None:
-        """Keep no more than ``KEPT`` jobs: the oldest that have ended go."""
+        """Store no more than ``MAX_JOBS`` jobs: delete the oldest ended ones."""
         ended = [job for job in self.all() if job.state in ENDED]
-        for job in ended[: max(0, len(self.jobs) - KEPT + 1)]:
+        for job in ended[: max(0, len(self.jobs) - MAX_JOBS + 1)]:
             self.jobs.pop(job.id)
             (self.folder / f"{job.id}.json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""API keys: who may do what. A file holds their SHA-256 digests, never the keys themselves."""
+"""API keys and their scopes. The key file has SHA-256 digests, never the keys themselves."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harmonia.store.atomic import write_atomically
 from harmonia.types import HarmoniaError
 
 SCOPES = ("read", "write", "admin")
-"""What a key may do; each includes those before it."""
+"""The scopes of keys; each includes the ones before it."""
 PREFIX = "hm-"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as the server knows it: a name for the log, the digest in hexadecimal, what it may do."""
+    """A key: its name for the log, its digest in hexadecimal, and its scope."""
 
     name: str
     digest: str
@@ -32,18 +32,18 @@ class Key:
 
 
 OWNER = Key("owner", "", "admin")
-"""Who holds the token that the server keeps inside of the memory's folder: programs of the memory's owner."""
+"""The caller with the token in the memory's address file: a program of the memory's owner."""
 LOCAL = Key("local", "", "admin")
-"""Who calls a server without keys, which only this machine can reach."""
+"""The caller of a server without keys, which only this machine can reach."""
 
 
 def digest_of(secret: str) -> str:
-    """A key has 256 random bits, so that a plain hash of it cannot be searched."""
+    """SHA-256 of a key; unsalted, because a key has 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def find_key(keys: Sequence[Key], secret: str) -> Key | None:
-    """The key of a secret, compared in constant time with every one."""
+    """The key of a secret, compared with every key in constant time; None if unknown."""
     digest, found = digest_of(secret), None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):
@@ -52,28 +52,30 @@ def find_key(keys: Sequence[Key], secret: str) -> Key | None:
 
 
 def read_keys(file: Path) -> tuple[Key, ...]:
-    """The keys in a file; HarmoniaError if it cannot be read or has none."""
+    """Read a key file; HarmoniaError if it cannot be read or has no keys."""
     try:
-        found = tuple(
-            Key(str(one["name"]), str(one["sha256"]), str(one["scope"]))
-            for one in json.loads(file.read_text(encoding="utf-8"))["keys"]
+        keys = tuple(
+            Key(str(row["name"]), str(row["sha256"]), str(row["scope"]))
+            for row in json.loads(file.read_text(encoding="utf-8"))["keys"]
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise HarmoniaError(f"cannot read the keys in {file} ({error}): make them with --new-key") from error
-    if not found or any(key.scope not in SCOPES or len(key.digest) != 64 for key in found):
-        raise HarmoniaError(f"{file} holds no keys, or damaged ones: make them with --new-key")
-    return found
+        raise HarmoniaError(
+            f"cannot read the keys in {file} ({error}): create them with --new-key"
+        ) from error
+    if not keys or any(key.scope not in SCOPES or len(key.digest) != 64 for key in keys):
+        raise HarmoniaError(f"{file} has no keys, or invalid ones: create them with --new-key")
+    return keys
 
 
 def new_key(file: Path, name: str, scope: str) -> str:
-    """Add a key to a file, made if need be; returns the secret, which is shown once and kept nowhere."""
+    """Add a key to a file, created if missing; returns the secret, which is stored nowhere."""
     if scope not in SCOPES:
-        raise HarmoniaError(f"a key's scope is one of {', '.join(SCOPES)}, not {scope!r}")
-    held = read_keys(file) if file.exists() else ()
-    if any(key.name == name for key in held):
-        raise HarmoniaError(f"{file} has a key called {name!r} already: give another name")
+        raise HarmoniaError(f"the scope of a key must be one of {', '.join(SCOPES)}, not {scope!r}")
+    keys = read_keys(file) if file.exists() else ()
+    if any(key.name == name for key in keys):
+        raise HarmoniaError(f"{file} already has a key named {name!r}: give another name")
     secret = PREFIX + secrets.token_urlsafe(32)
-    rows = [{"name": k.name, "sha256": k.digest, "scope": k.scope} for k in held]
+    rows = [{"name": k.name, "sha256": k.digest, "scope": k.scope} for k in keys]
     rows.append({"name": name, "sha256": digest_of(secret), "scope": scope})
     write_atomically(file, json.dumps({"keys": rows}, indent=1) + "\n")
     file.chmod(0o600)

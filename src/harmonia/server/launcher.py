@@ -1,4 +1,4 @@
-"""Starting uvicorn: what one connection may do, a graceful end, and a log in JSON without content."""
+"""Runs uvicorn: connection limits, graceful shutdown, and a JSON log without content."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ from harmonia.server.log_handler import BackgroundLogHandler
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
 
-HEADERS = 32 * 2**10
-"""Most bytes that a request's line and headers may have."""
-MESSAGE = 16 * 2**20
+MAX_HEADER_BYTES = 32 * 2**10
+"""Most bytes of a request line and headers."""
+MAX_MESSAGE_BYTES = 16 * 2**20
 """Most bytes of one WebSocket message."""
-CONNECTIONS = 2048
-"""Connections at once; to more, the answer is 503."""
-IDLE = 15
-"""Seconds that a connection is kept open for the next request."""
-GRACE = 10
-"""Seconds that answers under way have after SIGTERM."""
+MAX_CONNECTIONS = 2048
+"""Most concurrent connections; further ones get 503."""
+KEEP_ALIVE_SECONDS = 15
+"""Seconds that an idle connection is kept open."""
+SHUTDOWN_SECONDS = 10
+"""Seconds that running responses have after SIGTERM."""
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A socket that listens at the settings' address; HarmoniaError if it is taken or is none of ours."""
+    """Open the listening socket; HarmoniaError if the address is in use or invalid."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=CONNECTIONS)
+        return socket.create_server((settings.host, settings.port), family=family, backlog=MAX_CONNECTIONS)
     except (OSError, OverflowError, UnicodeError) as error:
         number = getattr(error, "errno", None)
-        reason = os.strerror(number).lower() if number and number > 0 else "no such address"
+        reason = os.strerror(number).lower() if number and number > 0 else "invalid address"
         raise HarmoniaError(
-            f"cannot serve at {settings.host} port {settings.port} ({reason}): give another --port or --host"
+            f"cannot listen on {settings.host}:{settings.port} ({reason}): give another --port or --host"
         ) from error
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address of a server, as clients give it."""
+    """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """One app on one socket. ``run`` returns after SIGTERM, Ctrl-C or ``should_exit``.
+    """Serves one app on one socket. ``run`` returns after SIGTERM, Ctrl-C or ``should_exit``.
 
-    ``started`` is called with the URL once requests are answered.
+    ``ready`` is called with the URL once requests are accepted.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Server(uvicorn.Server):
         self.app, self.settings, self.listener, self.ready = app, settings, listener, ready
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until told to stop."""
-        with self._ended_well():
+        """Serve until the server is stopped."""
+        with self._clean_exit():
             super().run(sockets or [self.listener])
 
     @contextmanager
-    def _ended_well(self) -> Iterator[None]:
-        """uvicorn ends the process by the signal that told it to stop; but that is no failure."""
+    def _clean_exit(self) -> Iterator[None]:
+        """Exit with status 0 after a stop signal, which uvicorn would raise again."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -95,14 +95,14 @@ class Server(uvicorn.Server):
                 signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Load, listen, and say so."""
+        """Start the app, publish the address file, and call ``ready``."""
         await super().startup(sockets)
         url = url_of(self.listener)
         address.publish(self.settings.memory, url, self.app.state.token)
         self.ready(url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is under way; streams that would go on see that the service ends."""
+        """Finish running responses; endless streams end because ``ready`` is false."""
         self.app.state.service.ready = False
         address.withdraw(self.settings.memory, self.app.state.token)
         await super().shutdown(sockets)
@@ -112,22 +112,22 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_protocol(settings.patience),
-        h11_max_incomplete_event_size=HEADERS,
-        ws_max_size=MESSAGE,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         lifespan="on",
         log_config=LOGGING,
-        access_log=False,  # its lines have the query, which is content; the guard writes its own
+        access_log=False,  # it would log queries, which are content; the middleware logs instead
         server_header=False,
-        proxy_headers=False,  # nobody may say that he calls from elsewhere
-        limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=IDLE,
-        timeout_graceful_shutdown=GRACE,
+        proxy_headers=False,  # clients must not set their own address
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 
 
 def _protocol(patience: float) -> type[asyncio.Protocol]:
-    """HTTP for clients that send a request's headers, and take what they are sent, within ``patience``."""
+    """HTTP that aborts clients slower than ``patience`` seconds at sending headers or reading."""
 
     class Patient(H11Protocol):
         _hurry: asyncio.TimerHandle | None = None
@@ -135,7 +135,7 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            # asyncio does so only for sockets that name TCP; the body would wait 40 ms for the head's receipt
+            # asyncio sets it only for sockets with an explicit protocol; a body could wait 40 ms for an ACK
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._wait()
 
@@ -155,7 +155,7 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
             super().handle_websocket_upgrade(event)
 
         def send_400_response(self, msg: str) -> None:
-            body = json.dumps(errors.body(400, "this is no HTTP request that can be read")).encode()
+            body = json.dumps(errors.body(400, "invalid HTTP request")).encode()
             headers = [("content-type", "application/json"), ("content-length", str(len(body))),
                        ("connection", "close")]  # fmt: skip
             for event in (
@@ -177,7 +177,7 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
             super().resume_writing()
 
         def _wait(self) -> None:
-            """The first byte of a request starts the clock, and no later one sets it back."""
+            """Start the deadline at the first byte of a request; later bytes do not extend it."""
             if self._hurry is None and (self.cycle is None or self.cycle.response_complete):
                 self._hurry = self.loop.call_later(patience, self.transport.abort)
 
@@ -189,15 +189,14 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
     return Patient
 
 
-class Json(logging.Formatter):
-    """A line of JSON for each event: when, how grave, what, and its ``facts``.
+class JsonFormatter(logging.Formatter):
+    """Formats each event as a line of JSON: time, level, event, and its ``facts``.
 
-    Of an exception it tells the kind and the places in the code, not the message, which may quote
-    what a client sent.
+    An exception is logged as its type and code positions, without its message, which may quote client data.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -205,7 +204,7 @@ class Json(logging.Formatter):
             **getattr(record, "facts", {}),
         }
         if record.exc_info and record.exc_info[1]:
-            line["error"] = [_told(error) for error in _chain(record.exc_info[1])]
+            line["error"] = [_describe_error(error) for error in _chain(record.exc_info[1])]
         return json.dumps(line)
 
 
@@ -217,7 +216,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _describe_error(error: BaseException) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
     places = [
         f"{frame.filename.rpartition('site-packages/')[2]}:{frame.lineno} {frame.name}" for frame in frames
@@ -228,12 +227,12 @@ def _told(error: BaseException) -> dict[str, Any]:
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": Json}},
+    "formatters": {"json": {"()": JsonFormatter}},
     "handlers": {"json": {"()": BackgroundLogHandler, "formatter": "json"}},
     "loggers": {
         "uvicorn": {"handlers": ["json"], "level": "WARNING", "propagate": False},
         "harmonia.server": {"handlers": ["json"], "level": "INFO", "propagate": False},
-        "python_multipart": {"level": "ERROR"},  # it tells of each malformed form, which is answered already
+        "python_multipart": {"level": "ERROR"},  # it would log each malformed form
     },
 }
-"""Where the log goes: JSON lines on standard error."""
+"""The logging configuration: JSON lines on standard error."""

@@ -1,4 +1,4 @@
-"""A log that no request waits for: its lines are written in a thread of their own."""
+"""A log handler that writes in its own thread, so that no request waits for it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from logging.handlers import QueueHandler, QueueListener
 from typing import TextIO
 
 WAITING = 10_000
-"""Most lines that wait for a reader who does not read; what comes then is lost."""
+"""Most queued lines; further lines are dropped."""
 ENDING = 1.0
-"""Seconds in which the lines that wait are written at the end."""
+"""Seconds to write the queued lines on close."""
 
 Lines = queue.Queue[logging.LogRecord | None]
 
 
 class BackgroundLogHandler(QueueHandler):
-    """Writes to a stream (standard error by default), so that a slow reader of it holds up no one."""
+    """Writes to a stream (standard error by default) without blocking on a slow reader."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.lines: Lines = queue.Queue(WAITING)
@@ -26,13 +26,13 @@ class BackgroundLogHandler(QueueHandler):
         _Writer(self.lines, stream or sys.stderr).start()
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Put the line with those that wait."""
+        """Queue a line, or drop it if the queue is full."""
         with suppress(queue.Full):
             self.lines.put_nowait(record)
 
     def close(self) -> None:
-        """Write what waits, if that can be done soon."""
-        # QueueListener.stop would wait for ever for a reader who does not read.
+        """Write the queued lines, for at most ``ENDING`` seconds."""
+        # QueueListener.stop would block forever on a stalled reader
         with suppress(queue.Full):
             self.lines.put(None, timeout=ENDING)
             with self.lines.all_tasks_done:
@@ -41,7 +41,7 @@ class BackgroundLogHandler(QueueHandler):
 
 
 class _Writer(QueueListener):
-    """Writes itself: a StreamHandler holds a lock while it writes, for which the end of Python would wait."""
+    """Writes without a StreamHandler, whose lock would block the exit of Python on a stalled reader."""
 
     def __init__(self, lines: Lines, stream: TextIO) -> None:
         super().__init__(lines)
@@ -49,6 +49,6 @@ class _Writer(QueueListener):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        with suppress(OSError, ValueError):  # nobody reads: there is no one to tell
+        with suppress(OSError, ValueError):  # the reader is gone
             self.stream.write(f"{record.message}\n")
             self.stream.flush()

@@ -1,4 +1,4 @@
-"""What stands before every route: who calls, from where, how much, how often. One ASGI middleware."""
+"""The ASGI middleware before every route: host and origin checks, API keys, body limits, rate limits."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 OPEN = ("/health", "/ready")
-"""Answered without a key: they say nothing about what is remembered."""
+"""Paths without a key: they reveal nothing of the memory."""
 PAGE = ("/", "/page/")
-"""The page itself is open; what it shows comes through the API, with the key that the person gives it."""
-CLIENTS = 10_000
-"""Callers whose rate is kept in mind; the one that was quiet longest is forgotten."""
+"""The page needs no key; its data come through the API with the key that the user enters."""
+MAX_CALLERS = 10_000
+"""Most callers with a token bucket; the least recent one is evicted."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,14 +50,14 @@ _ENCODED = [(name.lower().encode(), value.encode()) for name, value in HEADERS.i
 
 
 class GuardMiddleware:
-    """Refuses what should not come in, and counts what does.
+    """Refuses invalid requests, and logs and counts all requests. Refused are:
 
-    * host names other than loopback's, ``host`` and ``names`` (DNS rebinding), pages of other origins (a site
-      in the same browser that posts to a memory on loopback)
-    * a missing, wrong or too weak key; reading needs ``read``, changing and deleting ``write``, ``admin``
-      where a route says so (``request.state.key.may("admin")``)
-    * bodies over ``upload`` bytes, by their header or as they come; bodies slower than ``patience``
-    * more requests than ``rate``
+    * host names other than loopback, ``host`` and ``names`` (DNS rebinding); requests of pages of other
+      origins (a site in the same browser that posts to a memory on loopback)
+    * a missing or wrong key, or one of insufficient scope: ``read`` to read, ``write`` to change and delete,
+      ``admin`` where a route checks it (``request.state.key.may("admin")``)
+    * bodies over ``upload`` bytes, by header or as received; bodies that take longer than ``patience``
+    * requests beyond ``rate``
     """
 
     def __init__(
@@ -68,47 +68,49 @@ class GuardMiddleware:
         self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.requests = Counter("harmonia_requests_total", "Requests", ("route", "status"), registry=registry)
         self.seconds = Histogram(
-            "harmonia_request_seconds", "Time to the end of the answer", ("route",), registry=registry
+            "harmonia_request_seconds", "Time to the end of the response", ("route",), registry=registry
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection."""
+        """Handle one connection."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        seen = _Seen(send, start=time.perf_counter())
+        recorder = _ResponseRecorder(send, start=time.perf_counter())
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         try:
             key = self._admit(scope, headers)
         except ApiError as error:
-            await _refuse(scope, receive, seen, error)
+            await _refuse(scope, receive, recorder, error)
         else:
             scope.setdefault("state", {})["key"] = key
-            body = _Body(receive, self.settings.upload, self.settings.patience)
+            body = _LimitedBody(receive, self.settings.upload, self.settings.patience)
             try:
-                await self.app(scope, body if scope["type"] == "http" else receive, seen)
+                await self.app(scope, body if scope["type"] == "http" else receive, recorder)
             except ApiError as error:
-                # a body that was too large or too slow, raised inside of the route that read it
-                if seen.status:
+                # the body was too large or too slow, which the route that reads it raises
+                if recorder.status:
                     raise
-                await _refuse(scope, receive, seen, error)
-        self._note(scope, seen)
+                await _refuse(scope, receive, recorder, error)
+        self._log_request(scope, recorder)
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> Key:
-        """The caller's key; raises ApiError for a caller who is not let in."""
+        """The caller's key; ApiError if the request is refused."""
         host = headers.get("host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if "*" not in self.hosts and name not in self.hosts:
-            raise ApiError(421, "this server does not go by that name: add it with --name", code="wrong_host")
+            raise ApiError(421, "host not allowed (add --name HOST)", code="wrong_host")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(403, "pages of other sites may not use this server", code="wrong_origin")
+            raise ApiError(403, "cross-origin request refused", code="wrong_origin")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            raise ApiError(403, "pages of other sites may not use this server", code="wrong_origin")
+            raise ApiError(403, "cross-origin request refused", code="wrong_origin")
         if "transfer-encoding" in headers and "content-length" in headers:
-            # a proxy before us may have read another length: what follows is not to be trusted
+            # request smuggling: a proxy may have used the other length
             raise ApiError(
-                400, "send Content-Length or Transfer-Encoding, not both", headers={"Connection": "close"}
+                400,
+                "send either Content-Length or Transfer-Encoding, not both",
+                headers={"Connection": "close"},
             )
         if int(_number(headers.get("content-length", "0"))) > self.settings.upload:
             raise _too_large(self.settings.upload)
@@ -131,25 +133,29 @@ class GuardMiddleware:
         if key is None:
             raise ApiError(
                 401,
-                "give an API key of this server: Authorization: Bearer hm-...",
+                "give an API key: Authorization: Bearer hm-...",
                 code="invalid_api_key" if secret else "missing_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        needed = "read" if scope["type"] == "websocket" or reads(scope["method"], scope["path"]) else "write"
+        needed = (
+            "read"
+            if scope["type"] == "websocket" or is_read_only(scope["method"], scope["path"])
+            else "write"
+        )
         if not key.may(needed):
             raise ApiError(403, f"the key {key.name!r} may not {needed}", code="insufficient_scope")
         return key
 
     def _limit(self, caller: str) -> None:
-        """A token bucket for every caller."""
+        """Apply the caller's token bucket; ApiError 429 if it is empty."""
         if not self.settings.rate:
             return
         now = time.monotonic()
         left, since = self.buckets.pop(caller, (float(self.settings.burst), now))
         left = min(float(self.settings.burst), left + (now - since) * self.settings.rate) - 1.0
-        left = max(left, -1.0)  # a refused request counts, but who waits long enough is never locked out
+        left = max(left, -1.0)  # refused requests count, but the debt is bounded
         self.buckets[caller] = left, now
-        if len(self.buckets) > CLIENTS:
+        if len(self.buckets) > MAX_CALLERS:
             self.buckets.popitem(last=False)
         if left < 0:
             wait = str(math.ceil((1.0 - left) / self.settings.rate))
@@ -157,21 +163,26 @@ class GuardMiddleware:
                 429, "too many requests: slow down", code="rate_limit_exceeded", headers={"Retry-After": wait}
             )
 
-    def _note(self, scope: Scope, seen: _Seen) -> None:
-        """A line in the log and the counters: the route's pattern, never what was asked."""
+    def _log_request(self, scope: Scope, recorder: _ResponseRecorder) -> None:
+        """Log and count a request by its route pattern, never its content."""
         if scope["type"] != "http":
             return
         route = getattr(scope.get("route"), "path", "other")
-        took = time.perf_counter() - seen.start
-        self.requests.labels(route, str(seen.status)).inc()
+        took = time.perf_counter() - recorder.start
+        self.requests.labels(route, str(recorder.status)).inc()
         self.seconds.labels(route).observe(took)
-        facts = {"method": scope["method"], "route": route, "status": seen.status, "seconds": round(took, 4)}
+        facts = {
+            "method": scope["method"],
+            "route": route,
+            "status": recorder.status,
+            "seconds": round(took, 4),
+        }
         facts["key"] = scope.get("state", {}).get("key", LOCAL).name
         log.info("request", extra={"facts": facts})
 
 
-class _Seen:
-    """Passes an answer on with the security headers, and remembers its status."""
+class _ResponseRecorder:
+    """Adds the security headers to a response, and records its status."""
 
     def __init__(self, send: Send, start: float) -> None:
         self.send, self.start, self.status = send, start, 0
@@ -179,14 +190,14 @@ class _Seen:
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            given = message.get("headers", [])
-            held = {name.lower() for name, _ in given}
-            message["headers"] = [*given, *(one for one in _ENCODED if one[0] not in held)]
+            headers = message.get("headers", [])
+            names = {name.lower() for name, _ in headers}
+            message["headers"] = [*headers, *(header for header in _ENCODED if header[0] not in names)]
         await self.send(message)
 
 
-class _Body:
-    """A request's body, no more than ``most`` bytes, within ``patience`` seconds."""
+class _LimitedBody:
+    """Receives a body of at most ``most`` bytes within ``patience`` seconds."""
 
     def __init__(self, receive: Receive, most: int, patience: float) -> None:
         self.receive, self.most, self.size, self.done = receive, most, 0, False
@@ -194,14 +205,14 @@ class _Body:
 
     async def __call__(self) -> MutableMapping[str, Any]:
         if self.done:
-            # what comes after the body is the client going away, for which one may wait long
+            # after the body only the disconnect follows, which has no deadline
             return await self.receive()
         try:
             async with asyncio.timeout(max(0.01, self.until - time.monotonic())):
                 message = await self.receive()
         except TimeoutError:
             raise ApiError(
-                408, "the request came too slowly: send it again", code="timeout",
+                408, "request body timed out", code="timeout",
                 headers={"Connection": "close"},
             ) from None  # fmt: skip
         if message["type"] == "http.request":
@@ -212,8 +223,8 @@ class _Body:
         return message
 
 
-def reads(method: str, path: str) -> bool:
-    """Whether a request changes nothing. Questions come as POST too: only these paths change the memory."""
+def is_read_only(method: str, path: str) -> bool:
+    """Whether a request only reads. Queries are POST too: only these paths change the memory."""
     changing = ("/v1/files", "/v1/vector_stores", "/v1/memory/records", "/v1/memory/jobs")
     if method in ("GET", "HEAD", "OPTIONS") or not path.startswith(changing):
         return True
@@ -225,18 +236,25 @@ def _open(path: str) -> bool:
 
 
 def _number(text: str) -> float:
-    """A header's number; what is none counts as too much."""
+    """A header as a number; infinity if it is invalid."""
     return float(text) if text.isdigit() else float("inf") if text else 0.0
 
 
 def _subprotocol(header: str) -> str:
-    """The key that a browser's WebSocket gives, which cannot set other headers."""
-    given = [one.strip() for one in header.split(",")]
-    return next((one.partition("openai-insecure-api-key.")[2] for one in given if "api-key." in one), "")
+    """The key in a WebSocket subprotocol, because browsers cannot set other headers there."""
+    protocols = [protocol.strip() for protocol in header.split(",")]
+    return next(
+        (
+            protocol.partition("openai-insecure-api-key.")[2]
+            for protocol in protocols
+            if "api-key." in protocol
+        ),
+        "",
+    )
 
 
 def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"the body is over the limit of {most:,} bytes: send less", code="too_large")
+    return ApiError(413, f"request body over the limit of {most:,} bytes", code="too_large")
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:

@@ -1,4 +1,4 @@
-"""What all routes work with: the memory, its batched recalls, and the threads that heavy work runs in."""
+"""The service behind all routes: the memory, batched recalls, and thread pools for heavy work."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from harmonia.collection.collection import Collection
@@ -25,10 +25,9 @@ from harmonia.server.batching import Batcher
 from harmonia.server.errors import missing_model
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.keys import OWNER
-from harmonia.server.openai.vector_stores import Stores
 from harmonia.server.settings import Settings
-from harmonia.server.uploaded_files import Files
-from harmonia.server.uploaded_records import Incoming, Kept, clear_incoming, create
+from harmonia.server.uploaded_files import UploadedFiles
+from harmonia.server.uploaded_records import NewRecord, StoredRecord, clear_temporary_folders, create
 from harmonia.tasks.imagine import SHIPPED, load
 from harmonia.types import Code, HarmoniaError, Recollection, Signal
 
@@ -37,32 +36,32 @@ log = logging.getLogger("harmonia.server")
 T = TypeVar("T")
 
 REMEMBER = "remember"
-"""The kind of the jobs that clients start."""
-OWN = ".server"
-"""The folder inside the memory where the server keeps what is its own."""
-LOOK, REST = 1.0, 4.0
-"""Seconds after which one looks again whether another process has changed the memory; and how many times as
-long as it took to load the change one waits at least."""
+"""The kind of jobs that clients start."""
+SERVER_FOLDER = ".server"
+"""The folder inside the memory for the server's own files."""
+POLL_SECONDS, POLL_BACKOFF = 1.0, 4.0
+"""Seconds between two checks for changes by other processes; the wait is at least ``POLL_BACKOFF`` times the
+duration of the last load."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """One recall as it waits for its batch: a decoded query, and how to recall by it."""
+class PendingRecall:
+    """A recall waiting for its batch: the decoded query and the options."""
 
     query: Query
     options: RecallOptions
 
 
 class Service:
-    """One memory, served.
+    """Serves one memory.
 
-    Threads do the heavy work, so that the event loop never waits: ``asking`` (recalls and codes, batched over
-    clients), ``writing`` (what changes the memory, one thing after the other), ``working`` (decoding,
-    drawing, previews), ``studying`` (long readings of the whole memory), and that of ``jobs``.
+    Thread pools do the heavy work, so that the event loop never blocks: ``asking`` (recalls and encoding,
+    batched over clients), ``writing`` (changes of the memory, one at a time), ``working`` (decoding,
+    sampling, previews), ``studying`` (long analyses of the whole memory), and the thread of ``jobs``.
 
-    Recalls are answered from ``collection``, which is pinned, and replaced when the memory has changed. What
-    this process changes is acknowledged after that: who was told that a record is remembered (or forgotten,
-    or described anew) finds it so. What others change is seen ``LOOK`` seconds later, and loading it.
+    Recalls read ``collection``, a pinned snapshot that is replaced when the memory changes. A change by this
+    process is acknowledged after the replacement, so that the next recall sees it. A change by another
+    process is seen within about ``POLL_SECONDS`` plus the time to load it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -80,31 +79,32 @@ class Service:
         self._loading = threading.Lock()
         self._generator: Saved | None = None
         how = {"size": settings.batch, "delay": settings.delay, "queue": settings.queue}
-        self.recalls: Batcher[Asked, Recollection] = Batcher(self._recall, self.asking, **how)  # type: ignore[arg-type]
+        self.recalls: Batcher[PendingRecall, Recollection] = Batcher(self._recall, self.asking, **how)  # type: ignore[arg-type]
         self.codes: Batcher[Signal, list[Code]] = Batcher(self._encode, self.asking, **how)  # type: ignore[arg-type]
-        self.creates: Batcher[Incoming, Kept] = Batcher(self._create, self.writing, **how)  # type: ignore[arg-type]
+        self.creates: Batcher[NewRecord, StoredRecord] = Batcher(self._create, self.writing, **how)  # type: ignore[arg-type]
         within = (*settings.roots, settings.memory)
-        self.jobs = Jobs(settings.memory / OWN / "jobs", self.writer, within, self.told, self.renew)
+        self.jobs = Jobs(
+            settings.memory / SERVER_FOLDER / "jobs", self.writer, within, self.without_paths, self.renew
+        )
         self.jobs.after(REMEMBER, self._name)
-        self.made = _made(settings.memory)
-        self.files = Files(settings.memory / OWN)
-        self.stores = Stores(settings.memory / OWN / "stores", self.writer, self.files, self.jobs, self.made)
+        self.created_at = _creation_time(settings.memory)
+        self.files = UploadedFiles(settings.memory / SERVER_FOLDER)
         self.report: tuple[tuple[int, int] | None, dict[str, Any]] = (None, {})
         self.ready = False
 
     async def start(self) -> None:
-        """Load the models and the memory, then answer."""
+        """Load the models and the memory, and start answering."""
         self.recalls.start()
         self.codes.start()
         self.creates.start()
         await self.ask(self._warm)
-        await self.work(lambda: clear_incoming(self.settings.memory / OWN))
+        await self.work(lambda: clear_temporary_folders(self.settings.memory / SERVER_FOLDER))
         await self.work(self.jobs.start)
         self._watcher = asyncio.create_task(self._watch())
         self.ready = True
 
     async def stop(self) -> None:
-        """Finish what was begun."""
+        """Finish accepted work and stop the threads."""
         self.ready = False
         if self._watcher is not None:
             self._watcher.cancel()
@@ -116,11 +116,11 @@ class Service:
             await asyncio.to_thread(pool.shutdown)
 
     async def ask(self, call: Callable[[], T]) -> T:
-        """Run a reading of the memory where nothing else reads it."""
+        """Run ``call`` in the recall thread, the only reader of ``collection``'s codes."""
         return await asyncio.get_running_loop().run_in_executor(self.asking, call)
 
     async def write(self, call: Callable[[], T]) -> T:
-        """Run a change of the memory, after those before it; then recalls see it."""
+        """Run a change of the memory after earlier changes, then refresh the snapshot for recalls."""
 
         def change() -> T:
             try:
@@ -131,67 +131,67 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self.writing, change)
 
     async def work(self, call: Callable[[], T]) -> T:
-        """Run anything heavy that needs no codes; the store may be read (its handles are opened anew)."""
+        """Run heavy work that does not read codes; it may read the store."""
         return await asyncio.get_running_loop().run_in_executor(self.working, call)
 
     async def study(self, call: Callable[[Collection], T]) -> T:
-        """Run a long reading of the memory on a copy of its codes, so that recalls need not wait for it."""
+        """Run a long analysis on a collection of its own, so that recalls do not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self.studying, lambda: call(self.writer()))
 
     async def recall(self, query: Query, options: RecallOptions | None = None) -> Recollection:
-        """One recall, in a batch with those of other clients; HarmoniaError if it cannot be answered."""
+        """Recall, batched with other clients' recalls; HarmoniaError if it cannot be answered."""
         if all(item.modality == "text" or isinstance(item.value, tuple) for item in query):
-            decoded = decode(query, self.settings.limits)  # words and codes: nothing to wait for
+            decoded = decode(query, self.settings.limits)  # text and codes decode at once
         else:
             decoded = await self.work(lambda: decode(query, self.settings.limits))
-        return await self.recalls(Asked(decoded, options or RecallOptions()))
+        return await self.recalls(PendingRecall(decoded, options or RecallOptions()))
 
     async def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
-        """The codes of signals, by every encoder of their modality."""
+        """The codes of each signal, by every encoder of its modality."""
         return list(await asyncio.gather(*(self.codes(signal) for signal in signals)))
 
     def generator(self) -> Saved:
-        """The generator of pictures, loaded on first use (in ``work``); ApiError 501 if there is none."""
+        """The image generator, loaded on first use (call it in ``work``); ApiError 501 if there is none."""
         folder = Path(self.settings.generator) if self.settings.generator else SHIPPED
         with self._loading:
             if self._generator is None:
                 if not folder.is_dir():
                     raise missing_model(
-                        "drawing pictures",
+                        "image generation",
                         "run `harmonia train imagine-mini` and serve with --generator RUN/model",
                     )
                 self._generator = load(folder)
             return self._generator
 
     def writer(self) -> Collection:
-        """The memory, opened once for each thread that calls: a Collection is used by one only."""
+        """The calling thread's own Collection, because a Collection is not thread-safe."""
         if not hasattr(self._own, "collection"):
             self._own.collection = Collection(self.settings.memory, limits=self.settings.limits)
-        found: Collection = self._own.collection
-        return found
+        collection: Collection = self._own.collection
+        return collection
 
-    def told(self, message: str) -> str:
-        """A message as clients may read it: without the places of this machine."""
+    def without_paths(self, message: str) -> str:
+        """A message for clients, with the paths of the memory and the roots replaced by …."""
         for folder in (self.settings.memory, *self.settings.roots):
             for path in {str(folder), str(folder.absolute()), str(folder.resolve())} - {"/", "."}:
                 message = message.replace(path, "…")
         return message
 
-    def inside(self, path: str) -> Path:
-        """A path that a client gave, resolved; HarmoniaError unless it lies within the allowed roots."""
+    def allowed_path(self, path: str) -> Path:
+        """Resolve a client's path; HarmoniaError unless it lies within the allowed roots."""
         try:
-            whole = Path(path).expanduser().resolve()
-            within = any(whole.is_relative_to(root.resolve()) for root in self.settings.roots)
-            if within:
-                whole.exists()  # only the disk knows names that are too long
+            resolved = Path(path).expanduser().resolve()
+            allowed = any(resolved.is_relative_to(root.resolve()) for root in self.settings.roots)
+            if allowed:
+                resolved.exists()  # raises OSError if a name is too long
         except (OSError, ValueError, RuntimeError) as error:
-            raise HarmoniaError("this cannot be a path: give another") from error
-        if not within:
-            raise HarmoniaError("the path is outside of the folders that this server may read: see --root")
-        return whole
+            raise HarmoniaError("invalid path") from error
+        if not allowed:
+            raise HarmoniaError("the path is outside the allowed folders (see --root)")
+        return resolved
 
     def renew(self) -> None:
-        """Have recalls see all that is committed; until it is loaded they are answered from before."""
+        """Replace the snapshot if the memory has changed; recalls use the old one until then."""
         with self._renewing:
             try:
                 state = self.collection.state
@@ -201,66 +201,70 @@ class Service:
                 log.warning("the memory cannot be read anew", exc_info=error)
 
     async def _watch(self) -> None:
-        """See what other processes change."""
+        """Refresh after changes by other processes."""
         while True:
             begun = time.monotonic()
             await asyncio.to_thread(self.renew)
-            await asyncio.sleep(max(LOOK, REST * (time.monotonic() - begun)))
+            await asyncio.sleep(max(POLL_SECONDS, POLL_BACKOFF * (time.monotonic() - begun)))
 
     def _warm(self) -> None:
         self.renew()
         encoders = self.collection.encoders
         encoders.load_all()
-        encoders.encode([Signal("text", "warm")])  # some compile on their first use
+        encoders.encode([Signal("text", "warm")])  # some encoders compile on first use
 
     def _encode(self, signals: Sequence[Signal]) -> Sequence[list[Code] | Exception]:
         return self.collection.encoders.encode(signals)
 
     def _name(self, job: Job, report: Report) -> None:
-        """Uploaded files are called as their clients called them."""
+        """Set the names of records of uploaded files to the clients' file names."""
         names: dict[str, str] = job.note.get("names", {})
         if names:
-            self.writer().store.describe({one: {"name": name} for one, name in names.items()})
+            self.writer().store.describe({record_id: {"name": name} for record_id, name in names.items()})
 
-    def _create(self, several: Sequence[Incoming]) -> Sequence[Kept | Exception]:
-        found = create(self.writer(), several)
+    def _create(self, several: Sequence[NewRecord]) -> Sequence[StoredRecord | Exception]:
+        results = create(self.writer(), several)
         self.renew()
-        return found
+        return results
 
-    def _recall(self, asked: Sequence[Asked]) -> Sequence[Recollection | Exception]:
-        """Recalls with the same options settle together."""
+    def _recall(self, pending: Sequence[PendingRecall]) -> Sequence[Recollection | Exception]:
+        """Recalls with equal options run as one batch."""
         groups: dict[RecallOptions, list[int]] = {}
-        for i, one in enumerate(asked):
-            groups.setdefault(one.options, []).append(i)
-        found: dict[int, Recollection | Exception] = {}
+        for i, recall in enumerate(pending):
+            groups.setdefault(recall.options, []).append(i)
+        results: dict[int, Recollection | Exception] = {}
         collection = self.collection
         for options, members in groups.items():
             try:
-                answers = collection.recall_many([asked[i].query for i in members], options)
+                answers = collection.recall_many([pending[i].query for i in members], options)
             except HarmoniaError as error:
-                found |= dict.fromkeys(members, error)
+                results |= dict.fromkeys(members, error)
                 continue
-            found |= dict(zip(members, answers, strict=True))
-        return [found[i] for i in range(len(asked))]
+            results |= dict(zip(members, answers, strict=True))
+        return [results[i] for i in range(len(pending))]
 
 
-def _made(memory: Path) -> int:
-    """When a memory was made, or now (Unix seconds)."""
+def _creation_time(memory: Path) -> int:
+    """The creation time of a memory, or now (Unix seconds)."""
     note = memory / FILE_NAME
     return int(note.stat().st_mtime if note.is_file() else time.time())
 
 
-async def service(request: Request) -> Service:
-    """The service of the app that a request came to (``Depends(service)``)."""
-    found: Service = request.app.state.service
-    return found
+async def get_service(request: Request) -> Service:
+    """The service of the app that a request came to (``Depends(get_service)``)."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]
+"""The parameter type by which a route gets the service."""
 
 
 def admin_of(request: Request) -> bool:
-    """Whether the caller may see and say where on this machine files lie."""
+    """Whether the caller may see file paths and filter by them."""
     return bool(request.state.key.may("admin"))
 
 
 def view_of(request: Request) -> View:
-    """What the caller may see of a record, and in which form."""
+    """The view of records that the caller gets."""
     return HERE if request.state.key is OWNER else View(paths=admin_of(request), served=True)

@@ -1,4 +1,4 @@
-"""What a server is started with."""
+"""Settings of a server."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from harmonia.types import HarmoniaError
 class Settings:
     """The settings of one server.
 
-    ``memory``      folder of the memory that is served; made when something is first remembered
-    ``host``        address to bind; any other than loopback needs ``keys``
-    ``port``        0 for any that is free
+    ``memory``      folder of the memory; created when something is first remembered
+    ``host``        address to bind; addresses other than loopback need ``keys``
+    ``port``        0 for any free port
     ``keys``        file of API keys (``harmonia serve --new-key``); None for no keys, on loopback only
-    ``roots``       folders from which files may be remembered by path; none by default
-    ``names``       host names by which clients may call, besides loopback and ``host``
-    ``generator``   folder of the generator that draws pictures; "" for the one that ships
-    ``fetch``       whether ``image_url`` may name an address on the net (never a private one)
-    ``upload``      most bytes of one request's body
-    ``limits``      how much one file may make us decode
-    ``rate``        requests a second that one key (or address) may make in the long run; 0 for any
-    ``burst``       requests at once before ``rate`` counts
-    ``patience``    seconds that a request may take to arrive
-    ``delay``       seconds that a recall waits for others to share its batch
+    ``roots``       folders whose files clients may remember by path; none by default
+    ``names``       allowed host names, besides loopback and ``host``
+    ``generator``   folder of the image generator; "" for the built-in one
+    ``fetch``       whether to fetch URLs in ``image_url`` (never from private networks)
+    ``upload``      most bytes of a request body
+    ``limits``      decoding limits of one file
+    ``rate``        requests per second of one key (or address) in the long run; 0 for no limit
+    ``burst``       requests at once before ``rate`` applies
+    ``patience``    seconds in which a request must arrive
+    ``delay``       seconds that a recall waits for others in its batch
     ``batch``       most recalls in one batch
-    ``queue``       most requests that wait; more are told to come again
+    ``queue``       most waiting requests; further ones get 503
     """
 
     memory: Path
@@ -52,22 +52,22 @@ class Settings:
     queue: int = 1024
 
     def __post_init__(self) -> None:
-        """HarmoniaError for settings that are not safe or cannot be meant."""
+        """Validate; HarmoniaError for unsafe or invalid settings."""
         if not self.local and self.keys is None:
             raise HarmoniaError(
-                f"{self.host} can be reached by others: give --keys FILE (make one with --new-key), "
+                f"{self.host} is not a loopback address: give --keys FILE (create it with --new-key), "
                 "or bind to 127.0.0.1"
             )
         for root in self.roots:
             if not root.is_dir():
-                raise HarmoniaError(f"{root} is no folder: give one that is there as --root")
+                raise HarmoniaError(f"--root {root} is not a directory")
         for name in ("upload", "burst", "batch", "queue"):
             if getattr(self, name) < 1:
-                raise HarmoniaError(f"{name} is {getattr(self, name)}: it has to be at least 1")
+                raise HarmoniaError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach the address."""
+        """Whether the address is loopback."""
         if self.host == "localhost":
             return True
         try:

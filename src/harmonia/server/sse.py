@@ -1,4 +1,4 @@
-"""Answers that come piece by piece, as server-sent events; work that ends when nobody waits for it."""
+"""Server-sent events, word counts, and cancellation when a client disconnects."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from harmonia.server.errors import ApiError
 
 T = TypeVar("T")
 
-LOOK = 0.25
-"""Seconds after which one looks again whether the client is still there."""
+POLL_SECONDS = 0.25
+"""Seconds between two checks whether the client is connected."""
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
-"""What OpenAPI is to say of a route that can stream."""
+"""The OpenAPI responses of a route that can stream."""
 
 
 def event(data: Any, name: str | None = None) -> str:
-    """One server-sent event with JSON."""
+    """Format one server-sent event with JSON data."""
     return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data)}\n\n"
 
 
 def stream(events: AsyncIterator[str]) -> StreamingResponse:
-    """A stream of events; when the client goes away, the iterator is cancelled where it waits."""
+    """A streaming response; when the client disconnects, the iterator is cancelled."""
     return StreamingResponse(events, media_type="text/event-stream")
 
 
-def words(text: str) -> list[str]:
-    """The pieces that usage counts and streams send: a word and the space before it."""
+def split_words(text: str) -> list[str]:
+    """Split a text into words, each with the space before it: the chunks of streams."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
-def count(text: str) -> int:
-    """How many words a text has, parted by white space: what usage calls tokens."""
+def count_words(text: str) -> int:
+    """The number of words of a text, separated by white space: the tokens of usage."""
     return len(text.split())
 
 
-def limited(text: str, most: int | None = None, stops: Sequence[str] = ()) -> tuple[str, bool]:
-    """A text up to the first of ``stops`` and ``most`` words, and whether it was cut for its length."""
+def truncate(text: str, most: int | None = None, stops: Sequence[str] = ()) -> tuple[str, bool]:
+    """The text up to the first of ``stops`` and ``most`` words, and whether the word limit cut it."""
     text = text[: min([len(text), *(at for stop in stops if (at := text.find(stop)) >= 0)])]
-    if most is None or count(text) <= most:
+    if most is None or count_words(text) <= most:
         return text, False
-    return "".join(words(text)[:most]), True
+    return "".join(split_words(text)[:most]), True
 
 
-async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client goes away."""
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``; ApiError 499, and ``work`` cancelled, if the client disconnects."""
     task = asyncio.ensure_future(work)
     try:
-        while not (await asyncio.wait({task}, timeout=LOOK))[0]:
+        while not (await asyncio.wait({task}, timeout=POLL_SECONDS))[0]:
             if await request.is_disconnected():
-                raise ApiError(499, "the client has gone away")
+                raise ApiError(499, "client disconnected")
         return task.result()
     finally:
         task.cancel()

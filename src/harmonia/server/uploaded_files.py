@@ -1,4 +1,4 @@
-"""Files that clients upload, kept by their content until they are deleted."""
+"""Uploaded files, stored by content until they are deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from harmonia.collection.remember import identity_of
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import HEAD, kind_of
-from harmonia.server.uploaded_records import aside, written
+from harmonia.server.uploaded_records import temporary_folder, write_upload
 from harmonia.store.atomic import write_atomically
 from harmonia.types import Part
 
@@ -23,11 +23,10 @@ PREFIX = "file-"
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """An upload. Its id is that of the record it would be, so that content and id say the same.
+class UploadedFile:
+    """An uploaded file. Its id is derived from the id of its record, hence from its content.
 
-    ``suffix`` and ``mime`` are of the kind that its first bytes show; ``modality`` is None for a kind that
-    cannot be remembered.
+    ``suffix`` and ``mime`` follow from its first bytes; ``modality`` is None for an unsupported type.
     """
 
     id: str
@@ -40,25 +39,25 @@ class File:
     modality: str | None
 
 
-class Files:
-    """The uploads of one memory: for each the content and a JSON file, which is written last."""
+class UploadedFiles:
+    """The uploaded files of one memory: each is its content and a JSON file, which is written last."""
 
     def __init__(self, own: Path) -> None:
         self.own, self.folder = own, own / "files"
         self._lock = threading.Lock()
         self._files = {file.id: file for file in map(_read, self.folder.glob("*.json")) if file}
 
-    def add(self, content: BinaryIO, name: str, purpose: str) -> File:
-        """Keep an upload; the same content again is the same file, under its new name."""
+    def add(self, content: BinaryIO, name: str, purpose: str) -> UploadedFile:
+        """Store an upload; the same content again is the same file, with its new name."""
         head = content.read(HEAD)
         if not head:
             raise ApiError(400, "the file is empty", param="file", code="empty_file")
         content.seek(0)
         kind = kind_of(head, name)
-        with aside(self.own) as folder:
+        with temporary_folder(self.own) as folder:
             draft = folder / "file"
-            digest = written(content, draft)
-            file = File(
+            digest = write_upload(content, draft)
+            file = UploadedFile(
                 file_id(identity_of([Part(kind.modality if kind else "", digest=digest)])),
                 shown_name(name), purpose, draft.stat().st_size, int(time.time()),
                 kind.suffix if kind else "", kind.mime if kind else "application/octet-stream",
@@ -73,55 +72,55 @@ class Files:
                 self._files[file.id] = file
         return file
 
-    def find(self, wanted: str) -> File | None:
-        """The file of an id, if there is one."""
-        return self._files.get(wanted)
+    def find(self, file_id: str) -> UploadedFile | None:
+        """The file of an id, or None."""
+        return self._files.get(file_id)
 
-    def get(self, wanted: str) -> File:
+    def get(self, file_id: str) -> UploadedFile:
         """The file of an id; ApiError 404 if there is none."""
-        found = self.find(wanted)
-        if found is None:
-            raise not_found("file", wanted)
-        return found
+        file = self.find(file_id)
+        if file is None:
+            raise not_found("file", file_id)
+        return file
 
-    def all(self) -> list[File]:
-        """Every file, oldest first."""
+    def all(self) -> list[UploadedFile]:
+        """All files, oldest first."""
         return sorted(self._files.values(), key=lambda file: (file.created_at, file.id))
 
-    def path(self, file: File) -> Path:
-        """Where the content lies."""
+    def path(self, file: UploadedFile) -> Path:
+        """The path of the content."""
         return self.folder / (file.id + file.suffix)
 
-    def remove(self, file: File) -> None:
+    def remove(self, file: UploadedFile) -> None:
         """Delete a file."""
         with self._lock:
             self._files.pop(file.id, None)
             self._note(file).unlink(missing_ok=True)
             self.path(file).unlink(missing_ok=True)
 
-    def _note(self, file: File) -> Path:
+    def _note(self, file: UploadedFile) -> Path:
         return self.folder / f"{file.id}.json"
 
 
 def file_id(record_id: str) -> str:
-    """The id by which files call a record."""
+    """The file id of a record id."""
     return PREFIX + record_id
 
 
 def record_id(file_id: str) -> str:
-    """The id of the record that a file is or would be."""
+    """The record id of a file id."""
     return file_id.removeprefix(PREFIX)
 
 
 def shown_name(name: str) -> str:
-    """A file's name as a client gave it, without folders and what cannot be printed."""
+    """A client's file name without folders and unprintable characters."""
     last = PurePosixPath(name.replace("\\", "/")).name
     return "".join(c for c in last if c.isprintable())[:200] or "file"
 
 
-def _read(note: Path) -> File | None:
+def _read(note: Path) -> UploadedFile | None:
     try:
-        return File(**json.loads(note.read_text(encoding="utf-8")))
+        return UploadedFile(**json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         log.warning("a file's note cannot be read", extra={"facts": {"file": note.stem}})
         return None

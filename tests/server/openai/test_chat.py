@@ -13,9 +13,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from harmonia.server.openai.response_store import Responses
+from harmonia.server.openai.response_store import ResponseStore
 from harmonia.server.settings import Settings
-from harmonia.server.sse import limited, words
+from harmonia.server.sse import split_words, truncate
 from tests.serving import media_of, memory_of, serve
 
 MODEL = "harmonia"
@@ -116,8 +116,8 @@ def test_length_and_stop(client: OpenAI) -> None:
     assert stopped.message.content == "The memory recalls “buy " and stopped.finish_reason == "stop"
     chunks = client.chat.completions.create(**ask, stop="milk", stream=True)
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == stopped.message.content
-    assert limited("a b  c", 2) == ("a b", True) and limited("a b", 2) == ("a b", False)
-    assert "".join(words(" a\n b ")) == " a\n b "
+    assert truncate("a b  c", 2) == ("a b", True) and truncate("a b", 2) == ("a b", False)
+    assert "".join(split_words(" a\n b ")) == " a\n b "
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ def test_responses_name_what_they_cannot_follow(client: OpenAI, more: Any, param
 
 
 def test_kept_responses_are_bounded_and_private() -> None:
-    kept = Responses(most=2, size=10_000)
+    kept = ResponseStore(most=2, size=10_000)
     for number in range(4):
         kept.keep("me", {"id": str(number)}, [])
     assert [name for _, name in kept.held] == ["2", "3"]
-    with pytest.raises(Exception, match="no such response"):
+    with pytest.raises(Exception, match=r"unknown response id \(responses are not persisted\)"):
         kept.get("you", "3")
     kept.keep("me", {"id": "large", "text": "x" * 20_000}, [])
     assert not kept.held and kept.size == 0

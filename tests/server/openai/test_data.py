@@ -84,7 +84,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert (one.id, one.object, one.owned_by) == ("mini", "model", "harmonia") and one.created > 10**9
     encoder = EncoderSet.load(("descriptors", "mini"), "cpu").encoders[-1].name
     assert "/" in encoder and client.models.retrieve(encoder).id == encoder
-    with pytest.raises(openai.NotFoundError, match="there are harmonia, descriptors, mini") as error:
+    with pytest.raises(openai.NotFoundError, match="available are harmonia, descriptors, mini") as error:
         client.models.retrieve("gpt-4o")
     assert code_of(error) == "model_not_found"
 
@@ -138,10 +138,10 @@ def test_one_vector_for_each_object_and_one_for_all_its_parts(client: openai.Ope
         ({"input": "  "}, "is empty"),
         ({"input": {}}, "at least one of"),
         ({"input": {"smell": "x"}}, "not permitted"),
-        ({"input": {"image": "no base64!"}}, "no base64"),
-        ({"input": {"image": base64.b64encode(b"text").decode()}}, "a file of text, not image"),
+        ({"input": {"image": "no base64!"}}, "is not valid base64"),
+        ({"input": {"image": base64.b64encode(b"text").decode()}}, "is text, not image"),
         ({"input": {"image": base64.b64encode(BROKEN).decode()}}, "damaged"),
-        ({"input": "x", "dimensions": 129}, "128 dimensions at most"),
+        ({"input": "x", "dimensions": 129}, "at most 128 dimensions"),
         ({"input": "x", "dimensions": 0}, "dimensions"),
         ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
         ({"input": ["x"] * 2049}, "at most 2048"),
@@ -159,7 +159,7 @@ def test_bad_embeddings(url: str, given: dict[str, Any], says: str) -> None:
 
 
 def test_embeddings_by_unknown_and_unfit_models(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="there is no model"):
+    with pytest.raises(openai.NotFoundError, match="unknown model"):
         vectors(client, "x", model="text-embedding-3-small")
     photo = data_url(media_of() / "photo-0.png")
     with pytest.raises(openai.BadRequestError, match="different spaces"):
@@ -198,7 +198,7 @@ def test_files(client: openai.OpenAI) -> None:
     assert [file.id for file in client.files.list(purpose="user_data")] == [one.id]
     assert client.files.list(limit=2, order="asc").data[0].id in {one.id, *others}
     assert client.files.delete(one.id).deleted
-    with pytest.raises(openai.NotFoundError, match="there is no file") as error:
+    with pytest.raises(openai.NotFoundError, match="unknown file") as error:
         client.files.content(one.id)
     assert code_of(error) == "file_not_found"
 
@@ -208,11 +208,11 @@ def test_bad_files(client: openai.OpenAI, url: str) -> None:
         upload(client, "a.txt", b"")
     with pytest.raises(openai.BadRequestError, match="purpose"):
         client.files.create(file=("a.txt", b"x"), purpose="fun")  # type: ignore[arg-type]
-    with pytest.raises(openai.BadRequestError, match="files stay until they are deleted"):
+    with pytest.raises(openai.BadRequestError, match="files do not expire"):
         client.files.create(
             file=("a.txt", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
         )
-    with pytest.raises(openai.BadRequestError, match="nothing in this list"):
+    with pytest.raises(openai.BadRequestError, match="unknown cursor"):
         client.files.list(after="file-0")
     with pytest.raises(openai.APIStatusError, match="over the limit") as error:
         upload(client, "large.txt", b"x" * 2**21)
@@ -239,7 +239,7 @@ def test_stores(client: openai.OpenAI) -> None:
     memory = client.vector_stores.retrieve("vs_memory")
     assert memory.name == "memory" and memory.file_counts.completed >= 11 and memory.usage_bytes > 0
     assert client.vector_stores.delete(made[0].id).deleted
-    with pytest.raises(openai.NotFoundError, match="there is no vector store") as error:
+    with pytest.raises(openai.NotFoundError, match="unknown vector store") as error:
         client.vector_stores.retrieve(made[0].id)
     assert code_of(error) == "vector_store_not_found"
     with pytest.raises(openai.BadRequestError, match="the memory itself"):
@@ -344,7 +344,7 @@ def test_broken_files_say_why(client: openai.OpenAI, root: Path) -> None:
     client.vector_stores.files.delete(odd, vector_store_id=store)
     assert [x.id for x in client.vector_stores.files.list(store)] == [broken]
     assert set(Collection(root).store.ids()) == before
-    with pytest.raises(openai.BadRequestError, match="the memory's own"):
+    with pytest.raises(openai.BadRequestError, match="is reserved"):
         client.vector_stores.files.create(store, file_id=broken, attributes={"path": "/etc"})
 
 

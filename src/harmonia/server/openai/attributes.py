@@ -1,4 +1,4 @@
-"""A record's metadata as the attributes of a vector store's file."""
+"""The metadata of a record as the attributes of a vector store file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harmonia.server.uploaded_records import checked_metadata
 from harmonia.types import Record
 
 KEY = "vector_stores"
-"""The metadata key that lists the stores, other than the memory itself, that a record is in."""
-OURS = (*PLACES, KEY, "generated")
-"""Metadata that no client may set: where a file lies, and what it is marked as."""
-FACTS = (*OURS, "name", "modified")
-"""Metadata that new attributes leave as they are, if they do not name them."""
+"""The metadata key that lists the vector stores of a record, except the memory's own."""
+RESERVED = (*PLACES, KEY, "generated")
+"""Metadata keys that clients may not set: paths, stores and the mark of generated media."""
+FACTS = (*RESERVED, "name", "modified")
+"""Metadata keys that an update keeps unless it names them."""
 
 
 def attributes_of(record: Record) -> dict[str, Any]:
-    """The metadata of a record that are attributes: texts, numbers, true and false."""
+    """The attributes of a record: its metadata that are strings, numbers or booleans."""
     return {
         key: value
         for key, value in record.metadata.items()
@@ -28,25 +28,25 @@ def attributes_of(record: Record) -> dict[str, Any]:
     }
 
 
-def checked_attributes(said: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Attributes as metadata; ApiError 400 for a key that is the memory's own."""
-    if ours := set(said or {}) & set(OURS):
-        raise ApiError(400, f"the attribute {min(ours)!r} is the memory's own: rename it", param="attributes")
-    return checked_metadata(said or {})
+def checked_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Attributes as metadata; ApiError 400 for a reserved key."""
+    if reserved := set(attributes or {}) & set(RESERVED):
+        raise ApiError(400, f"the attribute {min(reserved)!r} is reserved: rename it", param="attributes")
+    return checked_metadata(attributes or {})
 
 
 def stores_of(record: Record) -> list[str]:
-    """The ids of the stores that a record is in."""
-    held = record.metadata.get(KEY)
-    return list(held) if isinstance(held, list) else []
+    """The ids of the vector stores of a record."""
+    stores = record.metadata.get(KEY)
+    return list(stores) if isinstance(stores, list) else []
 
 
 def size_of(record: Record, root: Path) -> int:
-    """Bytes of a record's media files, and of its inline text."""
+    """The size of a record in bytes: its media files and inline text."""
     total = sum(len((part.text or "").encode()) for part in record.parts if not part.path)
     for path in {part.path for part in record.parts if part.path}:
         try:
             total += (root / path).stat().st_size
         except OSError:
-            continue  # it was moved: it takes no room here
+            continue  # the file was moved: it takes no space
     return total

@@ -1,7 +1,7 @@
-"""Answers to conversations: what the memory recalls, or imagines, in plain sentences, with the evidence.
+"""Answers to conversations: what the memory recalls, or imagines, in sentences, with the records used.
 
-No language model is here: the sentences are composed from the records, and say nothing that is not in them.
-The last message of the user is the cue, its words and media together; those before it are not asked by.
+No language model is involved: the sentences are composed from the records alone. The cue is the last message
+of the user, its text and media together; earlier messages are ignored.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from harmonia.collection.cues import Media, RecallOptions, make_query
 from harmonia.collection.sentences import answer_text, described
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, missing_model
-from harmonia.server.formats import checked, decoded
-from harmonia.server.image_requests import EVIDENCE, file_of, painted, planned, recalled
+from harmonia.server.formats import check_modality, decode_base64
+from harmonia.server.image_requests import EVIDENCE, draw_plan, encode_picture, make_plan, recall_for_picture
 from harmonia.server.service import Service
-from harmonia.server.sse import count
+from harmonia.server.sse import count_words
 from harmonia.server.uploaded_files import PREFIX
 from harmonia.server.url_fetch import fetch
 from harmonia.tasks.sampling import Sampling
 from harmonia.types import Recollection
 
 RECALLS, IMAGINES = "harmonia", "harmonia-imagine"
-"""The models that answer: by what is remembered, and with a picture drawn from it."""
-CUES, LONGEST = 16, 20_000
-"""Most media of one message, and most characters of its words."""
+"""The models that answer: with recalled records, and with a picture generated from them."""
+MAX_MEDIA, MAX_CHARACTERS = 16, 20_000
+"""Most media of one message, and most characters of its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Media as a client wrote them: base64, a data URL, an address, or the id of an uploaded file.
+    """Media as a client sends them: base64, a data URL, a URL, or the id of an uploaded file.
 
-    ``modality`` is "" where the bytes say it; ``param`` names the field of the request.
+    ``modality`` is "" to detect it from the bytes; ``param`` names the field of the request.
     """
 
     given: str
@@ -44,16 +44,16 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """One message of a conversation: who said it, its words, and its media, or their modality and bytes."""
+    """One message of a conversation: role, text, and media (unread, or read to modality and bytes)."""
 
     role: str
-    words: str
+    text: str
     media: Sequence[Attachment | tuple[str, bytes]] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
-    """What is said, by which recollection, and pictures (PNG) that were drawn for it."""
+    """An answer: its text, the recollection behind it, and generated pictures (PNG)."""
 
     text: str
     found: Recollection | None
@@ -61,61 +61,66 @@ class Reply:
     pictures: Sequence[bytes] = field(default=())
 
     def harmonia(self, number: int | None = None) -> dict[str, Any]:
-        """The extension of OpenAI's messages: the records behind an answer, and the picture of one choice."""
+        """The extension ``harmonia`` of a message: the records used, and the picture of choice ``number``."""
         records = self.found.records if self.found else ()
-        evidence = [{"record_id": one.record.id, "probability": one.probability} for one in records]
-        told: dict[str, Any] = {"evidence": evidence, "abstained": self.abstained}
+        evidence = [
+            {"record_id": recalled.record.id, "probability": recalled.probability} for recalled in records
+        ]
+        extension: dict[str, Any] = {"evidence": evidence, "abstained": self.abstained}
         if self.pictures and number is not None:
             picture = base64.b64encode(self.pictures[number]).decode()
-            told["image"] = {"b64_json": picture, "output_format": "png"}
-        return told
+            extension["image"] = {"b64_json": picture, "output_format": "png"}
+        return extension
 
 
 def check_model(name: str) -> None:
-    """ApiError 404 for a model that does not answer here."""
+    """ApiError 404 for a model name that cannot answer conversations."""
     if name not in (RECALLS, IMAGINES):
         raise ApiError(
-            404, f"there is no model of that name that answers: ask {RECALLS!r} or {IMAGINES!r}",
+            404, f"unknown model: use {RECALLS!r} or {IMAGINES!r}",
             code="model_not_found", param="model",
         )  # fmt: skip
 
 
 def no_speech(param: str) -> ApiError:
-    """The answer where a voice is asked for."""
-    error = missing_model("answering aloud", "no recipe of this version makes one; ask for text")
+    """The error for a request of spoken output."""
+    error = missing_model(
+        "speech output", "this version has no recipe that trains a speech model; ask for text"
+    )
     error.param = param
     return error
 
 
-def asked_words(turns: Sequence[Turn]) -> int:
-    """The words of a conversation: what usage counts as its input. Media are not counted."""
-    return sum(count(turn.words) for turn in turns)
+def count_input_words(turns: Sequence[Turn]) -> int:
+    """The number of words of a conversation: the input of usage. Media are not counted."""
+    return sum(count_words(turn.text) for turn in turns)
 
 
 async def answer(
-    at: Service, model: str, turns: Sequence[Turn], *, param: str, n: int = 1, seed: int = 0
+    service: Service, model: str, turns: Sequence[Turn], *, param: str, n: int = 1, seed: int = 0
 ) -> Reply:
-    """The answer to the last message of the user; ``n`` pictures if one imagines.
+    """Answer the last message of the user, with ``n`` pictures if the model imagines.
 
-    ApiError for a conversation without a cue, or media that cannot be read; ``param`` names its field.
+    ApiError if the conversation has no cue or media cannot be read; ``param`` names the field of the request.
     """
     check_model(model)
-    given = await _given(at, turns, param)
+    cues = await _cues_of(service, turns, param)
     if model == IMAGINES:
-        return await _imagined(at, given, Sampling(n, seed=seed))
-    found = await at.recall(make_query(given), RecallOptions(EVIDENCE))
-    return Reply(answer_text(found), found, found.abstained)
+        return await _imagine(service, cues, Sampling(n, seed=seed))
+    recollection = await service.recall(make_query(cues), RecallOptions(EVIDENCE))
+    return Reply(answer_text(recollection), recollection, recollection.abstained)
 
 
-async def _imagined(at: Service, given: dict[str, Media], sampling: Sampling) -> Reply:
-    plan = await planned(at, given, sampling, found=await recalled(at, make_query(given)))
-    drawn = await painted(at, plan)
-    found = plan.wish.found
+async def _imagine(service: Service, cues: dict[str, Media], sampling: Sampling) -> Reply:
+    plan = await make_plan(service, cues, sampling, found=await recall_for_picture(service, make_query(cues)))
+    signals = await draw_plan(service, plan)
+    recollection = plan.wish.found
     text = (
-        f"This picture is generated, not remembered; it was drawn {_how(found)} by {plan.mark.generator!r}."
+        f"This picture is generated, not remembered; it was drawn {_how(recollection)} "
+        f"by {plan.mark.generator!r}."
     )
-    files = await at.work(lambda: [file_of(one, plan.mark) for one in drawn])
-    return Reply(text, found, found is None, files)
+    pictures = await service.work(lambda: [encode_picture(picture, plan.mark) for picture in signals])
+    return Reply(text, recollection, recollection is None, pictures)
 
 
 def _how(found: Recollection | None) -> str:
@@ -124,40 +129,44 @@ def _how(found: Recollection | None) -> str:
     return f"from what the memory recalls, {described(found.records[0])},"
 
 
-async def _given(at: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
-    """The cues of the last message of the user, by modality."""
+async def _cues_of(service: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
+    """The cues in the last message of the user, by modality."""
     last = next((turn for turn in reversed(turns) if turn.role == "user"), None)
-    if last is None or not (last.words.strip() or last.media):
-        raise ApiError(400, f"{param} has no words and no media of a user to recall by", param=param)
-    if len(last.media) > CUES or len(last.words) > LONGEST:
+    if last is None or not (last.text.strip() or last.media):
+        raise ApiError(400, f"{param} has no user message with text or media", param=param)
+    if len(last.media) > MAX_MEDIA or len(last.text) > MAX_CHARACTERS:
         raise ApiError(
-            400, f"a message has at most {LONGEST:,} characters and {CUES} media to recall by", param=param
+            400,
+            f"a message may have at most {MAX_CHARACTERS:,} characters and {MAX_MEDIA} media",
+            param=param,
         )
-    found: dict[str, list[str | bytes]] = {"text": [last.words]} if last.words.strip() else {}
-    for one in last.media:
-        modality, media = one if isinstance(one, tuple) else await read(at, one)
-        found.setdefault(modality, []).append(media)
-    # imagine takes words as one text
-    return {modality: several[0] if len(several) == 1 else several for modality, several in found.items()}
+    cues: dict[str, list[str | bytes]] = {"text": [last.text]} if last.text.strip() else {}
+    for medium in last.media:
+        modality, media = medium if isinstance(medium, tuple) else await read_attachment(service, medium)
+        cues.setdefault(modality, []).append(media)
+    # the generator takes one text
+    return {modality: values[0] if len(values) == 1 else values for modality, values in cues.items()}
 
 
-async def read(at: Service, one: Attachment) -> tuple[str, bytes]:
-    """The modality and the bytes of media; ApiError 400 if they cannot be had or are none."""
-    if one.given.lower().startswith(("http://", "https://")):
-        if not at.settings.fetch:
+async def read_attachment(service: Service, attachment: Attachment) -> tuple[str, bytes]:
+    """The modality and the bytes of an attachment; ApiError 400 if it cannot be fetched, decoded or used."""
+    if attachment.given.lower().startswith(("http://", "https://")):
+        if not service.settings.fetch:
             raise ApiError(
-                400, f"{one.param}: this server fetches nothing; send data:...;base64, or serve with --fetch",
-                code="fetch_disabled", param=one.param,
+                400, f"{attachment.param}: fetching is disabled; send data:...;base64, or start with --fetch",
+                code="fetch_disabled", param=attachment.param,
             )  # fmt: skip
-        data = await fetch(one.given, one.param, most=at.settings.upload)
-    elif one.given.startswith(PREFIX):
-        data = await at.work(lambda: at.files.path(at.files.get(one.given)).read_bytes())
+        data = await fetch(attachment.given, attachment.param, max_bytes=service.settings.upload)
+    elif attachment.given.startswith(PREFIX):
+        data = await service.work(
+            lambda: service.files.path(service.files.get(attachment.given)).read_bytes()
+        )
     else:
-        data = await at.work(lambda: decoded(one.given, one.param))
-    modality = one.modality or sniff(data[:512])
+        data = await service.work(lambda: decode_base64(attachment.given, attachment.param))
+    modality = attachment.modality or sniff(data[:512])
     if modality is None:
         raise ApiError(
-            400, f"{one.param} is of no known format: send a picture, a sound, a video or a text",
-            code="unsupported_media", param=one.param,
+            400, f"{attachment.param} has an unknown format: send an image, audio, video or text file",
+            code="unsupported_media", param=attachment.param,
         )  # fmt: skip
-    return modality, checked(data, modality, one.param)
+    return modality, check_modality(data, modality, attachment.param)

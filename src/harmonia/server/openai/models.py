@@ -1,4 +1,4 @@
-"""The models that a server has, by the names that clients call them."""
+"""The models that the server offers, by name."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from harmonia.types import MODALITIES
 
 
 def encoders(model: EncoderSet) -> dict[str, tuple[Encoder, ...]]:
-    """The encoders of a memory by name: the families, their spaces, and each by itself.
+    """The encoders of a memory by model name: family, space, or the encoder's own name.
 
-    The memory's own name stands for the space that most modalities share.
+    The name ``harmonia`` means the space with the most modalities.
     """
-    found: dict[str, list[Encoder]] = {RECALLS: list(_widest(model.encoders))}
+    by_name: dict[str, list[Encoder]] = {RECALLS: list(_widest(model.encoders))}
     for encoder in model.encoders:
         for name in dict.fromkeys((_family(encoder, model.names), encoder.space, encoder.name)):
-            found.setdefault(name, []).append(encoder)
-    return {name: tuple(several) for name, several in found.items()}
+            by_name.setdefault(name, []).append(encoder)
+    return {name: tuple(members) for name, members in by_name.items()}
 
 
 def families(model: EncoderSet) -> list[str]:
-    """The names worth listing."""
+    """The model names that are listed."""
     return list(dict.fromkeys([RECALLS, *(_family(encoder, model.names) for encoder in model.encoders)]))
 
 
 def by_modality(model: EncoderSet, name: str) -> Mapping[str, Encoder]:
-    """The encoder of each modality that a name stands for; ApiError 404 for none that is known."""
-    found = encoders(model).get(name)
-    if found is None:
-        raise unknown(name, model)
-    return {encoder.modality: encoder for encoder in reversed(found)}
+    """The encoders of a model name, by modality; ApiError 404 for an unknown name."""
+    members = encoders(model).get(name)
+    if members is None:
+        raise unknown_model(name, model)
+    return {encoder.modality: encoder for encoder in reversed(members)}
 
 
-def unknown(name: str, model: EncoderSet) -> ApiError:
-    """The answer to a name that no model has."""
+def unknown_model(name: str, model: EncoderSet) -> ApiError:
+    """The error for an unknown model name."""
     return ApiError(
-        404, f"there is no model {name!r}: there are {', '.join(families(model))}",
+        404, f"unknown model {name!r}: available are {', '.join(families(model))}",
         code="model_not_found", param="model",
     )  # fmt: skip
 
@@ -53,10 +53,10 @@ def _family(encoder: Encoder, names: Sequence[str]) -> str:
     return encoder.space
 
 
-def _widest(several: Sequence[Encoder]) -> list[Encoder]:
-    """The encoders of the space that most modalities share; of equals the first."""
+def _widest(candidates: Sequence[Encoder]) -> list[Encoder]:
+    """The encoders of the space with the most modalities; the first of equals."""
     by_space: dict[str, list[Encoder]] = {}
-    for encoder in several:
+    for encoder in candidates:
         by_space.setdefault(encoder.space, []).append(encoder)
-    found = max(by_space.values(), key=lambda one: len({encoder.modality for encoder in one}))
-    return sorted(found, key=lambda encoder: MODALITIES.index(encoder.modality))
+    widest = max(by_space.values(), key=lambda members: len({encoder.modality for encoder in members}))
+    return sorted(widest, key=lambda encoder: MODALITIES.index(encoder.modality))

@@ -1,4 +1,4 @@
-"""A realtime session: what a client's events do to its conversation, and what it is told of it."""
+"""A realtime session: applies client events to a conversation and yields the server events."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from typing import Any
 
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.formats import decoded
-from harmonia.server.openai.messages import Attachment, Turn, answer, asked_words, no_speech, read
+from harmonia.server.formats import decode_base64
+from harmonia.server.openai.messages import (
+    Attachment,
+    Turn,
+    answer,
+    count_input_words,
+    no_speech,
+    read_attachment,
+)
 from harmonia.server.openai.schemas.realtime import (
     BufferAppend,
     BufferEvent,
@@ -23,52 +30,54 @@ from harmonia.server.openai.schemas.realtime import (
     SessionUpdate,
 )
 from harmonia.server.service import Service
-from harmonia.server.sse import count, limited, words
+from harmonia.server.sse import count_words, split_words, truncate
 
-ITEMS, BYTES = 256, 32 * 2**20
-"""Messages of one conversation, and bytes of its media."""
-RATE = 24_000
-"""Samples a second of sounds that come without a header."""
+MAX_ITEMS, MAX_BYTES = 256, 32 * 2**20
+"""Most messages of one conversation, and most bytes of its media."""
+SAMPLE_RATE = 24_000
+"""Sample rate of audio without a header, in Hz."""
 
-ConditionEmbedding = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-class Session:
-    """One conversation over one connection; nothing of it is kept afterwards."""
+class RealtimeSession:
+    """One conversation over one connection; nothing is stored after it closes."""
 
-    def __init__(self, at: Service, model: str) -> None:
-        self.at, self.model = at, model
-        self.items: dict[str, ConditionEmbedding] = {}
+    def __init__(self, service: Service, model: str) -> None:
+        self.service, self.model = service, model
+        self.items: dict[str, JsonObject] = {}
         self.turns: dict[str, Turn] = {}
         self.buffer = bytearray()
-        self.settings: ConditionEmbedding = {
+        self.settings: JsonObject = {
             "type": "realtime", "object": "realtime.session", "id": _id("sess"), "model": model,
             "output_modalities": ["text"], "instructions": "", "max_output_tokens": "inf", "tools": [],
             "tool_choice": "none", "expires_at": None,
-            "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}, "turn_detection": None}},
+            "audio": {
+                "input": {"format": {"type": "audio/pcm", "rate": SAMPLE_RATE}, "turn_detection": None},
+            },
         }  # fmt: skip
 
-    async def handle(self, event: Event) -> AsyncIterator[ConditionEmbedding]:
-        """What the client is told of an event; ApiError or HarmoniaError if it cannot be followed."""
+    async def handle(self, event: Event) -> AsyncIterator[JsonObject]:
+        """The server events that answer a client event; ApiError or HarmoniaError if it is invalid."""
         if isinstance(event, SessionUpdate):
             yield self._update(event)
         elif isinstance(event, ItemCreate):
-            for told in await self._create(event.item):
-                yield told
+            for message in await self._create(event.item):
+                yield message
         elif isinstance(event, ItemNamed):
             yield self._named(event)
         elif isinstance(event, BufferAppend):
-            self._append(decoded(event.audio, "audio"))
+            self._append(decode_base64(event.audio, "audio"))
         elif isinstance(event, BufferEvent):
-            for told in await self._buffered(event):
-                yield told
+            for message in await self._buffered(event):
+                yield message
         elif isinstance(event, ResponseCreate):
-            async for told in self._respond(event):
-                yield told
+            async for message in self._respond(event):
+                yield message
         else:
-            raise ApiError(400, "no response is under way", code="response_cancel_not_active")
+            raise ApiError(400, "no response is in progress", code="response_cancel_not_active")
 
-    def _update(self, event: SessionUpdate) -> ConditionEmbedding:
+    def _update(self, event: SessionUpdate) -> JsonObject:
         change = event.session
         change.refuse_unsupported()
         if change.audio is not None:
@@ -78,37 +87,39 @@ class Session:
         if "audio" in (change.output_modalities or ()):
             raise no_speech("session.output_modalities")
         if change.model not in (None, self.model):
-            raise ApiError(400, "the model of a session stays: connect anew", param="session.model")
+            raise ApiError(400, "the model cannot change within a session", param="session.model")
         for name in ("instructions", "output_modalities", "max_output_tokens"):
             if (value := getattr(change, name)) is not None:
                 self.settings[name] = value
         return {"type": "session.updated", "session": self.settings}
 
-    async def _create(self, item: Item) -> list[ConditionEmbedding]:
-        """A message, read in full before it is taken."""
+    async def _create(self, item: Item) -> list[JsonObject]:
+        """Add a message; it is read in full first."""
         name = item.id or _id("item")
         if name in self.items:
-            raise ApiError(400, "an item has that id already", param="item.id")
-        if len(self.items) >= ITEMS:
-            raise ApiError(400, f"a conversation has at most {ITEMS} items: delete some", param="item")
-        said, media = [], []
+            raise ApiError(400, "an item with this id exists already", param="item.id")
+        if len(self.items) >= MAX_ITEMS:
+            raise ApiError(400, f"a conversation has at most {MAX_ITEMS} items: delete some", param="item")
+        texts, media = [], []
         for i, part in enumerate(item.content):
-            at = f"item.content.{i}"
+            place = f"item.content.{i}"
             if part.type in ("input_text", "output_text"):
-                said.append(part.text)
+                texts.append(part.text)
             elif part.type == "input_image" and part.image_url:
-                media.append(await read(self.at, Attachment(part.image_url, "image", f"{at}.image_url")))
+                media.append(
+                    await read_attachment(
+                        self.service, Attachment(part.image_url, "image", f"{place}.image_url")
+                    )
+                )
             elif part.type == "input_audio" and part.audio:
-                media.append(("audio", _sound(decoded(part.audio, f"{at}.audio"), f"{at}.audio")))
+                media.append(("audio", _sound(decode_base64(part.audio, f"{place}.audio"), f"{place}.audio")))
             else:
-                raise ApiError(400, f"{at} has nothing in it", param=at)
+                raise ApiError(400, f"{place} is empty", param=place)
         self._room(sum(len(data) for _, data in media))
         shown = [part.model_dump(include={"type", "text"}) for part in item.content]
-        return self._add(name, item.role, shown, Turn(item.role, "\n".join(said), media))
+        return self._add(name, item.role, shown, Turn(item.role, "\n".join(texts), media))
 
-    def _add(
-        self, name: str, role: str, content: list[ConditionEmbedding], turn: Turn
-    ) -> list[ConditionEmbedding]:
+    def _add(self, name: str, role: str, content: list[JsonObject], turn: Turn) -> list[JsonObject]:
         item = {"id": name, "object": "realtime.item", "type": "message", "status": "completed", "role": role,
                 "content": content}  # fmt: skip
         before = next(reversed(self.items), None)
@@ -116,7 +127,7 @@ class Session:
         return [{"type": f"conversation.item.{what}", "previous_item_id": before, "item": item}
                 for what in ("added", "done")]  # fmt: skip
 
-    def _named(self, event: ItemNamed) -> ConditionEmbedding:
+    def _named(self, event: ItemNamed) -> JsonObject:
         if event.item_id not in self.items:
             raise not_found("item", event.item_id)
         if event.type == "conversation.item.retrieve":
@@ -128,47 +139,50 @@ class Session:
         self._room(len(data))
         self.buffer += data
 
-    async def _buffered(self, event: BufferEvent) -> list[ConditionEmbedding]:
+    async def _buffered(self, event: BufferEvent) -> list[JsonObject]:
         data = bytes(self.buffer)
         self.buffer.clear()
         if event.type == "input_audio_buffer.clear":
             return [{"type": "input_audio_buffer.cleared"}]
         if not data:
-            raise ApiError(400, "the buffer of sound is empty", code="input_audio_buffer_commit_empty")
+            raise ApiError(400, "the input audio buffer is empty", code="input_audio_buffer_commit_empty")
         before, name = next(reversed(self.items), None), _id("item")
         turn = Turn("user", "", [("audio", _sound(data, "audio"))])
         committed = {"type": "input_audio_buffer.committed", "previous_item_id": before, "item_id": name}
         return [committed, *self._add(name, "user", [{"type": "input_audio", "transcript": None}], turn)]
 
     def _room(self, more: int) -> None:
-        held = len(self.buffer) + sum(len(one[1]) for turn in self.turns.values() for one in turn.media
-                                      if isinstance(one, tuple))  # fmt: skip
-        if held + more > BYTES:
-            raise ApiError(400, f"a conversation holds at most {BYTES:,} bytes of media: delete some items",
-                           code="conversation_too_large")  # fmt: skip
+        used = len(self.buffer) + sum(len(medium[1]) for turn in self.turns.values() for medium in turn.media
+                                      if isinstance(medium, tuple))  # fmt: skip
+        if used + more > MAX_BYTES:
+            raise ApiError(
+                400,
+                f"a conversation may hold at most {MAX_BYTES:,} bytes of media: delete some items",
+                code="conversation_too_large",
+            )
 
-    async def _respond(self, event: ResponseCreate) -> AsyncIterator[ConditionEmbedding]:
-        """The answer to the last message of the user."""
-        wish = event.response
-        if wish is not None:
-            wish.refuse_unsupported()
-        if "audio" in ((wish and wish.output_modalities) or ()):
+    async def _respond(self, event: ResponseCreate) -> AsyncIterator[JsonObject]:
+        """Answer the last message of the user."""
+        options = event.response
+        if options is not None:
+            options.refuse_unsupported()
+        if "audio" in ((options and options.output_modalities) or ()):
             raise no_speech("response.output_modalities")
-        most = (wish and wish.max_output_tokens) or self.settings["max_output_tokens"]
+        most = (options and options.max_output_tokens) or self.settings["max_output_tokens"]
         turns = list(self.turns.values())
-        found = await answer(self.at, self.model, turns, param="conversation")
-        text, cut = limited(found.text, None if most == "inf" else most)
-        for told in self._told(text, cut, found.harmonia(0 if found.pictures else None), asked_words(turns)):
-            yield told
+        reply = await answer(self.service, self.model, turns, param="conversation")
+        text, cut = truncate(reply.text, None if most == "inf" else most)
+        for message in self._told(
+            text, cut, reply.harmonia(0 if reply.pictures else None), count_input_words(turns)
+        ):
+            yield message
 
-    def _told(
-        self, text: str, cut: bool, harmonia: ConditionEmbedding, asked: int
-    ) -> Iterator[ConditionEmbedding]:
-        """A response as it comes to be, in OpenAI's order."""
+    def _told(self, text: str, cut: bool, harmonia: JsonObject, input_words: int) -> Iterator[JsonObject]:
+        """The events of one response, in OpenAI's order."""
         name, response_id = _id("item"), _id("resp")
         status = "incomplete" if cut else "completed"
         part = {"type": "output_text", "text": text}
-        response: ConditionEmbedding = {
+        response: JsonObject = {
             "id": response_id, "object": "realtime.response", "status": "in_progress", "status_details": None,
             "output": [], "output_modalities": ["text"], "conversation_id": self.settings["id"],
             "metadata": None, "usage": None,
@@ -177,21 +191,25 @@ class Session:
                  "role": "assistant", "content": []}  # fmt: skip
         item = {**begun, "status": status, "content": [part], "harmonia": harmonia}
         whole = {"response_id": response_id, "output_index": 0}
-        at = {**whole, "item_id": name, "content_index": 0}
+        place = {**whole, "item_id": name, "content_index": 0}
         yield {"type": "response.created", "response": response}
         yield {"type": "response.output_item.added", **whole, "item": begun}
         added, done = self._add(name, "assistant", [part], Turn("assistant", text))
         yield {**added, "item": begun}
-        yield {"type": "response.content_part.added", **at, "part": {"type": "text", "text": ""}}
-        for word in words(text):
-            yield {"type": "response.output_text.delta", **at, "delta": word}
-        yield {"type": "response.output_text.done", **at, "text": text}
-        yield {"type": "response.content_part.done", **at, "part": {"type": "text", "text": text}}
+        yield {"type": "response.content_part.added", **place, "part": {"type": "text", "text": ""}}
+        for word in split_words(text):
+            yield {"type": "response.output_text.delta", **place, "delta": word}
+        yield {"type": "response.output_text.done", **place, "text": text}
+        yield {"type": "response.content_part.done", **place, "part": {"type": "text", "text": text}}
         yield {**done, "item": item}
         yield {"type": "response.output_item.done", **whole, "item": item}
-        said = count(text)
+        output_words = count_words(text)
         details = {"type": "incomplete", "reason": "max_output_tokens"} if cut else None
-        usage = {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
+        usage = {
+            "input_tokens": input_words,
+            "output_tokens": output_words,
+            "total_tokens": input_words + output_words,
+        }
         ended = {"status": status, "status_details": details, "output": [item], "usage": usage}
         yield {"type": "response.done", "response": {**response, **ended}}
 
@@ -201,15 +219,15 @@ def _id(kind: str) -> str:
 
 
 def _sound(data: bytes, param: str) -> bytes:
-    """A sound file: the data itself if it is one, else what it holds as 16-bit PCM of 24 kHz."""
+    """An audio file: the data itself if it is one, else the data as a WAV of 16-bit PCM at 24 kHz."""
     if sniff(data[:512]) in ("audio", "video"):
         return data
     if len(data) < 2 or len(data) % 2:
-        raise ApiError(400, f"{param} is no 16-bit PCM, and no sound file", param=param)
+        raise ApiError(400, f"{param} is neither 16-bit PCM nor an audio file", param=param)
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(RATE)
+        out.setframerate(SAMPLE_RATE)
         out.writeframes(data)
     return file.getvalue()

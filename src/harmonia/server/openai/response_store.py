@@ -1,4 +1,4 @@
-"""Responses that are kept for their caller, so that a conversation can go on: in memory only, so many."""
+"""Stored responses, by which conversations go on: per API key, in RAM only, a limited number."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from typing import Any
 from harmonia.server.errors import ApiError
 from harmonia.server.openai.messages import Turn
 
-MOST, BYTES = 1000, 64 * 2**20
-"""Responses that are kept, and their bytes as JSON; the oldest go first."""
+MAX_RESPONSES, MAX_BYTES = 1000, 64 * 2**20
+"""Most stored responses, and most bytes of them as JSON; the oldest are evicted first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
-    """A response, and the words of the conversation with it."""
+class StoredResponse:
+    """A response, the texts of its conversation, and the size of both in bytes."""
 
     response: dict[str, Any]
     turns: Sequence[Turn]
     size: int
 
 
-class Responses:
-    """What was answered, by the name of the caller's key and the id of the response."""
+class ResponseStore:
+    """Responses by the name of the caller's key and the response id."""
 
-    def __init__(self, most: int = MOST, size: int = BYTES) -> None:
+    def __init__(self, most: int = MAX_RESPONSES, size: int = MAX_BYTES) -> None:
         self.most, self.limit, self.size = most, size, 0
-        self.held: OrderedDict[tuple[str, str], Kept] = OrderedDict()
+        self.held: OrderedDict[tuple[str, str], StoredResponse] = OrderedDict()
 
     def keep(self, caller: str, response: dict[str, Any], turns: Sequence[Turn]) -> None:
-        """Keep a response; its conversation's media are not kept."""
-        spoken = [Turn(turn.role, turn.words) for turn in turns]
-        size = len(json.dumps(response)) + sum(len(turn.words) for turn in spoken)
-        self.held[caller, response["id"]] = Kept(response, spoken, size)
+        """Store a response with the texts, not the media, of its conversation."""
+        text_turns = [Turn(turn.role, turn.text) for turn in turns]
+        size = len(json.dumps(response)) + sum(len(turn.text) for turn in text_turns)
+        self.held[caller, response["id"]] = StoredResponse(response, text_turns, size)
         self.size += size
         while len(self.held) > self.most or self.size > self.limit:
             self.size -= self.held.popitem(last=False)[1].size
 
-    def get(self, caller: str, response_id: str, param: str | None = None) -> Kept:
-        """One response; ApiError 404 if it is not kept."""
-        found = self.held.get((caller, response_id))
-        if found is None:
+    def get(self, caller: str, response_id: str, param: str | None = None) -> StoredResponse:
+        """One response; ApiError 404 if it is not stored."""
+        stored = self.held.get((caller, response_id))
+        if stored is None:
             raise ApiError(
-                404, "there is no such response: they are kept in memory only, until the server ends",
+                404, "unknown response id (responses are not persisted)",
                 code="response_not_found", param=param,
             )  # fmt: skip
-        return found
+        return stored
 
     def forget(self, caller: str, response_id: str) -> None:
-        """Forget one response; ApiError 404 if it is not kept."""
+        """Delete one response; ApiError 404 if it is not stored."""
         self.size -= self.get(caller, response_id).size
         del self.held[caller, response_id]

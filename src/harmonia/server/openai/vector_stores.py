@@ -1,4 +1,4 @@
-"""Vector stores: the memory itself, and subsets of it. A record's metadata say which it is in."""
+"""Vector stores: the memory itself, and subsets of it. The metadata of a record list its stores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harmonia.collection.remember import Report
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.openai.attributes import FACTS, KEY, attributes_of, size_of, stores_of
-from harmonia.server.uploaded_files import File, Files, file_id, record_id
+from harmonia.server.uploaded_files import UploadedFile, UploadedFiles, file_id, record_id
 from harmonia.store.atomic import write_atomically
 from harmonia.store.filters import Filter, Has, In
 from harmonia.types import Record
@@ -27,14 +27,14 @@ log = logging.getLogger("harmonia.server")
 
 KIND = "vector_store"
 MEMORY = "vs_memory"
-"""The store that all records are in."""
-UNFIT = "the file is of no known format: send a picture, a sound, a video or a text"
+"""The store of all records."""
+UNSUPPORTED = "unknown file format: send an image, audio, video or text file"
 _ID = re.compile("file-[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
 class VectorStore:
-    """One store. ``troubles`` are the files that could not be remembered: code, message, time by id."""
+    """One store. ``troubles`` maps the id of each failed file to its error code, message and time."""
 
     id: str
     name: str
@@ -45,44 +45,53 @@ class VectorStore:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A file of a store: how far it is, since when, and what went wrong."""
+class StoreFile:
+    """A file of a store: its status, creation time (Unix seconds) and error."""
 
     status: str
     created_at: int
     error: Mapping[str, str] | None = None
 
 
-class Stores:
-    """The vector stores of one memory. Each is a small JSON file; who is in it, the records say.
+class VectorStores:
+    """The vector stores of one memory. Each is a small JSON file; membership is in the records' metadata.
 
-    ``open`` gives the memory to the thread that calls, which was ``made`` then (Unix seconds). All calls read
-    or write the disk.
+    ``open_memory`` returns the calling thread's collection; ``created_at`` is the time of the memory in Unix
+    seconds. All methods read or write the disk.
     """
 
-    def __init__(self, folder: Path, open: Callable[[], Memory], files: Files, jobs: Jobs, made: int) -> None:
-        self.folder, self.open, self.files, self.jobs = folder, open, files, jobs
+    def __init__(
+        self,
+        folder: Path,
+        open_memory: Callable[[], Memory],
+        files: UploadedFiles,
+        jobs: Jobs,
+        created_at: int,
+    ) -> None:
+        self.folder, self.open_memory, self.files, self.jobs = folder, open_memory, files, jobs
         self._lock = threading.RLock()
         self._bytes: dict[str, tuple[tuple[int, ...], int]] = {}
-        self._stores = {MEMORY: VectorStore(MEMORY, "memory", made)}
+        self._stores = {MEMORY: VectorStore(MEMORY, "memory", created_at)}
         self._stores |= {store.id: store for store in map(_read, folder.glob("vs_*.json")) if store}
-        jobs.after(KIND, self._remembered)
+        jobs.after(KIND, self._add_records)
 
     # The stores
 
     def all(self) -> list[VectorStore]:
-        """Every store, oldest first; the memory is the oldest."""
-        return sorted(self._stores.values(), key=lambda one: (one.id != MEMORY, one.created_at, one.id))
+        """All stores, oldest first; the memory's own store is the first."""
+        return sorted(
+            self._stores.values(), key=lambda store: (store.id != MEMORY, store.created_at, store.id)
+        )
 
     def get(self, store_id: str) -> VectorStore:
-        """A store; ApiError 404 if there is none."""
-        found = self._stores.get(store_id)
-        if found is None:
+        """The store of an id; ApiError 404 if there is none."""
+        store = self._stores.get(store_id)
+        if store is None:
             raise not_found("vector store", store_id)
-        return found
+        return store
 
     def create(self, name: str, description: str | None, metadata: Mapping[str, str]) -> VectorStore:
-        """A new store."""
+        """Create a store."""
         store = VectorStore(f"vs_{uuid.uuid4().hex}", name, int(time.time()), description, dict(metadata))
         with self._lock:
             self._stores[store.id] = store
@@ -90,23 +99,23 @@ class Stores:
         return store
 
     def change(self, store: VectorStore, name: str | None, metadata: Mapping[str, str] | None) -> None:
-        """Name a store anew, give it other metadata; None leaves them."""
+        """Change the name or metadata of a store; None keeps them."""
         if store.id == MEMORY and name not in (None, store.name):
-            raise ApiError(400, "the memory's own store keeps its name", param="name")
+            raise ApiError(400, "the memory's own store cannot be renamed", param="name")
         with self._lock:
             store.name = store.name if name is None else name
             store.metadata = store.metadata if metadata is None else dict(metadata)
             self._save(store)
 
     def delete(self, store: VectorStore) -> None:
-        """Delete a store; its records stay in the memory."""
+        """Delete a store; its records stay in the memory. ApiError 400 for the memory's own store."""
         if store.id == MEMORY:
             raise ApiError(400, "this store is the memory itself and cannot be deleted: forget its records")
         with self._lock:
-            # without its file it is gone; what records still say of it then means nothing
+            # without its file the store is gone, and its id in the metadata of records has no meaning
             self._stores.pop(store.id, None)
             (self.folder / f"{store.id}.json").unlink(missing_ok=True)
-            self._put({one: {} for one in self.members(store)}, out=store.id)
+            self._update_records({one: {} for one in self.members(store)}, out=store.id)
 
     # What is in them
 
@@ -115,150 +124,155 @@ class Stores:
         return None if store.id == MEMORY else Has(KEY, store.id)
 
     def members(self, store: VectorStore) -> dict[str, float]:
-        """When the records of a store were remembered (Unix seconds), by id, oldest first."""
-        memory = self.open()
+        """The creation times of the records of a store (Unix seconds), by record id, oldest first."""
+        memory = self.open_memory()
         return memory.store.created(self.condition(store)) if memory.exists else {}
 
-    def attach(self, store: VectorStore, given: Mapping[str, Mapping[str, Any]]) -> Job:
-        """Begin to remember files in a store, each with its attributes, by id; ApiError 404 for no file."""
-        files = [self.files.get(one) for one in given]
+    def attach(self, store: VectorStore, uploads: Mapping[str, Mapping[str, Any]]) -> Job:
+        """Start a job that adds files to a store; ``uploads`` maps file ids to attributes. ApiError 404."""
+        files = [self.files.get(upload_id) for upload_id in uploads]
         paths = [self.files.path(file) for file in files if file.modality]
-        note = {"store": store.id, "files": {one: dict(said) for one, said in given.items()}}
+        files_note = {upload_id: dict(attributes) for upload_id, attributes in uploads.items()}
+        note = {"store": store.id, "files": files_note}
         return self.jobs.submit(KIND, paths, copy=True, whole=True, note=note)
 
-    def entries(self, store: VectorStore) -> dict[str, Entry]:
-        """All files of a store, by id, oldest first."""
-        found = self._others(store)
-        _complete(found, self.members(store))
-        return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0])))
+    def entries(self, store: VectorStore) -> dict[str, StoreFile]:
+        """All files of a store by id, oldest first."""
+        files = self._pending_and_failed(store)
+        _add_completed(files, self.members(store))
+        return dict(sorted(files.items(), key=lambda item: (item[1].created_at, item[0])))
 
-    def some(self, store: VectorStore, ids: Sequence[str]) -> tuple[dict[str, Entry], dict[str, Record]]:
-        """Those files of a store that are among ``ids``, and the records of those that are remembered."""
-        memory = self.open()
-        wanted = [record_id(one) for one in ids if _ID.fullmatch(one)]
+    def select(
+        self, store: VectorStore, ids: Sequence[str]
+    ) -> tuple[dict[str, StoreFile], dict[str, Record]]:
+        """The files of a store among ``ids``, and the records of those that are completed, by file id."""
+        memory = self.open_memory()
+        wanted = [record_id(upload_id) for upload_id in ids if _ID.fullmatch(upload_id)]
         records = memory.store.records(wanted) if memory.exists else []
-        held = {file_id(one.id): one for one in records if store.id == MEMORY or store.id in stores_of(one)}
-        since = memory.store.created(In("id", tuple(record_id(one) for one in held))) if held else {}
-        found = {one: entry for one, entry in self._others(store).items() if one in set(ids)}
-        _complete(found, since)
-        return found, held
+        if store.id != MEMORY:
+            records = [record for record in records if store.id in stores_of(record)]
+        ids_of_records = tuple(record.id for record in records)
+        since = memory.store.created(In("id", ids_of_records)) if records else {}
+        files = {key: file for key, file in self._pending_and_failed(store).items() if key in set(ids)}
+        _add_completed(files, since)
+        return files, {file_id(record.id): record for record in records}
 
     def describe(self, record: Record, attributes: Mapping[str, Any]) -> None:
-        """Give a file of a store other attributes in place of those that it has."""
+        """Replace the attributes of a file."""
         cleared = dict.fromkeys(key for key in attributes_of(record) if key not in FACTS)
         with self._lock:
-            self._put({record.id: {**cleared, **attributes}})
+            self._update_records({record.id: {**cleared, **attributes}})
 
-    def remove(self, store: VectorStore, one: str) -> None:
-        """Take a file out of a store; out of the memory's own store means to forget it."""
+    def remove(self, store: VectorStore, upload_id: str) -> None:
+        """Remove a file from a store; removal from the memory's own store forgets the record."""
         if store.id == MEMORY:
-            self.forget(record_id(one))
+            self.forget(record_id(upload_id))
         else:
             with self._lock:
-                self._put({record_id(one): {}}, out=store.id)
-        self._drop(one, [store])
+                self._update_records({record_id(upload_id): {}}, out=store.id)
+        self._drop_entries(upload_id, [store])
 
     def forget(self, record: str) -> None:
-        """Forget a record, and with it its file in every store."""
-        memory = self.open()
+        """Forget a record, and its file in every store."""
+        memory = self.open_memory()
         if memory.exists and memory.store.records([record]):
             memory.forget([record])
-        self._drop(file_id(record), self.all())
+        self._drop_entries(file_id(record), self.all())
 
     def usage_bytes(self, store: VectorStore) -> int:
-        """Bytes of the media of a store."""
-        memory = self.open()
+        """The size of the records of a store in bytes."""
+        memory = self.open_memory()
         if not memory.exists:
             return 0
         version = memory.store.version()
         if self._bytes.get(store.id, ((), 0))[0] != version:
             records = memory.store.records(list(self.members(store)))
-            self._bytes[store.id] = version, sum(size_of(one, memory.root) for one in records)
+            self._bytes[store.id] = version, sum(size_of(record, memory.root) for record in records)
         return self._bytes[store.id][1]
 
     # Within
 
-    def _others(self, store: VectorStore) -> dict[str, Entry]:
-        """Files on their way into a store, and those that did not come in."""
-        found: dict[str, Entry] = {}
+    def _pending_and_failed(self, store: VectorStore) -> dict[str, StoreFile]:
+        """Pending and failed files of a store."""
+        files: dict[str, StoreFile] = {}
         for job in self.jobs.all():
             if job.kind != KIND or job.note["store"] != store.id:
                 continue
-            for one in dict(job.note["files"]):
+            for upload_id in dict(job.note["files"]):
                 if job.state == "completed":
-                    found.pop(one, None)
+                    files.pop(upload_id, None)
                 else:
-                    found[one] = entry_of(job)
-        for one, trouble in dict(store.troubles).items():
-            if one not in found or found[one].status != "in_progress":
+                    files[upload_id] = store_file_of(job)
+        for upload_id, trouble in dict(store.troubles).items():
+            if upload_id not in files or files[upload_id].status != "in_progress":
                 error = {"code": trouble["code"], "message": trouble["message"]}
-                found[one] = Entry("failed", trouble["created_at"], error)
-        return found
+                files[upload_id] = StoreFile("failed", trouble["created_at"], error)
+        return files
 
-    def _remembered(self, job: Job, report: Report) -> None:
-        """In the jobs' thread: what was remembered is put into its store, with its attributes."""
-        given: dict[str, dict[str, Any]] = dict(job.note["files"])
+    def _add_records(self, job: Job, report: Report) -> None:
+        """Add the records of a finished job to its store, with their attributes. Runs in the jobs' thread."""
+        uploads: dict[str, dict[str, Any]] = dict(job.note["files"])
         reasons = {Path(problem.path).stem: problem.reason for problem in report.problems}
         changes: dict[str, dict[str, Any]] = {}
         troubles = {}
-        for one, attributes in given.items():
-            file, code = self.files.find(one), "invalid_file"
-            reason = reasons.get(one)
+        for upload_id, attributes in uploads.items():
+            file, code = self.files.find(upload_id), "invalid_file"
+            reason = reasons.get(upload_id)
             if file is None:
                 reason = "the file was deleted"
             elif file.modality is None:
-                code, reason = "unsupported_file", UNFIT
+                code, reason = "unsupported_file", UNSUPPORTED
             if reason is None:
-                changes[record_id(one)] = attributes
+                changes[record_id(upload_id)] = attributes
             else:
-                message = self.jobs.told(reason if file is None else _named(reason, file))
-                troubles[one] = {"code": code, "message": message, "created_at": int(job.created)}
-        left = {Path(path).stem for path in job.paths} - set(given)
-        for one in left:
-            # taken back while it was on its way: deleted, or taken out of the memory itself
-            if job.note["store"] == MEMORY or self.files.find(one) is None:
-                self.forget(record_id(one))
+                message = self.jobs.without_paths(reason if file is None else _named(reason, file))
+                troubles[upload_id] = {"code": code, "message": message, "created_at": int(job.created)}
+        left = {Path(path).stem for path in job.paths} - set(uploads)
+        for upload_id in left:
+            # deleted, or removed from the memory's own store, while the job ran
+            if job.note["store"] == MEMORY or self.files.find(upload_id) is None:
+                self.forget(record_id(upload_id))
         with self._lock:
-            self._put(changes, into=job.note["store"])
+            self._update_records(changes, into=job.note["store"])
             store = self._stores.get(job.note["store"])
             if store is not None:
-                kept = {one: t for one, t in store.troubles.items() if one not in given}
+                kept = {upload_id: t for upload_id, t in store.troubles.items() if upload_id not in uploads}
                 if kept | troubles != store.troubles:
                     store.troubles = kept | troubles
                     self._save(store)
 
-    def _put(
+    def _update_records(
         self, changes: Mapping[str, Mapping[str, Any]], *, into: str | None = None, out: str | None = None
     ) -> None:
-        """Change the metadata of those records that there are, and which stores they are in."""
-        memory, put = self.open(), {}
+        """Change the metadata of existing records, and add them to or remove them from a store."""
+        memory, updates = self.open_memory(), {}
         for record in memory.store.records(list(changes)) if memory.exists and changes else ():
-            said = dict(changes[record.id])
+            metadata = dict(changes[record.id])
             file = self.files.find(file_id(record.id))
             if file is not None and record.metadata.get("name") == file.id:
-                # remembered from where uploads lie: that place says nothing
-                said = {"name": Path(file.filename).stem, "path": None, "folder": None} | said
+                # remembered from the upload folder: its path is not metadata
+                metadata = {"name": Path(file.filename).stem, "path": None, "folder": None} | metadata
             stores = stores_of(record)
-            now = [one for one in stores if one != out]
-            if into is not None and into in self._stores and into != MEMORY and into not in now:
-                now.append(into)
-            if now != stores:
-                said[KEY] = now
-            if said:
-                put[record.id] = said
-        if put:
-            memory.store.describe(put)
+            new_stores = [store_id for store_id in stores if store_id != out]
+            if into is not None and into in self._stores and into != MEMORY and into not in new_stores:
+                new_stores.append(into)
+            if new_stores != stores:
+                metadata[KEY] = new_stores
+            if metadata:
+                updates[record.id] = metadata
+        if updates:
+            memory.store.describe(updates)
 
-    def _drop(self, one: str, stores: Collection[VectorStore]) -> None:
-        """No longer know of a file on its way into stores, or of why it did not come in."""
+    def _drop_entries(self, upload_id: str, stores: Collection[VectorStore]) -> None:
+        """Drop the pending and failed entries of a file in stores."""
         ids = {store.id for store in stores}
         for job in self.jobs.all():
-            if job.kind == KIND and job.note["store"] in ids and one in job.note["files"]:
-                files = {k: v for k, v in job.note["files"].items() if k != one}
-                self.jobs.renote(job, {**job.note, "files": files})
+            if job.kind == KIND and job.note["store"] in ids and upload_id in job.note["files"]:
+                files = {k: v for k, v in job.note["files"].items() if k != upload_id}
+                self.jobs.update_note(job, {**job.note, "files": files})
         for store in stores:
             with self._lock:
-                if store.troubles.pop(one, None):
+                if store.troubles.pop(upload_id, None):
                     self._save(store)
 
     def _save(self, store: VectorStore) -> None:
@@ -266,29 +280,29 @@ class Stores:
         write_atomically(self.folder / f"{store.id}.json", json.dumps(asdict(store)))
 
 
-def _complete(found: dict[str, Entry], members: Mapping[str, float]) -> None:
-    """Add what is in a store; while a job is at it, recalls may not see it yet."""
-    for one, since in members.items():
-        before = found.get(file_id(one))
+def _add_completed(files: dict[str, StoreFile], members: Mapping[str, float]) -> None:
+    """Add the members of a store, except those of a running job, which recalls may not see yet."""
+    for id_of_record, since in members.items():
+        before = files.get(file_id(id_of_record))
         if before is None or before.status != "in_progress":
-            found[file_id(one)] = Entry("completed", int(since))
+            files[file_id(id_of_record)] = StoreFile("completed", int(since))
 
 
-def entry_of(job: Job) -> Entry:
-    """How a file of a job stands that is not in the store and has no trouble of its own."""
+def store_file_of(job: Job) -> StoreFile:
+    """The file of a job that is neither in the store nor among its troubles: it has the job's status."""
     match job.state:
         case "completed":
-            return Entry("completed", int(job.created))
+            return StoreFile("completed", int(job.created))
         case "stopped":
-            return Entry("cancelled", int(job.created))
+            return StoreFile("cancelled", int(job.created))
         case "failed":
             error = {"code": "server_error", "message": job.message or "the job failed"}
-            return Entry("failed", int(job.created), error)
-    return Entry("in_progress", int(job.created))
+            return StoreFile("failed", int(job.created), error)
+    return StoreFile("in_progress", int(job.created))
 
 
-def _named(reason: str, file: File) -> str:
-    """A reason with the name that the client knows."""
+def _named(reason: str, file: UploadedFile) -> str:
+    """A reason with the file name that the client gave."""
     return reason.replace(file.id + file.suffix, file.filename)
 
 

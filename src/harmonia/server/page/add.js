@@ -1,4 +1,4 @@
-// Remembering: files and words go to the server a few at a time, each with its progress and, if broken, the reason.
+// The dialog that uploads files and words, two at a time, with progress and the reason of each failure.
 
 import { remember } from "./api.js";
 import { button, dialog, el, icon, plural, say } from "./dom.js";
@@ -6,7 +6,7 @@ import { button, dialog, el, icon, plural, say } from "./dom.js";
 const AT_ONCE = 2;
 
 export class Adder {
-  // `added` is told when something new is remembered and nothing more waits; `open` shows a record.
+  // `added` is called when the queue is empty and something new was remembered; `open` shows a record.
   constructor({ badge, added, open }) {
     this.badge = badge;
     this.added = added;
@@ -65,7 +65,7 @@ export class Adder {
     );
   }
 
-  // Each file is a memory of its own, unless they are kept together.
+  // Each file becomes a record of its own, unless `together`.
   add(files, { text = "", together = false } = {}) {
     if (!files.length) return;
     this.show();
@@ -112,7 +112,7 @@ export class Adder {
     try {
       const record = await remember(job, (sent) => {
         job.bar.value = sent;
-        // what is left is the server's part: decoding and encoding, of which it tells nothing
+        // the server now decodes and encodes, and reports no progress of it
         if (sent === 1) job.bar.removeAttribute("value");
         job.state.textContent = sent < 1 ? `sending, ${Math.round(100 * sent)} %` : "looking and listening";
       });

@@ -1,8 +1,8 @@
-// The server's API. Every answer that is no success becomes an ApiError with the server's own reason.
+// The client of the server's API. Every failure becomes an ApiError with the server's message.
 
 const ROOT = "/v1/memory";
 const KEY = "harmonia-key";
-// A cue's media travel inside the JSON up to this size, and as parts of a form beyond it.
+// Up to this many bytes media are sent inside the JSON, above it as parts of a form.
 const INLINE = 1_000_000;
 
 export class ApiError extends Error {
@@ -16,7 +16,7 @@ export class ApiError extends Error {
 let key = sessionStorage.getItem(KEY) ?? "";
 let askForKey = async () => false;
 
-// What to do when the server wants a key: `ask(refused)` resolves to whether one was given.
+// Sets the handler of 401: `ask(refused)` resolves to whether the user gave a key.
 export function onMissingKey(ask) {
   askForKey = ask;
 }
@@ -68,19 +68,19 @@ export const report = (signal) => read(`${ROOT}/report`, { signal });
 
 // `cues` as cues.js makes them: { modality: value, name, weight, trust }, files as values of media.
 export async function recall(cues, options, signal) {
-  return read(`${ROOT}/recall`, { method: "POST", signal, ...(await asked(cues, options)) });
+  return read(`${ROOT}/recall`, { method: "POST", signal, ...(await requestBody(cues, options)) });
 }
 
 export async function imagine(cues, options, signal) {
-  return read(`${ROOT}/imagine`, { method: "POST", signal, ...(await asked(cues, options)) });
+  return read(`${ROOT}/imagine`, { method: "POST", signal, ...(await requestBody(cues, options)) });
 }
 
 export async function landscape(cues, signal) {
-  const answer = await call(`${ROOT}/landscape`, { method: "POST", signal, ...(await asked(cues, {})) });
+  const answer = await call(`${ROOT}/landscape`, { method: "POST", signal, ...(await requestBody(cues, {})) });
   return URL.createObjectURL(await answer.blob());
 }
 
-async function asked(cues, options) {
+async function requestBody(cues, options) {
   const size = cues.reduce((sum, cue) => sum + (cue.file?.size ?? 0), 0);
   if (size <= INLINE) {
     const inlined = await Promise.all(
@@ -106,7 +106,7 @@ const dataUrl = (file) =>
     reader.readAsDataURL(file);
   });
 
-// Remember files or words as one record. `progress` is told the fraction sent (fetch cannot tell it).
+// Remembers files or words as one record. `progress` is called with the fraction sent (fetch cannot report it).
 export async function remember({ files = [], text = "", metadata = {} }, progress = () => {}) {
   const form = new FormData();
   for (const file of files) form.append("files", file, file.name);
@@ -135,7 +135,7 @@ function send(path, form, progress) {
   });
 }
 
-// Media elements cannot send a key: with one, what they show is fetched first.
+// Media elements cannot send a key: with a key, media are fetched first.
 export const keyed = () => key !== "";
 
 export async function mediaUrl(path, signal) {

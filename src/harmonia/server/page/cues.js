@@ -1,4 +1,4 @@
-// The cue box's contents: what to recall by, each as a chip with how far it is trusted and counts.
+// The cues of the cue box, each as a chip with its trust and weight.
 
 import { $, button, el, icon, plural, shorten } from "./dom.js";
 
@@ -10,13 +10,13 @@ const WEIGHTS = [
   ["0.5", "counts half"],
   ["-1", "counts against"],
 ];
-// The slider's right end clamps a cue; below it, settling may clean what is noisy: kappa from 0.1 to 10.
+// The right end of the slider clamps a cue; below it kappa runs from 0.1 to 10, and retrieval may denoise the cue.
 const CLAMPED = 10;
 const kappa = (at) => (at >= CLAMPED ? null : 10 ** ((at - 5) / 5));
 const TRUST = ["a hint", "loosely", "loosely", "partly", "partly", "half", "mostly", "mostly", "firmly", "firmly", "exactly"];
 
 export class Cues {
-  // `changed` is told when what is asked changes; `edit` gets words back to change them.
+  // `changed` is called when the cues change; `edit` is called with the words of a chip to change them.
   constructor(list, { changed, edit }) {
     this.list = list;
     this.changed = changed;
@@ -53,7 +53,7 @@ export class Cues {
     this.#draw();
   }
 
-  // As the API takes them (see api.js). Names are unique, since shares come back by name.
+  // The cues as the API takes them (see api.js). Names are unique, since shares are keyed by name.
   asked() {
     return this.held.map(({ name, modality, text, file, id, weight, trust }) => ({
       name,
@@ -63,7 +63,7 @@ export class Cues {
     }));
   }
 
-  // The kinds that somebody can hear or see: for icons beside shares.
+  // The modality of a cue by its name, for the icon beside its share.
   modalityOf(name) {
     const film = name.endsWith(" sound") && this.held.some((cue) => `${cue.name} sound` === name);
     return film ? "audio" : (this.held.find((cue) => cue.name === name)?.modality ?? "text");

@@ -1,10 +1,10 @@
-// Making and finding elements. Text is only ever text: nothing here, or anywhere on this page, parses HTML.
+// Creates and finds elements. The page never parses HTML: all content is set as text.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 
-// An element: `on…` properties listen, known properties are set, the rest are attributes.
+// Creates an element: `on…` adds listeners, known properties are set, the rest become attributes.
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -28,13 +28,13 @@ export function icon(name) {
   return svg;
 }
 
-// A button with an icon; without `label` the name is for screen readers and the tooltip only.
+// A button with an icon; with `shown: false` the label is for screen readers and the tooltip only.
 export function button(name, label, onclick, { shown = true, kind = "quiet", ...props } = {}) {
   const text = el("span", { class: shown ? "" : "unseen" }, label);
   return el("button", { type: "button", class: kind, onclick, title: shown ? null : label, ...props }, icon(name), text);
 }
 
-// A modal dialog with a title and a way out; it is gone from the page once closed.
+// A modal dialog with a title and a close button; closing removes it from the page.
 export function dialog(title, { wide = false, onclose = null } = {}) {
   const id = `dialog-${Math.random().toString(36).slice(2)}`;
   const body = el("div", { class: "dialog-body" });
@@ -53,7 +53,7 @@ export function dialog(title, { wide = false, onclose = null } = {}) {
     box.remove();
     onclose?.();
   });
-  // a click beside the dialog closes it
+  // a click outside closes the dialog
   box.addEventListener("pointerdown", (event) => event.target === box && box.close());
   document.body.append(box);
   box.showModal();
@@ -74,7 +74,7 @@ export const shorten = (text, width) => {
   return line.length <= width ? line : `${line.slice(0, width - 1).trimEnd()}…`;
 };
 
-// Something that may not be missed, read out at once.
+// Announces a message to screen readers at once.
 export function say(text) {
   $("#loud").textContent = "";
   requestAnimationFrame(() => ($("#loud").textContent = text));

@@ -1,4 +1,4 @@
-// Which memories may come back: by what they hold, and by their metadata.
+// The filters: by modality and by metadata.
 
 import { $, button, el, icon } from "./dom.js";
 
@@ -12,7 +12,7 @@ const COMPARISONS = [
   ["lte", "is at most"],
   ["contains", "contains"],
 ];
-// How many are asked for to find those with a kind of part, which the page itself picks out.
+// Number of results requested when the page filters by modality.
 const MANY = 200;
 
 export class Filters {
@@ -52,7 +52,7 @@ export class Filters {
     return this.kinds.filter((box) => box.checked).map((box) => box.value);
   }
 
-  // The part of a recall that filters. A kind of part is no metadata, so more come and `keep` chooses.
+  // The filter fields of a recall. Modality is not metadata: more results are requested and `keep` selects.
   asked() {
     const conditions = this.#conditions();
     const filters = conditions.length > 1 ? { type: "and", filters: conditions } : conditions[0];
@@ -67,7 +67,7 @@ export class Filters {
     return records.filter(has).slice(0, Number(this.size.value));
   }
 
-  // Keys that records have been seen with, to choose from.
+  // Collects the metadata keys of records, as suggestions.
   learn(records) {
     const known = new Set([...this.keys.children].map((option) => option.value));
     for (const name of records.flatMap((record) => Object.keys(record.metadata ?? {}))) {
@@ -118,7 +118,7 @@ export class Filters {
   }
 }
 
-// 2024 is a number, true a truth value, "2024" in quotes a text.
+// 2024 is a number, true a boolean, "2024" in quotes a text.
 function typed(text) {
   if (text === "true" || text === "false") return text === "true";
   const quoted = /^"(.*)"$/.exec(text);

@@ -1,4 +1,4 @@
-// Pictures that were never stored, drawn on request from what cues bring back. They always say what they are.
+// Generated pictures, conditioned on what the cues recall. They are always labelled as generated.
 
 import * as api from "./api.js";
 import { button, dialog, el, icon } from "./dom.js";
@@ -6,7 +6,7 @@ import { absent, picture, titleOf } from "./media.js";
 
 const PICTURES = 2;
 
-// `cues` as the API takes them, `name` what they are called together.
+// `cues` as the API takes them; `name` is the title of the dialog.
 export function openImagined(cues, name, options = {}) {
   const stop = new AbortController();
   const { body } = dialog(`Imagined: ${name}`, { wide: true, onclose: () => stop.abort() });
@@ -53,7 +53,7 @@ function pictures(answer, name) {
   );
 }
 
-// The memories that a picture was made from, so that anyone can compare.
+// The records that a picture was generated from, for comparison.
 async function sources(answer, signal) {
   const ids = [...new Set((answer.evidence ?? []).map((one) => one.id ?? one.record ?? one))].slice(0, 6);
   const found = await Promise.allSettled(ids.map((id) => api.record(id, signal)));

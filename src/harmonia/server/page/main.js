@@ -1,24 +1,24 @@
-// The page: what is asked goes out, what comes back goes up on the wall.
+// The entry point of the page: sends cues to the server and shows the results.
 
 import * as api from "./api.js";
 import { Adder } from "./add.js";
 import { Cues } from "./cues.js";
 import { $, button, el, icon, percent, plural, say } from "./dom.js";
-import { watchDrops } from "./drops.js";
+import { watchDrops } from "./dropzone.js";
 import { Filters } from "./filters.js";
 import { openImagined } from "./imagined.js";
-import { askKey } from "./keybox.js";
-import { listen, openHelp } from "./keys.js";
+import { askKey } from "./api-key-form.js";
+import { listen, openHelp } from "./shortcuts.js";
 import { absent } from "./media.js";
 import { openMicrophone } from "./microphone.js";
 import { openRecord } from "./record.js";
 import { openReport } from "./report.js";
-import { openSettling } from "./settling.js";
+import { openRecallDetails } from "./recall-details.js";
 import { openSketch } from "./sketch.js";
-import { Wall } from "./wall.js";
+import { ResultList } from "./results.js";
 
 const PAGE = 24;
-// A slider that moves asks again only when it rests.
+// Milliseconds between the last change of a control and the next request.
 const REST = 250;
 
 const words = $("#words");
@@ -39,14 +39,14 @@ const onCard = {
   more: (record, name) => cues.addRecord(record.id, name),
   less: (record, name) => cues.addRecord(record.id, name, true),
 };
-const wall = new Wall($("#wall"), { ...onCard, kind: (name) => cues.modalityOf(name) });
+const results = new ResultList($("#result-list"), { ...onCard, kind: (name) => cues.modalityOf(name) });
 const adder = new Adder({
   badge: $("#add").appendChild(el("span", { class: "count", "aria-hidden": "true" })),
   added: () => refresh(),
   open: onCard.open,
 });
 
-// Only the latest request counts: a newer one ends the older.
+// Only the latest request counts: a new request aborts the running one.
 let running = new AbortController();
 let timer = 0;
 
@@ -60,18 +60,18 @@ async function refresh() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
-  const results = $("#results");
-  results.setAttribute("aria-busy", "true");
+  const section = $("#results");
+  section.setAttribute("aria-busy", "true");
   try {
     await (cues.empty ? browse(signal) : recall(signal));
   } catch (error) {
     if (error.name === "AbortError") return;
-    wall.show([]);
+    results.show([]);
     head(cues.empty ? "Your memories" : "What came back", "");
     note.replaceChildren(failed(error));
     say(error.message);
   }
-  if (!signal.aborted) results.removeAttribute("aria-busy");
+  if (!signal.aborted) section.removeAttribute("aria-busy");
 }
 
 const failed = (error) => {
@@ -90,7 +90,7 @@ function head(title, line, ...buttons) {
 }
 
 async function recall(signal) {
-  if (!$("#wall").children.length) wall.wait();
+  if (!$("#result-list").children.length) results.wait();
   status.textContent = "Recalling…";
   const asked = cues.asked();
   const begun = performance.now();
@@ -100,14 +100,14 @@ async function recall(signal) {
   const records = filters.keep(answer.records);
   const name = asked.map((cue) => cue.name).join(", ");
   filters.learn(records);
-  wall.show(records);
+  results.show(records);
   const line = records.length
     ? `${plural(records.length, "memory", "memories")}, the most probable first (${took} ms)`
     : "No memory passes the filters.";
   head(
     "What came back",
     line,
-    button("landscape", "How it settled", () => openSettling(asked, answer.certificate)),
+    button("landscape", "How it settled", () => openRecallDetails(asked, answer.certificate)),
     button("imagine", "Imagine a picture", () => openImagined(asked, name, condition)),
   );
   if (answer.abstained && records.length) note.replaceChildren(abstained(answer.certificate));
@@ -128,16 +128,16 @@ const abstained = (certificate) =>
   );
 
 async function browse(signal) {
-  if (!$("#wall").children.length) wall.wait();
+  if (!$("#result-list").children.length) results.wait();
   const page = await api.records({ limit: PAGE, signal });
   if (!page.data.length) {
-    wall.show([]);
+    results.show([]);
     head("Nothing is remembered yet", "");
     note.replaceChildren(welcome());
     return;
   }
   filters.learn(page.data);
-  wall.show(page.data);
+  results.show(page.data);
   head("Your memories", "The latest first. Ask with any part of one.");
   offerMore(page, signal);
 }
@@ -149,10 +149,10 @@ function offerMore(page, signal) {
     next.disabled = true;
     try {
       const following = await api.records({ limit: PAGE, after: page.last_id, signal });
-      const first = $("#wall").children.length;
-      wall.add(following.data);
+      const first = $("#result-list").children.length;
+      results.add(following.data);
       offerMore(following, signal);
-      $(".card-title", $("#wall").children[first])?.focus();
+      $(".card-title", $("#result-list").children[first])?.focus();
     } catch (error) {
       if (error.name !== "AbortError") more.replaceChildren(failed(error));
     }
@@ -180,14 +180,14 @@ function submitWords() {
 }
 
 function fit() {
-  // field-sizing does it where it is known
+  // only for browsers without field-sizing
   words.rows = Math.min(6, Math.max(1, words.value.split("\n").length));
 }
 
 function cueFiles(files) {
   const refused = files.filter((file) => !cues.addFile(file));
   if (!refused.length) return;
-  const text = `${refused[0].name} is no picture, sound or video.`;
+  const text = `${refused[0].name} is not a picture, sound or video.`;
   status.textContent = text;
   say(text);
 }

@@ -1,4 +1,4 @@
-// Pictures, sounds and films of records, and what a record is called.
+// Pictures, sounds and videos of records, and the title of a record.
 
 import { keyed, mediaUrl } from "./api.js";
 import { button, el, icon, shorten } from "./dom.js";
@@ -6,7 +6,7 @@ import { button, el, icon, shorten } from "./dom.js";
 const NAMES = { text: "note", image: "picture", audio: "sound", video: "video" };
 const ORDER = ["video", "image", "audio", "text"];
 
-// With a key, pictures are fetched when they come near the view.
+// With a key, pictures are fetched when they come near the viewport.
 const near = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -30,7 +30,7 @@ export function titleOf(record) {
   return named ? shorten(String(named), 90) : `A ${kind}, ${record.id.slice(0, 6)}`;
 }
 
-// The part that stands for the record: what moves before what stands still before what sounds.
+// The part shown for the record: video before image before audio.
 export function coverOf(record) {
   const parts = record.parts ?? [];
   return ORDER.map((kind) => parts.find((part) => part.modality === kind)).find(Boolean) ?? null;
@@ -38,12 +38,12 @@ export function coverOf(record) {
 
 export const wordsOf = (record) => record.parts?.find((part) => part.modality === "text" && part.text)?.text ?? "";
 
-// Each medium once: a long film has a part for every window of it.
+// Each file once: a long video has one part per window.
 export function mediaOf(record) {
   const seen = new Set();
   return (record.parts ?? []).filter((part) => {
     const same = part.modality === "text" ? `text ${part.text}` : part.digest;
-    // the sound of a film plays with the film
+    // the sound of a video plays with the video
     const ofFilm = part.modality === "audio" && record.parts.some((one) => one.modality === "video" && one.digest === part.digest);
     if (seen.has(same) || ofFilm) return false;
     return seen.add(same);

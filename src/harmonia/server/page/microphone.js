@@ -1,11 +1,11 @@
-// A recording from the microphone, handed on as a WAV file: no encoder of the browser's comes between.
+// Records from the microphone to a WAV file, without the browser's lossy encoders.
 
 import { button, dialog, el } from "./dom.js";
 
 const RATE = 16000;
 const LONGEST = 30;
 
-// Opens the recorder; `done` gets a WAV file.
+// Opens the recorder; `done` is called with a WAV file.
 export async function openMicrophone(done) {
   let sound = null;
   let recorder = null;

@@ -1,12 +1,12 @@
-// One memory in full: its media, its words, what is written on it, and what could be imagined of it.
+// One record in full: its media, texts, metadata, and generated pictures.
 
 import * as api from "./api.js";
 import { button, dialog, el, percent } from "./dom.js";
 import { absent, mediaOf, picture, player, titleOf } from "./media.js";
 import { openImagined } from "./imagined.js";
-import { shares } from "./wall.js";
+import { shares } from "./results.js";
 
-// `found` is the record as the wall has it; `more`, `less` and `forgotten` are told what is wanted.
+// `found` is the record of a result; `more`, `less` and `forgotten` are callbacks.
 export async function openRecord(found, { more, less, forgotten, kind }) {
   const name = titleOf(found);
   const stop = new AbortController();
@@ -82,7 +82,7 @@ function facts(record) {
 
 const shown = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
-// Asks once more before anything is lost.
+// Asks for confirmation before it deletes.
 function forgetting(record, done) {
   const place = el("div", { class: "row" });
   const ask = button("forget", "Forget it", () => {

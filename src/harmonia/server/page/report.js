@@ -1,4 +1,4 @@
-// The memory's report in words and bars: what it holds, how well it recalls under noise, which records crowd in.
+// The report of the memory: capacity, recall under noise, and hubs.
 
 import * as api from "./api.js";
 import { dialog, el, icon, percent, plural } from "./dom.js";

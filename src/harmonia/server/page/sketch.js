@@ -1,4 +1,4 @@
-// A pad to draw on. With the keyboard: arrows move the pen, the space bar lowers and lifts it.
+// The sketch pad. Keyboard: arrow keys move the pen, the space bar lowers and lifts it.
 
 import { button, dialog, el } from "./dom.js";
 
@@ -11,7 +11,7 @@ const COLOURS = [
 const WIDTHS = [["4", "fine"], ["10", "medium"], ["26", "broad"]];
 const UNDO = 30;
 
-// Opens the pad; `done` gets a PNG file.
+// Opens the pad; `done` is called with a PNG file.
 export function openSketch(done) {
   const { box, body } = dialog("Sketch what you remember");
   const canvas = el("canvas", {

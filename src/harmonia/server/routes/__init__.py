@@ -1,1 +1,1 @@
-"""The endpoints, one module for each part of the API: ``router`` is what the app takes."""
+"""The native endpoints, one module per part of the API, each with a ``router``."""

@@ -1,35 +1,33 @@
-"""Imagine: pictures of what cues bring back, marked as generated."""
+"""Imagine: generated images conditioned on what cues recall."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from harmonia.collection.cues import Query
 from harmonia.server.errors import ApiError
-from harmonia.server.forms import FormRoute, attached, documented
-from harmonia.server.image_requests import EVIDENCE, file_of, painted, planned, recalled
+from harmonia.server.forms import FormRoute, form_openapi, read_form
+from harmonia.server.image_requests import EVIDENCE, draw_plan, encode_picture, make_plan, recall_for_picture
 from harmonia.server.queries import query_of
-from harmonia.server.schemas.errors import LACKS
+from harmonia.server.schemas.errors import NO_MODEL
 from harmonia.server.schemas.memory import ImagineRequest
-from harmonia.server.service import Service, admin_of, service
-from harmonia.server.sse import while_there
+from harmonia.server.service import Service, ServiceDep, admin_of
+from harmonia.server.sse import cancel_on_disconnect
 from harmonia.tasks.imagine import GenerationRequest
 from harmonia.tasks.sampling import Sampling
 
-router = APIRouter(prefix="/v1/memory", tags=["memory"], responses=LACKS)
-
-At = Annotated[Service, Depends(service)]
+router = APIRouter(prefix="/v1/memory", tags=["memory"], responses=NO_MODEL)
 
 
-async def imagine_form(request: Request, at: At) -> dict[str, Any]:
-    """Pictures from media that are files of a form."""
-    asked, files = await attached(request, ImagineRequest)
-    return await while_there(request, _imagine(at, asked, files, admin_of(request)))
+async def imagine_form(request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Generate images, with cues as files of a form."""
+    body, files = await read_form(request, ImagineRequest)
+    return await cancel_on_disconnect(request, _imagine(service, body, files, admin_of(request)))
 
 
 router.add_api_route(
@@ -37,46 +35,50 @@ router.add_api_route(
 )
 
 
-@router.post("/imagine", openapi_extra=documented(ImagineRequest))
-async def imagine(asked: ImagineRequest, request: Request, at: At) -> dict[str, Any]:
-    """PNG pictures, each of which says in its metadata that it was generated, and the records behind them."""
-    return await while_there(request, _imagine(at, asked, {}, admin_of(request)))
+@router.post("/imagine", openapi_extra=form_openapi(ImagineRequest))
+async def imagine(body: ImagineRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Generate PNG images, marked as generated in their metadata, and list the records used."""
+    return await cancel_on_disconnect(request, _imagine(service, body, {}, admin_of(request)))
 
 
 async def _imagine(
-    at: Service, asked: ImagineRequest, files: Mapping[str, bytes], admin: bool
+    service: Service, body: ImagineRequest, files: Mapping[str, bytes], admin: bool
 ) -> dict[str, Any]:
-    await at.work(at.generator)  # that there is none is said first
-    query, options = await query_of(at, asked, files, admin=admin, leave_out=False)
+    await service.work(service.generator)  # fail early without a generator
+    query, options = await query_of(service, body, files, admin=admin, leave_out=False)
     options = replace(options, k=EVIDENCE)
-    found = None
-    if asked.from_memory is not False:
-        found = await recalled(at, query, options, must=bool(asked.from_memory))
-    sampling = Sampling(asked.n, asked.steps, asked.guidance, asked.seed)
-    given = _given(query, asked.from_memory)
-    plan = await planned(at, given, sampling, found=found, from_memory=asked.from_memory)
-    drawn = await painted(at, plan)
-    pictures = await at.work(lambda: [base64.b64encode(file_of(one, plan.mark)).decode() for one in drawn])
+    recollection = None
+    if body.from_memory is not False:
+        recollection = await recall_for_picture(service, query, options, must=bool(body.from_memory))
+    sampling = Sampling(body.n, body.steps, body.guidance, body.seed)
+    cues = _cues_by_modality(query, body.from_memory)
+    plan = await make_plan(service, cues, sampling, found=recollection, from_memory=body.from_memory)
+    signals = await draw_plan(service, plan)
+    pictures = await service.work(
+        lambda: [base64.b64encode(encode_picture(picture, plan.mark)).decode() for picture in signals]
+    )
     return {
         "object": "memory.imagination", "generated": True, "model": plan.mark.generator, "how": plan.wish.how,
-        "data": [{"b64_json": one, "seed": asked.seed, "index": i} for i, one in enumerate(pictures)],
+        "data": [{"b64_json": picture, "seed": body.seed, "index": i} for i, picture in enumerate(pictures)],
         "evidence": _evidence(plan.wish),
     }  # fmt: skip
 
 
-def _given(query: Query, from_memory: bool | None) -> dict[str, Any]:
-    """The cues by modality; a record's codes stand for themselves in what the memory answers."""
+def _cues_by_modality(query: Query, from_memory: bool | None) -> dict[str, Any]:
+    """The cues by modality; record cues act through the recollection only."""
     words = " ".join(item.value for item in query if isinstance(item.value, str))
-    given: dict[str, Any] = {"text": words} if words else {}
+    cues: dict[str, Any] = {"text": words} if words else {}
     for item in query:
         if isinstance(item.value, bytes):
-            given.setdefault(item.modality, []).append(item.value)
-    if not given and from_memory is not True:
-        raise ApiError(400, "a record is drawn from the memory: leave from_memory true", param="from_memory")
-    return given or {"record": "a record"}
+            cues.setdefault(item.modality, []).append(item.value)
+    if not cues and from_memory is not True:
+        raise ApiError(400, "a record cue needs from_memory true", param="from_memory")
+    return cues or {"record": "a record"}
 
 
 def _evidence(wish: GenerationRequest) -> list[dict[str, Any]]:
     if wish.found is None:
         return []
-    return [{"record": one.record.id, "probability": one.probability} for one in wish.found.records]
+    return [
+        {"record": recalled.record.id, "probability": recalled.probability} for recalled in wish.found.records
+    ]

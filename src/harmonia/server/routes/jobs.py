@@ -1,4 +1,4 @@
-"""Jobs: remembering much in the background, watched as it goes."""
+"""Jobs: remember many files in the background, with progress."""
 
 from __future__ import annotations
 
@@ -9,79 +9,78 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
 from harmonia.server.keys import OWNER
-from harmonia.server.schemas.memory import JobIn
-from harmonia.server.service import REMEMBER, Service, service
+from harmonia.server.schemas.memory import JobRequest
+from harmonia.server.service import REMEMBER, Service, ServiceDep
 from harmonia.server.uploaded_files import record_id
 from harmonia.server.uploaded_records import plain_name
 
 router = APIRouter(prefix="/v1/memory/jobs", tags=["memory"])
 
-At = Annotated[Service, Depends(service)]
 EVENTS = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 @router.post("", status_code=202)
-async def submit(asked: JobIn, request: Request, at: At) -> dict[str, Any]:
-    """Begin to remember paths within the allowed folders, or uploaded files."""
+async def submit(body: JobRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Start a job that remembers paths within the allowed folders, or uploaded files."""
     owner = request.state.key is OWNER
 
     def begin() -> Job:
-        if asked.paths:
-            paths = [Path(path) if owner else at.inside(path) for path in asked.paths]
-            return at.jobs.submit(REMEMBER, paths, copy=asked.copy_, anywhere=owner)
-        files = [at.files.get(one) for one in asked.files]
+        if body.paths:
+            paths = [Path(path) if owner else service.allowed_path(path) for path in body.paths]
+            return service.jobs.submit(REMEMBER, paths, copy=body.copy_, anywhere=owner)
+        files = [service.files.get(file_id) for file_id in body.files]
         names = {record_id(file.id): plain_name(file.filename) for file in files}
-        return at.jobs.submit(
-            REMEMBER, [at.files.path(file) for file in files], copy=True, note={"names": names}
+        return service.jobs.submit(
+            REMEMBER, [service.files.path(file) for file in files], copy=True, note={"names": names}
         )
 
-    return job_json(await at.work(begin))
+    return job_json(await service.work(begin))
 
 
 @router.get("")
 async def list_jobs(
-    at: At,
+    service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> dict[str, Any]:
-    """Jobs, newest first."""
-    every = [job for job in reversed(at.jobs.all()) if job.kind == REMEMBER]
-    ids = [job.id for job in every]
+    """List the jobs, newest first."""
+    jobs = [job for job in reversed(service.jobs.all()) if job.kind == REMEMBER]
+    ids = [job.id for job in jobs]
     if after is not None and after not in ids:
-        raise ApiError(400, "no job has the id that is given as after", param="after")
+        raise ApiError(400, "unknown cursor: after is not the id of a job", param="after")
     begin = 0 if after is None else ids.index(after) + 1
-    page = every[begin : begin + limit]
+    page = jobs[begin : begin + limit]
     return {
         "object": "list",
         "data": [job_json(job) for job in page],
         "first_id": page[0].id if page else None,
         "last_id": page[-1].id if page else None,
-        "has_more": len(every) > begin + limit,
+        "has_more": len(jobs) > begin + limit,
     }
 
 
 @router.get("/{job_id}")
-async def read(job_id: str, at: At) -> dict[str, Any]:
-    """One job: its state, how far it is, and what could not be read."""
-    return job_json(_one(at, job_id))
+async def read(job_id: str, service: ServiceDep) -> dict[str, Any]:
+    """Read the state, progress and problems of a job."""
+    return job_json(_find_job(service, job_id))
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)  # type: ignore[arg-type]
 async def events(
-    job_id: str, request: Request, at: At, last_event_id: Annotated[str | None, Header()] = None
+    job_id: str, request: Request, service: ServiceDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> StreamingResponse:
-    """The job as server-sent events, until it ends; with Last-Event-ID only what is new since then."""
-    job = _one(at, job_id)
+    """Stream a job as server-sent events until it ends; Last-Event-ID resumes a stream."""
+    job = _find_job(service, job_id)
     seen = int(last_event_id) if last_event_id and re.fullmatch("[0-9]{1,15}", last_event_id) else -1
 
     async def stream() -> AsyncIterator[str]:
-        async for now in at.jobs.watch(job, seen, lambda: at.ready):
+        async for now in service.jobs.watch(job, seen, lambda: service.ready):
             if now is None:
                 yield ": waiting\n\n"
                 continue
@@ -92,22 +91,22 @@ async def events(
 
 
 @router.delete("/{job_id}")
-async def cancel(job_id: str, at: At) -> dict[str, Any]:
-    """Stop a job; what it has remembered so far stays."""
-    job = _one(at, job_id)
-    await at.work(lambda: at.jobs.cancel(job))
+async def cancel(job_id: str, service: ServiceDep) -> dict[str, Any]:
+    """Stop a job; records remembered so far stay."""
+    job = _find_job(service, job_id)
+    await service.work(lambda: service.jobs.cancel(job))
     return job_json(job)
 
 
 def job_json(job: Job) -> dict[str, Any]:
-    """A job for clients: without paths."""
+    """A job as JSON, without internal fields."""
     hidden = ("paths", "note", "copy", "whole", "kind", "anywhere")
     shown = {k: v for k, v in asdict(job).items() if k not in hidden}
     return {"object": "memory.job", **shown}
 
 
-def _one(at: Service, job_id: str) -> Job:
-    job = at.jobs.jobs.get(job_id)
+def _find_job(service: Service, job_id: str) -> Job:
+    job = service.jobs.jobs.get(job_id)
     if job is None or job.kind != REMEMBER:
         raise not_found("job", job_id)
     return job

@@ -1,4 +1,4 @@
-"""Media by what they hold: the file itself, in ranges, and a small picture of it."""
+"""Media files by digest: the file, with ranges, and its preview."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
@@ -14,36 +14,37 @@ from harmonia.collection.forget import PREVIEWS
 from harmonia.modalities import MODALITIES, Limits
 from harmonia.modalities.limits import replacing
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.file_response import SENT, Sent
+from harmonia.server.file_response import FILE_RESPONSES, MediaResponse
 from harmonia.server.formats import HEAD, kind_of
-from harmonia.server.service import Service, service
+from harmonia.server.service import Service, ServiceDep
 from harmonia.store import digest_file
 from harmonia.types import HarmoniaError, Part
 
 router = APIRouter(prefix="/v1/memory/media", tags=["memory"])
 
-At = Annotated[Service, Depends(service)]
 Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file, in hexadecimal")]
 SIZES = (64, 128, 256, 512, 1024)
-"""Pixels that previews may have; others are rounded up."""
+"""Sizes of previews in pixels; a requested size is rounded up."""
 CACHED = "private, no-cache"
-"""A browser may keep media, and asks each time whether they are still remembered."""
-PICTURE = SENT | {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+"""Browsers may cache media but revalidate, because a record may be forgotten."""
+PICTURE = FILE_RESPONSES | {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 @router.head("/{digest}", include_in_schema=False)
-@router.get("/{digest}", response_class=Response, responses=SENT)
-async def media(digest: Digest, request: Request, at: At) -> Response:
-    """A file that a record holds; ranges, If-Range and If-None-Match are understood."""
-    part, path = await at.work(lambda: _held(at, digest))
+@router.get("/{digest}", response_class=Response, responses=FILE_RESPONSES)
+async def media(digest: Digest, request: Request, service: ServiceDep) -> Response:
+    """Read the media file of a record; supports Range, If-Range and If-None-Match."""
+    part, path = await service.work(lambda: _find_media(service, digest))
     etag = f'"{digest}"'
     if _knows(request, etag):
         return Response(status_code=304, headers={"ETag": etag, "Cache-Control": CACHED})
-    kind = await at.work(lambda: kind_of(_head(path), path.name))
+    kind = await service.work(lambda: kind_of(_head(path), path.name))
     mime = kind.mime if kind else "application/octet-stream"
     if part.modality == "audio":
         mime = mime.replace("video/", "audio/")
-    return Sent(
+    return MediaResponse(
         path,
         media_type=mime,
         filename=digest[:16] + (kind.suffix if kind else ""),
@@ -54,38 +55,38 @@ async def media(digest: Digest, request: Request, at: At) -> Response:
 
 @router.get("/{digest}/preview", response_class=Response, responses=PICTURE)
 async def preview(
-    digest: Digest, request: Request, at: At, size: Annotated[int, Query(ge=16, le=1024)] = 256
+    digest: Digest, request: Request, service: ServiceDep, size: Annotated[int, Query(ge=16, le=1024)] = 256
 ) -> Response:
-    """A small picture of a file: the picture itself, a sound's waveform, frames of a film."""
-    pixels = next(one for one in SIZES if one >= size)
-    part, path = await at.work(lambda: _held(at, digest))
+    """A preview as PNG: the scaled image, the waveform of audio, or frames of a video."""
+    pixels = next(value for value in SIZES if value >= size)
+    part, path = await service.work(lambda: _find_media(service, digest))
     etag = f'"{digest}-{pixels}"'
     if _knows(request, etag):
         return Response(status_code=304, headers={"ETag": etag, "Cache-Control": CACHED})
-    target = at.settings.memory / PREVIEWS / f"{digest}-{pixels}.png"
+    target = service.settings.memory / PREVIEWS / f"{digest}-{pixels}.png"
     if not target.is_file():
-        await at.work(lambda: _draw(part.modality, path, target, pixels, at.settings.limits))
-    return Sent(target, media_type="image/png", headers={"ETag": etag, "Cache-Control": CACHED})
+        await service.work(lambda: _draw(part.modality, path, target, pixels, service.settings.limits))
+    return MediaResponse(target, media_type="image/png", headers={"ETag": etag, "Cache-Control": CACHED})
 
 
 def _knows(request: Request, etag: str) -> bool:
-    return etag in (one.strip() for one in request.headers.get("if-none-match", "").split(","))
+    return etag in (value.strip() for value in request.headers.get("if-none-match", "").split(","))
 
 
-def _held(at: Service, digest: str) -> tuple[Part, Path]:
-    """The part of a record with this content, and its file; ApiError 404 if there is none any more."""
-    store = at.collection.store if at.collection.exists else None
+def _find_media(service: Service, digest: str) -> tuple[Part, Path]:
+    """A part with this digest, and its file; ApiError 404 if there is none."""
+    store = service.collection.store if service.collection.exists else None
     records = store.holding(digest) if store else []
     parts = [part for record in records for part in record.parts if part.digest == digest and part.path]
-    # a caption lies in the file of its picture: what is seen or heard says what the file is
+    # an image's caption has the digest of the image: prefer the part that is not text
     for part in sorted(parts, key=lambda part: part.modality == "text"):
-        if path := _file(at.settings.memory, part):
+        if path := _file(service.settings.memory, part):
             return part, path
     raise not_found("file", digest)
 
 
 def _file(root: Path, part: Part) -> Path | None:
-    """Where a part's file is, if it is still the same."""
+    """The path of a part's file, or None if it is missing or has changed."""
     path = Path(part.path or "")
     if not path.is_absolute():
         path = (root / path).resolve()
@@ -100,7 +101,7 @@ def _file(root: Path, part: Part) -> Path | None:
 
 @lru_cache(10_000)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
-    """What a file outside of the memory holds; read again when it has changed."""
+    """The digest of a file outside of the memory, cached by size and modification time."""
     return digest_file(path)
 
 
@@ -109,14 +110,14 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(HEAD)
     except OSError:
-        raise ApiError(404, "the file is gone", code="file_not_found") from None
+        raise ApiError(404, "the file is missing", code="file_not_found") from None
 
 
 def _draw(modality: str, path: Path, target: Path, pixels: int, limits: Limits) -> None:
     if modality == "text":
-        raise ApiError(400, "text has no preview: read the text of the part", code="no_preview")
+        raise ApiError(400, "text has no preview: use the text of the part", code="no_preview")
     module = MODALITIES[modality]
-    # of a long recording the beginning is enough
+    # the first window is enough
     signal = next(iter(module.windows(path, limits=limits)))
     picture = module.preview(signal, pixels)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,33 +1,33 @@
-"""Recall: the whole from a part; and the picture of a settling."""
+"""Recall, retrieve, answer, and the energy landscape of a recall."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from harmonia.collection.collection import Collection
 from harmonia.collection.cues import decode, encode
 from harmonia.collection.json_output import answer_json, neighbours_json, recollection_json
 from harmonia.collection.sentences import Answer, answer_text
-from harmonia.server.forms import FormRoute, attached, documented
+from harmonia.server.forms import FormRoute, form_openapi, read_form
 from harmonia.server.queries import query_of
 from harmonia.server.schemas.memory import RecallRequest, RetrieveRequest, SettleRequest
-from harmonia.server.service import Service, admin_of, service, view_of
+from harmonia.server.service import Service, ServiceDep, admin_of, view_of
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
 PICTURE = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-async def recall_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
-    """A recall with media as files of a form."""
-    asked, files = await attached(request, RecallRequest)
-    return await _recall(at, asked, files, request)
+async def recall_form(request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Recall with media as files of a form."""
+    body, files = await read_form(request, RecallRequest)
+    return await _recall(service, body, files, request)
 
 
 router.add_api_route(
@@ -35,26 +35,24 @@ router.add_api_route(
 )
 
 
-@router.post("/recall", openapi_extra=documented(RecallRequest))
-async def recall(
-    asked: RecallRequest, request: Request, at: Annotated[Service, Depends(service)]
-) -> dict[str, Any]:
-    """The most probable records for all the cues together, with the certificate of the settling."""
-    return await _recall(at, asked, {}, request)
+@router.post("/recall", openapi_extra=form_openapi(RecallRequest))
+async def recall(body: RecallRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Recall the most probable records given all cues, with the certificate."""
+    return await _recall(service, body, {}, request)
 
 
 async def _recall(
-    at: Service, asked: RecallRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(at, asked, files, admin=admin_of(request))
-    found = await at.recall(query, options)
-    return recollection_json(found, view_of(request), explain=asked.explain)
+    query, options = await query_of(service, body, files, admin=admin_of(request))
+    recollection = await service.recall(query, options)
+    return recollection_json(recollection, view_of(request), explain=body.explain)
 
 
-async def retrieve_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
-    """A plain search with media as files of a form."""
-    asked, files = await attached(request, RetrieveRequest)
-    return await _retrieve(at, asked, files, request)
+async def retrieve_form(request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Retrieve with media as files of a form."""
+    body, files = await read_form(request, RetrieveRequest)
+    return await _retrieve(service, body, files, request)
 
 
 router.add_api_route(
@@ -62,29 +60,27 @@ router.add_api_route(
 )
 
 
-@router.post("/retrieve", openapi_extra=documented(RetrieveRequest))
-async def retrieve(
-    asked: RetrieveRequest, request: Request, at: Annotated[Service, Depends(service)]
-) -> dict[str, Any]:
-    """Plain nearest-neighbour search over the same codes, to compare recall with."""
-    return await _retrieve(at, asked, {}, request)
+@router.post("/retrieve", openapi_extra=form_openapi(RetrieveRequest))
+async def retrieve(body: RetrieveRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Plain nearest-neighbour search over the same codes, as a baseline."""
+    return await _retrieve(service, body, {}, request)
 
 
 async def _retrieve(
-    at: Service, asked: RetrieveRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: RetrieveRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(at, asked, files, admin=admin_of(request))
-    query = await at.work(lambda: decode(query, at.settings.limits))
-    found = await at.ask(
-        lambda: at.collection.retrieve_by(query, where=options.where, k=asked.k, metric=asked.metric)
+    query, options = await query_of(service, body, files, admin=admin_of(request))
+    query = await service.work(lambda: decode(query, service.settings.limits))
+    neighbours = await service.ask(
+        lambda: service.collection.retrieve_by(query, where=options.where, k=body.k, metric=body.metric)
     )
-    return neighbours_json(found, view_of(request))
+    return neighbours_json(neighbours, view_of(request))
 
 
-async def answer_form(request: Request, at: Annotated[Service, Depends(service)]) -> dict[str, Any]:
-    """An answer with media as files of a form."""
-    asked, files = await attached(request, RecallRequest)
-    return await _answer(at, asked, files, request)
+async def answer_form(request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Answer with media as files of a form."""
+    body, files = await read_form(request, RecallRequest)
+    return await _answer(service, body, files, request)
 
 
 router.add_api_route(
@@ -92,26 +88,24 @@ router.add_api_route(
 )
 
 
-@router.post("/answer", openapi_extra=documented(RecallRequest))
-async def answer(
-    asked: RecallRequest, request: Request, at: Annotated[Service, Depends(service)]
-) -> dict[str, Any]:
-    """What the memory says, in sentences made from the records that it recalls, and the recollection."""
-    return await _answer(at, asked, {}, request)
+@router.post("/answer", openapi_extra=form_openapi(RecallRequest))
+async def answer(body: RecallRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Answer in sentences composed from the recalled records, with the recollection."""
+    return await _answer(service, body, {}, request)
 
 
 async def _answer(
-    at: Service, asked: RecallRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
-    query, options = await query_of(at, asked, files, admin=admin_of(request))
-    found = await at.recall(query, options)
-    return answer_json(Answer(answer_text(found), found), view_of(request))
+    query, options = await query_of(service, body, files, admin=admin_of(request))
+    recollection = await service.recall(query, options)
+    return answer_json(Answer(answer_text(recollection), recollection), view_of(request))
 
 
-async def landscape_form(request: Request, at: Annotated[Service, Depends(service)]) -> Response:
-    """A landscape with media as files of a form."""
-    asked, files = await attached(request, SettleRequest)
-    return await _landscape(at, asked, files, request)
+async def landscape_form(request: Request, service: ServiceDep) -> Response:
+    """The landscape with media as files of a form."""
+    body, files = await read_form(request, SettleRequest)
+    return await _landscape(service, body, files, request)
 
 
 router.add_api_route(
@@ -120,20 +114,18 @@ router.add_api_route(
 
 
 @router.post(
-    "/landscape", openapi_extra=documented(SettleRequest), response_class=Response, responses=PICTURE  # type: ignore[arg-type]
+    "/landscape", openapi_extra=form_openapi(SettleRequest), response_class=Response, responses=PICTURE  # type: ignore[arg-type]
 )  # fmt: skip
-async def landscape(
-    asked: SettleRequest, request: Request, at: Annotated[Service, Depends(service)]
-) -> Response:
-    """A PNG of the energy around the first cue, its path, and the memories nearest to it."""
-    return await _landscape(at, asked, {}, request)
+async def landscape(body: SettleRequest, request: Request, service: ServiceDep) -> Response:
+    """A PNG of the energy around the first cue, its retrieval path, and the nearest records."""
+    return await _landscape(service, body, {}, request)
 
 
 async def _landscape(
-    at: Service, asked: SettleRequest, files: Mapping[str, bytes], request: Request
+    service: Service, body: SettleRequest, files: Mapping[str, bytes], request: Request
 ) -> Response:
-    query, _ = await query_of(at, asked, files, admin=admin_of(request))
-    query = await at.work(lambda: decode(query, at.settings.limits))
+    query, _ = await query_of(service, body, files, admin=admin_of(request))
+    query = await service.work(lambda: decode(query, service.settings.limits))
 
     def draw(collection: Collection) -> bytes:
         from harmonia.tasks.energy_plot import draw_landscape
@@ -141,7 +133,7 @@ async def _landscape(
         cues = encode(collection.encoders, [query])[0]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "landscape.png"
-            draw_landscape(collection, cues, file, beta=asked.beta, steps=asked.steps)
+            draw_landscape(collection, cues, file, beta=body.beta, steps=body.steps)
             return file.read_bytes()
 
-    return Response(await at.study(draw), media_type="image/png")
+    return Response(await service.study(draw), media_type="image/png")

@@ -1,4 +1,4 @@
-"""Records: remember what clients send, read, describe, forget."""
+"""Records: create, list, read, change metadata, forget."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter, ValidationError
 
 from harmonia.collection.json_output import View, record_json
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.forms import FILES, FormRoute, as_json
+from harmonia.server.forms import FILES, FormRoute, parse_json
 from harmonia.server.schemas.filters import Filter
-from harmonia.server.schemas.memory import RecordByPath, RecordChange
-from harmonia.server.service import OWN, Service, admin_of, service, view_of
+from harmonia.server.schemas.memory import RecordByPath, UpdateRecordRequest
+from harmonia.server.service import SERVER_FOLDER, Service, ServiceDep, admin_of, view_of
 from harmonia.server.uploaded_records import (
-    Incoming,
-    Kept,
-    aside,
+    NewRecord,
+    StoredRecord,
     checked_metadata,
-    known,
+    file_type,
     plain_name,
-    put_aside,
+    save_upload,
+    temporary_folder,
     text_part,
 )
 from harmonia.store import digest_file
@@ -33,7 +33,6 @@ from harmonia.types import HarmoniaError, Part, Record
 
 router = APIRouter(prefix="/v1/memory/records", tags=["memory"])
 
-At = Annotated[Service, Depends(service)]
 FORM = {
     "requestBody": {
         "content": {
@@ -55,28 +54,30 @@ FORM = {
 
 async def create_form(
     request: Request,
-    at: At,
+    service: ServiceDep,
     files: Annotated[list[UploadFile], File()] = [],  # noqa: B006 (FastAPI copies it)
     text: Annotated[str | None, Form()] = None,
     metadata: Annotated[str, Form()] = "{}",
     separate: Annotated[bool, Form()] = False,
 ) -> JSONResponse:
-    """Remember uploaded files and words: one record of all, or with ``separate`` one of each file."""
-    said = as_json(metadata, "metadata")
-    if not isinstance(said, dict):
-        raise ApiError(400, "metadata is a JSON object", param="metadata")
-    said = checked_metadata(said)
+    """Remember uploaded files and text: as one record, or with ``separate`` one record per file."""
+    fields = parse_json(metadata, "metadata")
+    if not isinstance(fields, dict):
+        raise ApiError(400, "metadata must be a JSON object", param="metadata")
+    fields = checked_metadata(fields)
     if len(files) > FILES:
-        raise ApiError(400, f"at most {FILES} files come at once: start a job for more", param="files")
+        raise ApiError(400, f"at most {FILES} files per request: start a job for more", param="files")
     words = [text_part(text)] if text is not None else []
     with ExitStack() as stack:
-        folder = await at.work(lambda: stack.enter_context(aside(at.settings.memory / OWN)))
+        folder = await service.work(
+            lambda: stack.enter_context(temporary_folder(service.settings.memory / SERVER_FOLDER))
+        )
         if separate:
-            return await _create_each(at, files, words, said, folder, view_of(request))
-        parts = [await at.work(lambda f=file: put_aside(f.file, f.filename or "", folder)) for file in files]  # type: ignore[misc]
+            return await _create_each(service, files, words, fields, folder, view_of(request))
+        parts = [await _save(service, file, folder) for file in files]
         names = {"name": plain_name(files[0].filename or "")} if files else {}
-        kept = await _keep(at, [*parts, *words], names | said)
-    return JSONResponse(_shown(kept, view_of(request)), 201 if kept.created else 200)
+        stored = await _store(service, [*parts, *words], names | fields)
+    return JSONResponse(_record_json(stored, view_of(request)), 201 if stored.created else 200)
 
 
 router.add_api_route(
@@ -85,111 +86,123 @@ router.add_api_route(
 
 
 @router.post("", status_code=201, openapi_extra=FORM, responses={200: {"description": "It was there"}})
-async def create_by_path(asked: RecordByPath, request: Request, at: At) -> JSONResponse:
-    """Remember a file on the server's machine, copied, if it lies in a folder that the server may read."""
-    said = checked_metadata(asked.metadata)
-    words = [text_part(asked.text)] if asked.text is not None else []
+async def create_by_path(body: RecordByPath, request: Request, service: ServiceDep) -> JSONResponse:
+    """Remember a copy of a file on the server's machine, within the allowed folders."""
+    fields = checked_metadata(body.metadata)
+    words = [text_part(body.text)] if body.text is not None else []
 
     def part() -> Part:
-        path = at.inside(asked.path)
+        path = service.allowed_path(body.path)
         if not path.is_file():
-            raise ApiError(400, "the path names no file: for a folder start a job", param="path")
-        return Part(known(path).modality, path=str(path), digest=digest_file(path))
+            raise ApiError(400, "the path is not a file: start a job for a folder", param="path")
+        return Part(file_type(path).modality, path=str(path), digest=digest_file(path))
 
-    found = await at.work(part)
-    kept = await _keep(at, [found, *words], {"name": Path(found.path or "").stem} | said)
-    return JSONResponse(_shown(kept, view_of(request)), 201 if kept.created else 200)
+    file_part = await service.work(part)
+    stored = await _store(service, [file_part, *words], {"name": Path(file_part.path or "").stem} | fields)
+    return JSONResponse(_record_json(stored, view_of(request)), 201 if stored.created else 200)
 
 
 @router.get("")
 async def list_records(
     request: Request,
-    at: At,
+    service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     after: Annotated[str | None, Query(max_length=64)] = None,
     order: Literal["asc", "desc"] = "desc",
     where: Annotated[str | None, Query(max_length=4000)] = None,
     filters_: Annotated[str | None, Query(alias="filters", max_length=20_000)] = None,
 ) -> dict[str, Any]:
-    """Records by the time they came, newest first; ``after`` is the ``last_id`` of the page before."""
+    """List records by creation time, newest first; ``after`` is the ``last_id`` of the previous page."""
     condition = filters.condition_of(where, _filter(filters_), admin=admin_of(request))
 
     def read() -> tuple[list[Record], bool]:
-        if not at.collection.exists:
+        if not service.collection.exists:
             return [], False
-        store = at.collection.store
+        store = service.collection.store
         ids = store.select(condition)
         ids = ids if order == "asc" else ids[::-1]
         if after is not None and after not in ids:
-            raise ApiError(400, "no record of this list has the id that is given as after", param="after")
+            raise ApiError(400, "unknown cursor: after is not an id of this list", param="after")
         begin = 0 if after is None else ids.index(after) + 1
         return store.records(ids[begin : begin + limit]), len(ids) > begin + limit
 
-    found, more = await at.work(read)
+    records, more = await service.work(read)
     return {
         "object": "list",
-        "data": [record_json(record, view_of(request)) for record in found],
-        "first_id": found[0].id if found else None,
-        "last_id": found[-1].id if found else None,
+        "data": [record_json(record, view_of(request)) for record in records],
+        "first_id": records[0].id if records else None,
+        "last_id": records[-1].id if records else None,
         "has_more": more,
     }
 
 
 @router.get("/{record_id}")
-async def read(record_id: str, request: Request, at: At) -> dict[str, Any]:
-    """One record with all its parts."""
-    return record_json(await at.work(lambda: _one(at, record_id)), view_of(request))
+async def read(record_id: str, request: Request, service: ServiceDep) -> dict[str, Any]:
+    """Read one record with all its parts."""
+    return record_json(await service.work(lambda: _find_record(service, record_id)), view_of(request))
 
 
 @router.patch("/{record_id}")
-async def describe(record_id: str, asked: RecordChange, request: Request, at: At) -> dict[str, Any]:
-    """Change metadata, key by key."""
-    said = checked_metadata(asked.metadata)
-    await at.work(lambda: _one(at, record_id))
-    await at.write(lambda: at.writer().store.describe({record_id: said}))
-    return record_json(await at.work(lambda: _one(at, record_id)), view_of(request))
+async def describe(
+    record_id: str, body: UpdateRecordRequest, request: Request, service: ServiceDep
+) -> dict[str, Any]:
+    """Change the metadata of a record, key by key."""
+    fields = checked_metadata(body.metadata)
+    await service.work(lambda: _find_record(service, record_id))
+    await service.write(lambda: service.writer().store.describe({record_id: fields}))
+    return record_json(await service.work(lambda: _find_record(service, record_id)), view_of(request))
 
 
 @router.delete("/{record_id}")
-async def forget(record_id: str, at: At) -> dict[str, Any]:
-    """Forget a record: its parts, and copies of media that no other record has."""
-    await at.work(lambda: _one(at, record_id))
-    await at.write(lambda: at.writer().forget([record_id]))
+async def forget(record_id: str, service: ServiceDep) -> dict[str, Any]:
+    """Forget a record: its parts, and its media copies that no other record uses."""
+    await service.work(lambda: _find_record(service, record_id))
+    await service.write(lambda: service.writer().forget([record_id]))
     return {"id": record_id, "object": "memory.record.deleted", "deleted": True}
 
 
-def _one(at: Service, record_id: str) -> Record:
-    found = at.collection.store.records([record_id]) if at.collection.exists else []
-    if not found:
+def _find_record(service: Service, record_id: str) -> Record:
+    records = service.collection.store.records([record_id]) if service.collection.exists else []
+    if not records:
         raise not_found("record", record_id)
-    return found[0]
+    return records[0]
 
 
-def _shown(kept: Kept, view: View) -> dict[str, Any]:
-    return {**record_json(kept.record, view), "created": kept.created}
+def _record_json(stored: StoredRecord, view: View) -> dict[str, Any]:
+    return {**record_json(stored.record, view), "created": stored.created}
 
 
-async def _keep(at: Service, parts: Sequence[Part], metadata: dict[str, Any]) -> Kept:
+async def _save(service: Service, upload: UploadFile, folder: Path) -> Part:
+    return await service.work(lambda: save_upload(upload.file, upload.filename or "", folder))
+
+
+async def _store(service: Service, parts: Sequence[Part], metadata: dict[str, Any]) -> StoredRecord:
     if not parts:
-        raise ApiError(400, "there is nothing to remember: send files or text", param="files")
-    return await at.creates(Incoming(tuple(parts), metadata))
+        raise ApiError(400, "nothing to remember: send files or text", param="files")
+    return await service.creates(NewRecord(tuple(parts), metadata))
 
 
 async def _create_each(
-    at: Service, files: Sequence[UploadFile], words: Sequence[Part], said: dict[str, Any], folder: Path,
+    service: Service,
+    files: Sequence[UploadFile],
+    words: Sequence[Part],
+    fields: dict[str, Any],
+    folder: Path,
     view: View,
-) -> JSONResponse:  # fmt: skip
-    """One record of each file; those that are broken are named with the reason, and the others stay."""
+) -> JSONResponse:
+    """One record per file; invalid files are listed with the reason, and the others are stored."""
     data, problems = [], []
     for file in files:
         name = plain_name(file.filename or "")
         try:
-            part = await at.work(lambda f=file: put_aside(f.file, f.filename or "", folder))  # type: ignore[misc]
-            data.append(_shown(await _keep(at, [part, *words], {"name": name} | said), view))
+            part = await _save(service, file, folder)
+            data.append(_record_json(await _store(service, [part, *words], {"name": name} | fields), view))
         except (ApiError, HarmoniaError) as error:
-            problems.append({"name": name, "reason": at.told(getattr(error, "message", str(error)))})
+            problems.append(
+                {"name": name, "reason": service.without_paths(getattr(error, "message", str(error)))}
+            )
     if not data:
-        reason = problems[0]["reason"] if problems else "there is nothing to remember: send files"
+        reason = problems[0]["reason"] if problems else "nothing to remember: send files"
         raise ApiError(400, reason, code="unsupported_media", param="files")
     return JSONResponse({"object": "list", "data": data, "problems": problems}, 201)
 
@@ -198,7 +211,7 @@ def _filter(text: str | None) -> Filter | None:
     if text is None:
         return None
     try:
-        found: Filter = TypeAdapter(Filter).validate_python(as_json(text, "filters"))
+        parsed: Filter = TypeAdapter(Filter).validate_python(parse_json(text, "filters"))
     except ValidationError as error:
         raise ApiError(400, f"filters: {error.errors()[0]['msg']}", param="filters") from None
-    return found
+    return parsed

@@ -1,44 +1,43 @@
-"""The memory report: what it can hold and where it goes wrong; and its status."""
+"""The memory report (capacity, hubs, spurious attractors), and the status."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from harmonia.collection.collection import Collection
 from harmonia.collection.json_output import finite
-from harmonia.server.service import Service, service
+from harmonia.server.service import ServiceDep
 from harmonia.tasks.report import report, report_json
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
-At = Annotated[Service, Depends(service)]
 SHOWN = ("records", "parts", "files", "columns", "index", "version", "table_bytes", "media_bytes")
 
 
 @router.get("/report")
-async def memory_report(at: At) -> dict[str, Any]:
-    """Room, hubs and false memories of each encoder's codes; computed once for each state of the memory."""
+async def memory_report(service: ServiceDep) -> dict[str, Any]:
+    """Capacity, hubs and spurious attractors per encoder; computed once per state of the memory."""
 
     def make(collection: Collection) -> dict[str, Any]:
         version = collection.store.version()[:2]
-        if at.report[0] != version:
-            at.report = version, finite(report_json(report(collection)))
-        return at.report[1]
+        if service.report[0] != version:
+            service.report = version, finite(report_json(report(collection)))
+        return service.report[1]
 
-    return {"object": "memory.report", **await at.study(make)}
+    return {"object": "memory.report", **await service.study(make)}
 
 
 @router.get("/status")
-async def status(at: At) -> dict[str, Any]:
-    """How many records and parts there are, what can be filtered on, and which encoders made the codes."""
+async def status(service: ServiceDep) -> dict[str, Any]:
+    """The number of records and parts, the filterable columns, and the encoders."""
 
     def read() -> dict[str, Any]:
-        if not at.collection.exists:
+        if not service.collection.exists:
             return {"records": 0, "parts": {}, "columns": [], "encoders": []}
-        held = at.collection.store.status()
-        encoders = [{"name": e.name, "modality": e.modality, "dim": e.dim} for e in held["encoders"]]
-        return {key: held[key] for key in SHOWN} | {"encoders": encoders}
+        store_status = service.collection.store.status()
+        encoders = [{"name": e.name, "modality": e.modality, "dim": e.dim} for e in store_status["encoders"]]
+        return {key: store_status[key] for key in SHOWN} | {"encoders": encoders}
 
-    return {"object": "memory.status", **await at.work(read)}
+    return {"object": "memory.status", **await service.work(read)}

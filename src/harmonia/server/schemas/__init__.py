@@ -1,1 +1,1 @@
-"""What requests and answers look like, one module for each part of the API."""
+"""Request and response bodies, one module per part of the API."""

@@ -1,4 +1,4 @@
-"""What an error looks like, for the OpenAPI document."""
+"""The error body, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 class ErrorDetail(BaseModel):
-    """What to do, the kind of error, the field that is wrong, and a code for programs."""
+    """The message, the error type, the invalid field, and a code for programs."""
 
     message: str
     type: str
@@ -17,7 +17,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The one error body."""
+    """The body of every error."""
 
     error: ErrorDetail
 
@@ -25,11 +25,11 @@ class ErrorBody(BaseModel):
 Responses = dict[int | str, dict[str, Any]]
 
 REFUSALS: Responses = {
-    "4XX": {"model": ErrorBody, "description": "The request cannot be answered: the message says why."},
-    503: {"model": ErrorBody, "description": "Too much is waiting: try again later."},
+    "4XX": {"model": ErrorBody, "description": "The request is refused: see the message."},
+    503: {"model": ErrorBody, "description": "The server is overloaded: try again later."},
 }
-"""What every route may answer instead."""
-LACKS: Responses = {
-    501: {"model": ErrorBody, "description": "Its model is not here: the message says what brings it."}
+"""Error responses of every route."""
+NO_MODEL: Responses = {
+    501: {"model": ErrorBody, "description": "The model is not available: the message says how to get it."}
 }
-"""What routes may answer that need a model of their own."""
+"""Error responses of routes that need a model."""

@@ -1,4 +1,4 @@
-"""What is asked of the memory: cues, records by path, jobs."""
+"""Request bodies of the native endpoints: cues, records, jobs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Media = Annotated[
 
 
 class Strict(BaseModel):
-    """A body in which every field is known."""
+    """A body that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class CueIn(Strict):
-    """One cue: words, media, or a record of which more is wanted.
+    """One cue: text, media, or a record to find similar ones.
 
-    ``weight`` says how far it counts (negative: against); ``trust`` how firmly it is held, null for
-    clamped; ``name`` is what the answer calls it.
+    ``weight`` is its weight (negative: counts against); ``trust`` is its strength kappa, null for clamped;
+    ``name`` identifies it in the answer.
     """
 
     text: Words | None = None
@@ -46,23 +46,25 @@ class CueIn(Strict):
             kind for kind in ("text", "image", "audio", "video", "record") if getattr(self, kind) is not None
         ]
         if len(given) != 1:
-            raise ValueError("a cue is one of text, image, audio, video and record")
+            raise ValueError("a cue must have exactly one of text, image, audio, video and record")
         return self
 
     @property
     def kind(self) -> str:
-        """Which of the five it is."""
+        """The name of the one field that is set."""
         return next(k for k in ("text", "image", "audio", "video", "record") if getattr(self, k) is not None)
 
 
 class Cues(Strict):
-    """Cues, and how the memory takes them; ``weights`` maps a cue's name or kind to how far it counts."""
+    """Cues and recall options; ``weights`` maps the name or kind of a cue to its weight."""
 
     cues: list[CueIn] = Field(min_length=1, max_length=16)
-    against: list[Words] = Field(default=[], max_length=16, description="words that count against a record")
-    not_like: list[Id] = Field(default=[], max_length=16, description="records of which no more is wanted")
+    against: list[Words] = Field(default=[], max_length=16, description="texts that count against a record")
+    not_like: list[Id] = Field(
+        default=[], max_length=16, description="records that count against similar ones"
+    )
     weights: dict[str, float] = Field(default={}, max_length=64)
-    leave_out_cues: bool = Field(False, description="leave out the records of the files that are cues")
+    leave_out_cues: bool = Field(False, description="leave out the records of the cue files")
     where: str | None = Field(None, max_length=4000, description="Filter on the metadata")
     filters: Filter | None = None
     alpha: float = Field(1.0, ge=1, le=4)
@@ -70,67 +72,72 @@ class Cues(Strict):
     noise: float | None = Field(None, ge=0, le=1e3)
 
     def options(self, where: Where | None) -> RecallOptions:
-        """How to recall, with the whole condition on the metadata."""
+        """The recall options, with the combined filter."""
         return RecallOptions(where=where, alpha=self.alpha, beta=self.beta, noise=self.noise)
 
 
 class SettleRequest(Cues):
-    """Cues, settled in at most ``steps`` steps."""
+    """Cues, with at most ``steps`` retrieval steps."""
 
     steps: int = Field(8, ge=0, le=64)
 
     def options(self, where: Where | None) -> RecallOptions:
-        """How to recall, with the number of steps."""
+        """The recall options, with the number of steps."""
         return replace(super().options(where), steps=self.steps)
 
 
 class RecallRequest(SettleRequest):
-    """A recall: the whole records from any part of them."""
+    """The body of a recall."""
 
     k: int = Field(10, ge=1, le=1000)
     explain: bool = False
 
     def options(self, where: Where | None) -> RecallOptions:
-        """How to recall, with the number of records."""
+        """The recall options, with the number of records."""
         return replace(super().options(where), k=self.k)
 
 
 class RetrieveRequest(Cues):
-    """A plain nearest-neighbour search."""
+    """The body of a plain nearest-neighbour search."""
 
     k: int = Field(10, ge=1, le=1000)
     metric: Literal["cosine", "euclidean"] = "cosine"
 
 
 class ImagineRequest(Cues):
-    """A wish for pictures of what cues bring back."""
+    """The body of an imagine request."""
 
     to: Literal["image"] = "image"
     n: int = Field(1, ge=1, le=10)
     seed: int = Field(0, ge=0, lt=2**63)
-    guidance: float | None = Field(None, ge=0, le=50, description="null for the generator's own")
-    steps: int | None = Field(None, ge=1, le=250, description="of the sampler, null for its own number")
+    guidance: float | None = Field(
+        None, ge=0, le=50, description="guidance scale; null for the generator's default"
+    )
+    steps: int | None = Field(
+        None, ge=1, le=250, description="sampling steps; null for the sampler's default"
+    )
     from_memory: bool | None = Field(
-        True, description="draw what the memory settles on; false for the cues as they are; null for either"
+        True,
+        description="condition on the recalled record (true), on the cues (false), or on either (null)",
     )
 
 
 class RecordByPath(Strict):
-    """A file on the server's machine, within the folders that it may read."""
+    """A file on the server's machine, within the allowed folders."""
 
     path: str = Field(min_length=1, max_length=4096)
     text: Words | None = None
     metadata: dict[str, Any] = {}
 
 
-class RecordChange(Strict):
-    """New metadata of a record, key by key; null empties a key."""
+class UpdateRecordRequest(Strict):
+    """Changed metadata of a record, key by key; null clears a key."""
 
     metadata: dict[str, Any]
 
 
-class JobIn(Strict):
-    """What to remember in the background: paths on the server's machine, or uploaded files."""
+class JobRequest(Strict):
+    """The body of a job: paths on the server's machine, or ids of uploaded files."""
 
     paths: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(default=[], max_length=1000)
     files: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=1000)
@@ -139,5 +146,5 @@ class JobIn(Strict):
     @model_validator(mode="after")
     def _any(self) -> Self:
         if bool(self.paths) == bool(self.files):
-            raise ValueError("give paths or files")
+            raise ValueError("give either paths or files")
         return self

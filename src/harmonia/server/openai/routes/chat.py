@@ -1,13 +1,13 @@
-"""Chat completions: OpenAI's conversation, answered by what is remembered."""
+"""OpenAI's chat completions, answered from the memory."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
@@ -16,49 +16,62 @@ from harmonia.server.openai.messages import (
     Reply,
     Turn,
     answer,
-    asked_words,
     check_model,
+    count_input_words,
     no_speech,
 )
-from harmonia.server.openai.schemas.chat import AudioPart, ChatIn, ChatMessage, FilePart, ImagePart, TextPart
-from harmonia.server.schemas.errors import LACKS
-from harmonia.server.service import Service, service
-from harmonia.server.sse import STREAM, count, event, limited, stream, while_there, words
+from harmonia.server.openai.schemas.chat import (
+    AudioPart,
+    ChatMessage,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    TextPart,
+)
+from harmonia.server.schemas.errors import NO_MODEL
+from harmonia.server.service import ServiceDep
+from harmonia.server.sse import (
+    STREAM,
+    cancel_on_disconnect,
+    count_words,
+    event,
+    split_words,
+    stream,
+    truncate,
+)
 
-router = APIRouter(prefix="/v1/chat", tags=["openai"], responses=LACKS)
-
-At = Annotated[Service, Depends(service)]
+router = APIRouter(prefix="/v1/chat", tags=["openai"], responses=NO_MODEL)
 
 
 @router.post("/completions", responses=STREAM)
-async def completions(asked: ChatIn, request: Request, at: At) -> Response:
-    """The answer to the last message of the user, with the ids of the records behind it."""
-    check_model(asked.model)
-    if "audio" in (asked.modalities or []):
+async def completions(body: ChatRequest, request: Request, service: ServiceDep) -> Response:
+    """Answer the last message of the user, with the ids of the records used."""
+    check_model(body.model)
+    if "audio" in (body.modalities or []):
         raise no_speech("modalities")
-    asked.refuse_unsupported()
-    turns = [turn_of(message, f"messages.{i}") for i, message in enumerate(asked.messages)]
-    said = answer(at, asked.model, turns, param="messages", n=asked.n or 1, seed=asked.seed or 0)
-    found = await while_there(request, said)
-    text, cut = limited(found.text, asked.most, asked.stop)
-    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
-    usage = _usage(asked_words(turns), count(text) * (asked.n or 1))
+    body.refuse_unsupported()
+    turns = [turn_of(message, f"messages.{i}") for i, message in enumerate(body.messages)]
+    pending = answer(service, body.model, turns, param="messages", n=body.n or 1, seed=body.seed or 0)
+    reply = await cancel_on_disconnect(request, pending)
+    text, cut = truncate(reply.text, body.most, body.stop)
+    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+    usage = _usage(count_input_words(turns), count_words(text) * (body.n or 1))
     reason = "length" if cut else "stop"
-    if asked.stream:
-        told = asked.stream_options is not None and asked.stream_options.include_usage
-        return stream(_chunks(head, found, text, reason, asked.n or 1, usage if told else None))
+    if body.stream:
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        return stream(_chunks(head, reply, text, reason, body.n or 1, usage if with_usage else None))
     choices = [
         {"index": i, "finish_reason": reason, "logprobs": None,
-         "message": {"role": "assistant", "content": text, "refusal": None, "harmonia": found.harmonia(i)}}
-        for i in range(asked.n or 1)
+         "message": {"role": "assistant", "content": text, "refusal": None, "harmonia": reply.harmonia(i)}}
+        for i in range(body.n or 1)
     ]  # fmt: skip
     return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage})
 
 
 async def _chunks(
-    head: dict[str, Any], found: Reply, text: str, reason: str, n: int, usage: dict[str, Any] | None
+    head: dict[str, Any], reply: Reply, text: str, reason: str, n: int, usage: dict[str, Any] | None
 ) -> AsyncIterator[str]:
-    """The answer word by word; the last chunk of each choice has the evidence, and that of all the usage."""
+    """Chunks of one word; the last chunk of each choice has the evidence, the final one the usage."""
 
     def chunk(choices: Sequence[dict[str, Any]], **more: Any) -> str:
         return event({**head, "object": "chat.completion.chunk", "choices": choices, **more})
@@ -68,9 +81,9 @@ async def _chunks(
 
     for i in range(n):
         yield chunk(choice(i, {"role": "assistant", "content": "", "refusal": None}))
-        for word in words(text):
+        for word in split_words(text):
             yield chunk(choice(i, {"content": word}))
-        evidence = found.harmonia(i)
+        evidence = reply.harmonia(i)
         yield chunk(choice(i, {"harmonia": evidence}, reason), harmonia=evidence)
     if usage is not None:
         yield chunk([], usage=usage)
@@ -78,29 +91,29 @@ async def _chunks(
 
 
 def turn_of(message: ChatMessage, param: str) -> Turn:
-    """A message as a turn of a conversation; ApiError 400 for what cannot be read."""
+    """A message as a turn; ApiError 400 if a part cannot be read."""
     message.refuse_unsupported()
-    said, media = [], []
+    texts, media = [], []
     for i, part in enumerate(message.content):
-        at = f"{param}.content.{i}"
+        place = f"{param}.content.{i}"
         if isinstance(part, TextPart):
-            said.append(part.text)
+            texts.append(part.text)
         elif isinstance(part, ImagePart):
-            media.append(Attachment(part.image_url.url, "image", f"{at}.image_url.url"))
+            media.append(Attachment(part.image_url.url, "image", f"{place}.image_url.url"))
         elif isinstance(part, AudioPart):
-            media.append(Attachment(part.input_audio.data, "audio", f"{at}.input_audio.data"))
+            media.append(Attachment(part.input_audio.data, "audio", f"{place}.input_audio.data"))
         elif isinstance(part, FilePart):
-            given = part.file.file_id or part.file.file_data
-            if given is None:
+            source = part.file.file_id or part.file.file_data
+            if source is None:
                 raise ApiError(
-                    400, f"{at}.file has no file_data and no file_id", param=f"{at}.file.file_data"
+                    400, f"{place}.file has neither file_data nor file_id", param=f"{place}.file.file_data"
                 )
             media.append(
-                Attachment(given, "", f"{at}.file.{'file_id' if part.file.file_id else 'file_data'}")
+                Attachment(source, "", f"{place}.file.{'file_id' if part.file.file_id else 'file_data'}")
             )
-    return Turn(message.role, "\n".join(said), media)
+    return Turn(message.role, "\n".join(texts), media)
 
 
 def _usage(prompt: int, completion: int) -> dict[str, int]:
-    """Words, for the memory has no tokens."""
+    """Usage counts words as tokens."""
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -1,14 +1,14 @@
-"""OpenAI's embeddings: text as vectors; and pictures, sounds and videos, alone or as one thing."""
+"""OpenAI's embeddings endpoint, extended to images, audio and video, alone or fused into one vector."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
@@ -16,94 +16,99 @@ from harmonia.collection.cues import CUE_WINDOWS
 from harmonia.encoders import Encoder, unit
 from harmonia.modalities import MODALITIES, Limits
 from harmonia.server.errors import ApiError
-from harmonia.server.formats import checked, decoded
+from harmonia.server.formats import check_modality, decode_base64
 from harmonia.server.openai import models
 from harmonia.server.openai.messages import RECALLS
-from harmonia.server.openai.schemas.embeddings import EmbeddingsIn, Several
-from harmonia.server.service import Service, service
-from harmonia.server.sse import count
-from harmonia.server.uploaded_records import encoded
+from harmonia.server.openai.schemas.embeddings import EmbeddingInput, EmbeddingsRequest
+from harmonia.server.service import Service, ServiceDep
+from harmonia.server.sse import count_words
+from harmonia.server.uploaded_records import encode_utf8
 from harmonia.types import Signal
 
 router = APIRouter(prefix="/v1/embeddings", tags=["openai"])
 
-At = Annotated[Service, Depends(service)]
 CHUNK = 64
-"""Inputs that are decoded and encoded at once, so that a long list leaves room for others."""
+"""Inputs decoded and encoded at once, so that a long list does not block other clients."""
 
 
 @router.post("")
-async def embed(asked: EmbeddingsIn, at: At) -> JSONResponse:
-    """A unit vector for each input: the normalised sum over its parts, each the mean over its windows."""
-    encoders = models.by_modality(at.collection.encoders, asked.model)
-    inputs = asked.input
-    for number, one in enumerate(inputs):
-        _check(one, encoders, f"input.{number}", asked)
+async def embed(body: EmbeddingsRequest, service: ServiceDep) -> JSONResponse:
+    """A unit vector per input: the normalised sum over its parts, each the mean over its windows."""
+    encoders = models.by_modality(service.collection.encoders, body.model)
+    inputs = body.input
+    for number, item in enumerate(inputs):
+        _check(item, encoders, f"input.{number}", body)
     vectors, used = [], 0
     for begin in range(0, len(inputs), CHUNK):
         chunk = inputs[begin : begin + CHUNK]
-        signals = await at.work(lambda c=chunk, b=begin: _signals(c, b, at.settings.limits))  # type: ignore[misc]
-        used += sum(count(s.text) if s.modality == "text" else 1 for one in signals for p in one for s in p)
-        vectors += await _vectors(at, signals, encoders)
+        signals = await service.work(lambda c=chunk, b=begin: _signals(c, b, service.settings.limits))  # type: ignore[misc]
+        used += sum(
+            count_words(s.text) if s.modality == "text" else 1 for item in signals for p in item for s in p
+        )
+        vectors += await _vectors(service, signals, encoders)
     data = [
-        {"object": "embedding", "index": index, "embedding": _shown(vector, asked)}
+        {"object": "embedding", "index": index, "embedding": _encode_vector(vector, body)}
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": used, "total_tokens": used}
-    return JSONResponse({"object": "list", "data": data, "model": asked.model, "usage": usage})
+    return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
 
 
-def _check(one: Several, encoders: Mapping[str, Encoder], param: str, asked: EmbeddingsIn) -> None:
-    """ApiError 400 for parts that the model has no vectors for, or none that can be added."""
-    for modality in one.parts:
+def _check(
+    item: EmbeddingInput, encoders: Mapping[str, Encoder], param: str, body: EmbeddingsRequest
+) -> None:
+    """ApiError 400 for parts that the model cannot encode, or whose vectors have different spaces."""
+    for modality in item.parts:
         if modality not in encoders:
-            raise ApiError(400, f"the model {asked.model!r} knows no {modality}", param=f"{param}.{modality}")
-    used = [encoders[modality] for modality in one.parts]
+            raise ApiError(
+                400, f"the model {body.model!r} does not encode {modality}", param=f"{param}.{modality}"
+            )
+    used = [encoders[modality] for modality in item.parts]
     if len({encoder.space for encoder in used}) > 1:
         raise ApiError(
             400,
-            f"the vectors of {' and '.join(one.parts)} by {asked.model!r} lie in different spaces and cannot "
+            f"the vectors of {' and '.join(item.parts)} by {body.model!r} lie in different spaces and cannot "
             f"be fused: use the model {RECALLS!r}, or send each by itself",
             param=param,
         )
     least = min(encoder.dim for encoder in used)
-    if asked.dimensions and asked.dimensions > least:
+    if body.dimensions and body.dimensions > least:
         raise ApiError(
-            400, f"vectors of {asked.model!r} have {least} dimensions at most here", param="dimensions"
+            400, f"vectors of {body.model!r} have at most {least} dimensions here", param="dimensions"
         )
 
 
-def _signals(several: Sequence[Several], begin: int, limits: Limits) -> list[list[list[Signal]]]:
-    """The windows of each part of each input, decoded."""
+def _signals(inputs: Sequence[EmbeddingInput], begin: int, limits: Limits) -> list[list[list[Signal]]]:
+    """The decoded windows of each part of each input."""
     return [
         [
             _windows(modality, value, f"input.{number}.{modality}", limits)
-            for modality, value in one.parts.items()
+            for modality, value in item.parts.items()
         ]
-        for number, one in enumerate(several, begin)
+        for number, item in enumerate(inputs, begin)
     ]
 
 
 def _windows(modality: str, value: str, param: str, limits: Limits) -> list[Signal]:
     if modality == "text":
         if not value.strip():
-            raise ApiError(400, f"{param} is empty: there is nothing to make a vector of", param=param)
-        # all of a text counts: encoders read only the beginning of a long one
-        return list(MODALITIES["text"].windows(encoded(value, param), limits=limits))
-    data = checked(decoded(value, param), modality, param)
+            raise ApiError(400, f"{param} is empty", param=param)
+        # split a long text: encoders truncate what is longer than a window
+        return list(MODALITIES["text"].windows(encode_utf8(value, param), limits=limits))
+    data = check_modality(decode_base64(value, param), modality, param)
     return list(islice(MODALITIES[modality].windows(data, limits=limits), CUE_WINDOWS))
 
 
 async def _vectors(
-    at: Service, inputs: Sequence[Sequence[Sequence[Signal]]], encoders: Mapping[str, Encoder]
+    service: Service, inputs: Sequence[Sequence[Sequence[Signal]]], encoders: Mapping[str, Encoder]
 ) -> list[NDArray[np.float32]]:
     flat = [signal for parts in inputs for windows in parts for signal in windows]
     codes: list[NDArray[np.float32]] = []
     for begin in range(0, len(flat), CHUNK):
         signals = flat[begin : begin + CHUNK]
-        for signal, found in zip(signals, await at.encode(signals), strict=True):
+        for signal, codes_found in zip(signals, await service.encode(signals), strict=True):
             space = encoders[signal.modality].space
-            codes.append(next(code.vector for code in found if code.space == space))
+            codes.append(next(code.vector for code in codes_found if code.space == space))
     each = iter(codes)
     return [
         _unit(sum(_unit(np.mean(list(islice(each, len(windows))), axis=0)) for windows in parts))
@@ -112,14 +117,14 @@ async def _vectors(
 
 
 def _unit(vector: Any) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = unit(np.asarray(vector)[None])[0]
-    return found
+    result: NDArray[np.float32] = unit(np.asarray(vector)[None])[0]
+    return result
 
 
-def _shown(vector: NDArray[np.float32], asked: EmbeddingsIn) -> str | list[float]:
-    if asked.dimensions:
-        vector = _unit(vector[: asked.dimensions])
-    if asked.encoding_format == "base64":
+def _encode_vector(vector: NDArray[np.float32], body: EmbeddingsRequest) -> str | list[float]:
+    if body.dimensions:
+        vector = _unit(vector[: body.dimensions])
+    if body.encoding_format == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    found: list[float] = vector.tolist()
-    return found
+    result: list[float] = vector.tolist()
+    return result

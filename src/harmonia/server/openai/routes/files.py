@@ -1,78 +1,78 @@
-"""OpenAI's files: upload, list, read, delete."""
+"""OpenAI's files endpoints: upload, list, read, delete."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Form, Query, UploadFile
+from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import Response
 
 from harmonia.server.errors import ApiError, not_found
-from harmonia.server.file_response import SENT, Sent
+from harmonia.server.file_response import FILE_RESPONSES, MediaResponse
 from harmonia.server.openai import pagination
-from harmonia.server.service import Service, service
-from harmonia.server.uploaded_files import File, record_id
+from harmonia.server.openai.routes.vector_stores import VectorStoresDep
+from harmonia.server.service import ServiceDep
+from harmonia.server.uploaded_files import UploadedFile, record_id
 
 router = APIRouter(prefix="/v1/files", tags=["openai"])
 
-At = Annotated[Service, Depends(service)]
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
 
 @router.post("")
 async def upload(
-    at: At,
+    service: ServiceDep,
     file: UploadFile,
     purpose: Annotated[Purpose, Form()],
     expires: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
 ) -> dict[str, Any]:
-    """Keep a file, to be attached to a vector store. The same content again is the same file."""
+    """Store a file, to attach to a vector store. The same content again is the same file."""
     if expires is not None:
-        raise ApiError(400, "files stay until they are deleted: leave it out", param="expires_after")
-    return file_json(await at.work(lambda: at.files.add(file.file, file.filename or "", purpose)))
+        raise ApiError(400, "files do not expire: leave expires_after out", param="expires_after")
+    return file_json(await service.work(lambda: service.files.add(file.file, file.filename or "", purpose)))
 
 
 @router.get("")
 async def list_files(
-    at: At,
+    service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
     after: Annotated[str | None, Query(max_length=100)] = None,
     purpose: Annotated[str | None, Query(max_length=100)] = None,
 ) -> dict[str, Any]:
-    """Files, newest first."""
-    every = {file.id: file for file in at.files.all() if purpose in (None, file.purpose)}
-    ids, more = pagination.page(list(every), limit, order, after)
-    return pagination.listed([file_json(every[one]) for one in ids], more)
+    """List the files, newest first."""
+    files = {file.id: file for file in service.files.all() if purpose in (None, file.purpose)}
+    ids, more = pagination.page(list(files), limit, order, after)
+    return pagination.list_json([file_json(files[file_id]) for file_id in ids], more)
 
 
 @router.get("/{file_id}")
-async def read(file_id: str, at: At) -> dict[str, Any]:
-    """What is known of a file."""
-    return file_json(at.files.get(file_id))
+async def read(file_id: str, service: ServiceDep) -> dict[str, Any]:
+    """Read the description of a file."""
+    return file_json(service.files.get(file_id))
 
 
-@router.get("/{file_id}/content", response_class=Response, responses=SENT)
-async def content(file_id: str, at: At) -> Sent:
-    """The file itself."""
-    file = at.files.get(file_id)
-    path = at.files.path(file)
+@router.get("/{file_id}/content", response_class=Response, responses=FILE_RESPONSES)
+async def content(file_id: str, service: ServiceDep) -> MediaResponse:
+    """Download the content of a file."""
+    file = service.files.get(file_id)
+    path = service.files.path(file)
     if not path.is_file():
         raise not_found("file", file_id)
-    return Sent(path, media_type=file.mime, filename=file.filename)
+    return MediaResponse(path, media_type=file.mime, filename=file.filename)
 
 
 @router.delete("/{file_id}")
-async def delete(file_id: str, at: At) -> dict[str, Any]:
-    """Delete a file and, as OpenAI does, remove it from every vector store: the memory forgets it."""
-    file = at.files.get(file_id)
-    await at.work(lambda: at.files.remove(file))
-    await at.write(lambda: at.stores.forget(record_id(file.id)))
+async def delete(file_id: str, service: ServiceDep, stores: VectorStoresDep) -> dict[str, Any]:
+    """Delete a file and, as OpenAI does, remove it from all vector stores: its record is forgotten."""
+    file = service.files.get(file_id)
+    await service.work(lambda: service.files.remove(file))
+    await service.write(lambda: stores.forget(record_id(file.id)))
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-def file_json(file: File) -> dict[str, Any]:
-    """A file as OpenAI's clients read it."""
+def file_json(file: UploadedFile) -> dict[str, Any]:
+    """A file in OpenAI's format."""
     shown = {k: v for k, v in asdict(file).items() if k not in ("suffix", "mime", "modality")}
     return {"object": "file", **shown, "status": "processed", "expires_at": None, "status_details": None}

@@ -1,4 +1,4 @@
-"""Pictures by OpenAI's endpoints: drawn from words, completed around what is known, or like another one."""
+"""OpenAI's image endpoints: generation from text, inpainting, and variations of an image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.datastructures import FormData, UploadFile
@@ -22,27 +22,26 @@ from harmonia.modalities import Limits
 from harmonia.modalities import image as pictures
 from harmonia.server import errors
 from harmonia.server.errors import ApiError
-from harmonia.server.formats import checked
-from harmonia.server.forms import FILES, validated
-from harmonia.server.image_requests import Plan, file_of, painted, planned, recalled
+from harmonia.server.formats import check_modality
+from harmonia.server.forms import FILES, validate_body
+from harmonia.server.image_requests import Plan, draw_plan, encode_picture, make_plan, recall_for_picture
 from harmonia.server.openai.messages import IMAGINES, RECALLS
 from harmonia.server.openai.schemas.base import unsupported
-from harmonia.server.openai.schemas.images import SIDE, Drawing, Prompted
-from harmonia.server.schemas.errors import LACKS
-from harmonia.server.service import Service, service
-from harmonia.server.sse import STREAM, count, event, stream, while_there
+from harmonia.server.openai.schemas.images import SIDE, ImageRequest, PromptedImageRequest
+from harmonia.server.schemas.errors import NO_MODEL
+from harmonia.server.service import Service, ServiceDep
+from harmonia.server.sse import STREAM, cancel_on_disconnect, count_words, event, stream
 from harmonia.tasks.image_io import read_known, shape_of, signal_of
 from harmonia.tasks.sampling import Sampling, Start
 from harmonia.types import HarmoniaError, Signal
 
-router = APIRouter(prefix="/v1/images", tags=["openai"], responses=LACKS)
+router = APIRouter(prefix="/v1/images", tags=["openai"], responses=NO_MODEL)
 
-At = Annotated[Service, Depends(service)]
-D = TypeVar("D", bound=Drawing)
+D = TypeVar("D", bound=ImageRequest)
 
 
-def _documented(model: type[Drawing], *files: str) -> dict[str, Any]:
-    """What OpenAPI is to say of a form."""
+def _documented(model: type[ImageRequest], *files: str) -> dict[str, Any]:
+    """The OpenAPI description of a form with files."""
     schema = model.model_json_schema()
     schema["properties"] |= {name: {"type": "string", "format": "binary"} for name in files}
     schema["required"] = [*schema.get("required", []), "image"]
@@ -50,101 +49,104 @@ def _documented(model: type[Drawing], *files: str) -> dict[str, Any]:
 
 
 @router.post("/generations", responses=STREAM)
-async def generations(asked: Prompted, request: Request, at: At) -> Response:
-    """Pictures of a prompt: of what the memory recalls by it, or of the words if it recalls nothing."""
-    _check(asked)
-    return await _drawn(at, request, asked, await _prompted(at, request, asked), "image_generation")
+async def generations(body: PromptedImageRequest, request: Request, service: ServiceDep) -> Response:
+    """Generate images from what the prompt recalls, or from the prompt if it recalls nothing."""
+    _check(body)
+    return await _picture_response(
+        service, request, body, await _plan_of_prompt(service, request, body), "image_generation"
+    )
 
 
-@router.post("/edits", responses=STREAM, openapi_extra=_documented(Prompted, "image", "mask"))
-async def edits(request: Request, at: At) -> Response:
-    """What is missing of a picture, drawn anew: where it, or the mask, is transparent."""
-    asked, files = await _form(request, Prompted)
-    _check(asked)
+@router.post("/edits", responses=STREAM, openapi_extra=_documented(PromptedImageRequest, "image", "mask"))
+async def edits(request: Request, service: ServiceDep) -> Response:
+    """Inpaint an image where it, or the mask, is transparent."""
+    body, files = await _form(request, PromptedImageRequest)
+    _check(body)
     image, mask = files["image"], files.get("mask")
 
     def start(saved: Saved) -> Start:
-        return _known(saved, image, mask, at.settings.limits)
+        return _known_pixels(saved, image, mask, service.settings.limits)
 
-    plan = await _prompted(at, request, asked, start)
-    return await _drawn(at, request, asked, plan, "image_edit")
+    plan = await _plan_of_prompt(service, request, body, start)
+    return await _picture_response(service, request, body, plan, "image_edit")
 
 
-@router.post("/variations", openapi_extra=_documented(Drawing, "image"))
-async def variations(request: Request, at: At) -> Response:
-    """Pictures like another one: drawn from its code alone."""
-    asked, files = await _form(request, Drawing)
-    _check(asked)
-    image, limits = files["image"], at.settings.limits
-    signal = await at.work(lambda: pictures.read(image, max_side=1024, limits=limits))
-    given: dict[str, Media] = {"image": signal}
-    plan = await while_there(request, planned(at, given, _sampling(asked)))
-    return await _drawn(at, request, asked, plan, "image_variation")
+@router.post("/variations", openapi_extra=_documented(ImageRequest, "image"))
+async def variations(request: Request, service: ServiceDep) -> Response:
+    """Generate images from the code of another image."""
+    body, files = await _form(request, ImageRequest)
+    _check(body)
+    image, limits = files["image"], service.settings.limits
+    signal = await service.work(lambda: pictures.read(image, max_side=1024, limits=limits))
+    cues: dict[str, Media] = {"image": signal}
+    plan = await cancel_on_disconnect(request, make_plan(service, cues, _sampling(body)))
+    return await _picture_response(service, request, body, plan, "image_variation")
 
 
 async def _form(request: Request, model: type[D]) -> tuple[D, dict[str, bytes]]:
-    """The fields of a form, and its pictures by name: exactly one image."""
+    """The fields of a form, and its files: one image, and at most one mask."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(400, "send a form (multipart/form-data) with the field image", param="image")
     async with request.form(max_files=FILES, max_fields=FILES) as form:
-        said = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         files = await _pictures(form)
-    return validated(said, model), files
+    return validate_body(fields, model), files
 
 
 async def _pictures(form: FormData) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for field, value in form.multi_items():
         name = field.removesuffix("[]")
         if not isinstance(value, UploadFile):
             continue
-        if name not in ("image", "mask") or name in found:
-            raise unsupported(name, "one image and one mask are taken")
-        found[name] = checked(await value.read(), "image", name)
-    if "image" not in found:
-        raise ApiError(400, "the form has no picture in the field image", param="image")
-    return found
+        if name not in ("image", "mask") or name in files:
+            raise unsupported(name, "send one image and at most one mask")
+        files[name] = check_modality(await value.read(), "image", name)
+    if "image" not in files:
+        raise ApiError(400, "the form has no file in the field image", param="image")
+    return files
 
 
-def _check(asked: Drawing) -> None:
-    """Refuse what nothing here can follow, by name."""
-    asked.refuse_unsupported()
-    if asked.model not in (None, RECALLS, IMAGINES):
-        raise ApiError(404, f"there is no such model: leave it out, or ask {IMAGINES!r}",
+def _check(body: ImageRequest) -> None:
+    """Refuse unsupported parameters by name."""
+    body.refuse_unsupported()
+    if body.model not in (None, RECALLS, IMAGINES):
+        raise ApiError(404, f"unknown model: leave it out, or use {IMAGINES!r}",
                        code="model_not_found", param="model")  # fmt: skip
-    if asked.response_format == "url":
-        raise unsupported(
-            "response_format", "pictures are not kept here, so that they have no url; take b64_json"
-        )
-    if asked.pixels and max(asked.pixels) > SIDE:
-        raise ApiError(400, f"size has at most {SIDE} pixels a side", param="size")
-    if isinstance(asked, Prompted) and asked.stream and asked.n not in (None, 1):
-        raise unsupported("n", "one picture at a time is streamed")
+    if body.response_format == "url":
+        raise unsupported("response_format", "images are not stored and have no URL; use b64_json")
+    if body.pixels and max(body.pixels) > SIDE:
+        raise ApiError(400, f"size may be at most {SIDE} pixels a side", param="size")
+    if isinstance(body, PromptedImageRequest) and body.stream and body.n not in (None, 1):
+        raise unsupported("n", "only one image can be streamed")
 
 
-async def _prompted(
-    at: Service, request: Request, asked: Prompted, start: Callable[[Saved], Start] | None = None
+async def _plan_of_prompt(
+    service: Service,
+    request: Request,
+    body: PromptedImageRequest,
+    start: Callable[[Saved], Start] | None = None,
 ) -> Plan:
-    """What the memory recalls by a prompt, or else the prompt itself."""
-    given = {"text": asked.prompt}
-    found = await while_there(request, recalled(at, make_query(given)))
-    return await while_there(request, planned(at, given, _sampling(asked), found=found, start=start))
+    """The plan for what the memory recalls by a prompt, or else for the prompt itself."""
+    cues = {"text": body.prompt}
+    recollection = await cancel_on_disconnect(request, recall_for_picture(service, make_query(cues)))
+    return await cancel_on_disconnect(
+        request, make_plan(service, cues, _sampling(body), found=recollection, start=start)
+    )
 
 
-def _sampling(asked: Drawing) -> Sampling:
-    return Sampling(asked.n or 1, seed=asked.seed or 0)
+def _sampling(body: ImageRequest) -> Sampling:
+    return Sampling(body.n or 1, seed=body.seed or 0)
 
 
-def _known(saved: Saved, image: bytes, mask: bytes | None, limits: Limits) -> Start:
-    """What of a picture is to stay; HarmoniaError if that is all of it, or nothing."""
+def _known_pixels(saved: Saved, image: bytes, mask: bytes | None, limits: Limits) -> Start:
+    """The pixels to keep; HarmoniaError if nothing is transparent or the mask does not fit."""
     signal = pictures.read(image, limits=limits)
     alpha = pictures.opacity(image if mask is None else mask, limits=limits)
     if alpha is None:
-        raise HarmoniaError(
-            "nothing is to be drawn: make the missing part of the image or the mask transparent"
-        )
+        raise HarmoniaError("nothing to inpaint: make part of the image or the mask transparent")
     if alpha.shape != signal.array.shape[:2]:
-        raise HarmoniaError("the mask has another size than the image: give both the same")
+        raise HarmoniaError("the mask and the image must have the same size")
     whole = Image.fromarray(signal.array)
     whole.putalpha(Image.fromarray(alpha))
     with tempfile.TemporaryDirectory() as folder:
@@ -153,71 +155,83 @@ def _known(saved: Saved, image: bytes, mask: bytes | None, limits: Limits) -> St
         return Start(known=read_known(file, shape_of(saved.generator)))
 
 
-async def _drawn(at: Service, request: Request, asked: Drawing, plan: Plan, name: str) -> Response:
-    if isinstance(asked, Prompted) and asked.stream:
-        return stream(_partly(at, asked, plan, name))
-    signals = await while_there(request, painted(at, plan))
-    data = [{"b64_json": await _encoded(at, asked, plan, one)} for one in signals]
-    facts = {"created": int(time.time()), "data": data, "background": "opaque", **_facts(asked, plan)}
-    return JSONResponse({**facts, "usage": _usage(asked, name, len(data)), "harmonia": _evidence(plan)})
+async def _picture_response(
+    service: Service, request: Request, body: ImageRequest, plan: Plan, name: str
+) -> Response:
+    if isinstance(body, PromptedImageRequest) and body.stream:
+        return stream(_stream_pictures(service, body, plan, name))
+    signals = await cancel_on_disconnect(request, draw_plan(service, plan))
+    data = [{"b64_json": await _encode(service, body, plan, signal)} for signal in signals]
+    facts = {"created": int(time.time()), "data": data, "background": "opaque", **_facts(body, plan)}
+    return JSONResponse({**facts, "usage": _usage(body, name, len(data)), "harmonia": _evidence(plan)})
 
 
-async def _partly(at: Service, asked: Prompted, plan: Plan, name: str) -> AsyncIterator[str]:
-    """A picture as it comes to be. A client that goes away ends the drawing."""
-    loop, seen, wanted = asyncio.get_running_loop(), asyncio.Queue[Signal | None](), asked.partial_images or 0
+async def _stream_pictures(
+    service: Service, body: PromptedImageRequest, plan: Plan, name: str
+) -> AsyncIterator[str]:
+    """The events of a streamed image. Sampling stops when the client disconnects."""
+    loop, queue, partial_count = (
+        asyncio.get_running_loop(),
+        asyncio.Queue[Signal | None](),
+        body.partial_images or 0,
+    )
 
-    def look(step: int, of: int, x: Tensor) -> None:
-        shown = {-(-of * part // (wanted + 1)) for part in range(1, wanted + 1)} - {of}
+    def on_step(step: int, of: int, x: Tensor) -> None:
+        shown = {-(-of * part // (partial_count + 1)) for part in range(1, partial_count + 1)} - {of}
         if step in shown:
-            loop.call_soon_threadsafe(seen.put_nowait, signal_of(x[0]))
+            loop.call_soon_threadsafe(queue.put_nowait, signal_of(x[0]))
 
-    facts = {"created_at": int(time.time()), "background": "opaque", "quality": "auto", **_facts(asked, plan)}
-    task = asyncio.create_task(painted(at, plan, look))
-    task.add_done_callback(lambda _: seen.put_nowait(None))
+    facts = {"created_at": int(time.time()), "background": "opaque", "quality": "auto", **_facts(body, plan)}
+    task = asyncio.create_task(draw_plan(service, plan, on_step))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
     number = 0
     try:
-        while (partial := await seen.get()) is not None:
-            told = {"partial_image_index": number, "b64_json": await _encoded(at, asked, plan, partial)}
-            yield event({"type": f"{name}.partial_image", **facts, **told}, f"{name}.partial_image")
+        while (partial := await queue.get()) is not None:
+            partial_fields = {
+                "partial_image_index": number,
+                "b64_json": await _encode(service, body, plan, partial),
+            }
+            yield event({"type": f"{name}.partial_image", **facts, **partial_fields}, f"{name}.partial_image")
             number += 1
-        last = {
-            "b64_json": await _encoded(at, asked, plan, task.result()[0]),
-            "usage": _usage(asked, name, 1),
+        final_fields = {
+            "b64_json": await _encode(service, body, plan, task.result()[0]),
+            "usage": _usage(body, name, 1),
         }
-        ended = {"type": f"{name}.completed", **facts, **last, "harmonia": _evidence(plan)}
-        yield event(ended, f"{name}.completed")
+        completed = {"type": f"{name}.completed", **facts, **final_fields, "harmonia": _evidence(plan)}
+        yield event(completed, f"{name}.completed")
     except HarmoniaError as error:
-        yield event(errors.body(400, at.told(str(error))), "error")
+        yield event(errors.body(400, service.without_paths(str(error))), "error")
     finally:
         task.cancel()
 
 
-async def _encoded(at: Service, asked: Drawing, plan: Plan, signal: Signal) -> str:
-    kind = asked.output_format if isinstance(asked, Prompted) else None
-    data = await at.work(lambda: file_of(signal, plan.mark, kind or "png", asked.pixels))
+async def _encode(service: Service, body: ImageRequest, plan: Plan, signal: Signal) -> str:
+    kind = body.output_format if isinstance(body, PromptedImageRequest) else None
+    data = await service.work(lambda: encode_picture(signal, plan.mark, kind or "png", body.pixels))
     return base64.b64encode(data).decode()
 
 
-def _facts(asked: Drawing, plan: Plan) -> dict[str, Any]:
+def _facts(body: ImageRequest, plan: Plan) -> dict[str, Any]:
     _, height, width = shape_of(plan.saved.generator)
-    kind = asked.output_format if isinstance(asked, Prompted) else None
-    return {"output_format": kind or "png", "size": asked.size or f"{width}x{height}"}
+    kind = body.output_format if isinstance(body, PromptedImageRequest) else None
+    return {"output_format": kind or "png", "size": body.size or f"{width}x{height}"}
 
 
-def _usage(asked: Drawing, name: str, drawn: int) -> dict[str, Any]:
-    """A token is a word of the prompt, a picture that was given, or one that was drawn."""
-    said = count(asked.prompt) if isinstance(asked, Prompted) else 0
-    given = 0 if name == "image_generation" else 1
+def _usage(body: ImageRequest, name: str, drawn: int) -> dict[str, Any]:
+    """Usage counts each word of the prompt, each given image and each generated image as one token."""
+    words = count_words(body.prompt) if isinstance(body, PromptedImageRequest) else 0
+    pictures_in = 0 if name == "image_generation" else 1
     return {
-        "input_tokens": said + given, "output_tokens": drawn, "total_tokens": said + given + drawn,
-        "input_tokens_details": {"text_tokens": said, "image_tokens": given},
+        "input_tokens": words + pictures_in, "output_tokens": drawn,
+        "total_tokens": words + pictures_in + drawn,
+        "input_tokens_details": {"text_tokens": words, "image_tokens": pictures_in},
     }  # fmt: skip
 
 
 def _evidence(plan: Plan) -> dict[str, Any]:
-    """The extension: the records that it was drawn from, how, by what, from which random numbers."""
+    """The extension ``harmonia``: the records used, the method, the generator and the seed."""
     records = plan.wish.found.records if plan.wish.found else ()
     return {
         "generated": True, "generator": plan.mark.generator, "seed": plan.sampling.seed, "how": plan.wish.how,
-        "evidence": [{"record_id": one.record.id, "probability": one.probability} for one in records],
+        "evidence": [{"record_id": r.record.id, "probability": r.probability} for r in records],
     }  # fmt: skip

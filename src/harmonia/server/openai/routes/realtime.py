@@ -1,4 +1,4 @@
-"""Realtime: a conversation over a WebSocket, in OpenAI's events, answered in text."""
+"""OpenAI's realtime endpoint: a conversation over a WebSocket, answered in text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from harmonia.server import errors
 from harmonia.server.errors import ApiError
-from harmonia.server.forms import as_json
+from harmonia.server.forms import parse_json
 from harmonia.server.openai.messages import RECALLS, check_model
-from harmonia.server.openai.realtime_session import Session
+from harmonia.server.openai.realtime_session import RealtimeSession
 from harmonia.server.openai.schemas.realtime import Event
 from harmonia.server.service import Service
 from harmonia.types import HarmoniaError
@@ -25,23 +25,23 @@ log = logging.getLogger("harmonia.server")
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
-SESSIONS = 64
-"""Sessions at once; to more, the answer is to come again."""
-IDLE = 900.0
-"""Seconds without any message after which a session ends."""
-PACE, BURST = 100.0, 200
-"""Messages a second that are read in the long run, and at once, where ``Settings.rate`` gives none."""
+MAX_SESSIONS = 64
+"""Most concurrent sessions; further sessions get an error of status 503."""
+IDLE_SECONDS = 900.0
+"""Seconds without a message after which a session is closed."""
+RATE, BURST = 100.0, 200
+"""Messages read per second in the long run, and at once, where ``Settings.rate`` sets no limit."""
 
 
-class Pace:
-    """Reads no faster than so many messages a second: who sends more waits."""
+class MessageRate:
+    """A token bucket that delays reads beyond ``rate`` messages per second."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self.rate, self.free = rate, float(burst)
         self.burst, self.since = float(burst), time.monotonic()
 
     async def wait(self) -> None:
-        """Until the next message may be read."""
+        """Wait until the next message may be read."""
         now = time.monotonic()
         self.free = min(self.burst, self.free + (now - self.since) * self.rate) - 1.0
         self.since = now
@@ -51,67 +51,70 @@ class Pace:
 
 @router.websocket("/realtime")
 async def realtime(socket: WebSocket, model: str = RECALLS) -> None:
-    """One session, until either side ends it."""
-    at: Service = socket.app.state.service
+    """Run one session until either side closes it."""
+    service: Service = socket.app.state.service
     await socket.accept("realtime" if "realtime" in socket.scope.get("subprotocols", ()) else None)
     state = socket.app.state
     state.sessions = getattr(state, "sessions", 0) + 1
     try:
-        if state.sessions > SESSIONS:
+        if state.sessions > MAX_SESSIONS:
             raise ApiError(503, "too many sessions are open: try again later")
         check_model(model)
-        await _converse(socket, at, Session(at, model))
+        await _converse(socket, service, RealtimeSession(service, model))
     except ApiError as error:
         await _send(socket, _error(error, None))
         await socket.close(1008, error.message[:100])
     except TimeoutError:
-        await socket.close(1001, "nothing was said for long")
+        await socket.close(1001, "the session was idle for too long")
     except WebSocketDisconnect:
         pass
     finally:
         state.sessions -= 1
 
 
-async def _converse(socket: WebSocket, at: Service, session: Session) -> None:
-    """Events in, events out, one after the other."""
-    settings = at.settings
-    pace = Pace(settings.rate or PACE, settings.burst if settings.rate else BURST)
+async def _converse(socket: WebSocket, service: Service, session: RealtimeSession) -> None:
+    """Handle events one after the other."""
+    settings = service.settings
+    pace = MessageRate(settings.rate or RATE, settings.burst if settings.rate else BURST)
     await _send(socket, {"type": "session.created", "session": session.settings})
     while True:
-        message = await asyncio.wait_for(socket.receive(), IDLE)
+        message = await asyncio.wait_for(socket.receive(), IDLE_SECONDS)
         if message["type"] == "websocket.disconnect":
             return
         await pace.wait()
-        await _follow(socket, at, session, message.get("text"))
+        await _follow(socket, service, session, message.get("text"))
 
 
-async def _follow(socket: WebSocket, at: Service, session: Session, text: str | None) -> None:
-    """Do what one event says; what is wrong with it is an event too, and the session goes on."""
+async def _follow(socket: WebSocket, service: Service, session: RealtimeSession, text: str | None) -> None:
+    """Handle one event; a failure is sent as an error event, and the session goes on."""
     name: str | None = None
     try:
         if text is None:
-            raise ApiError(400, "events are JSON text", code="invalid_json")
-        said = as_json(text, "event")
-        given = said.get("event_id") if isinstance(said, dict) else None
-        name = given[:100] if isinstance(given, str) else None
-        async for told in session.handle(_event(said)):
-            await _send(socket, told)
+            raise ApiError(400, "an event must be JSON text", code="invalid_json")
+        payload = parse_json(text, "event")
+        client_id = payload.get("event_id") if isinstance(payload, dict) else None
+        name = client_id[:100] if isinstance(client_id, str) else None
+        async for message in session.handle(_event(payload)):
+            await _send(socket, message)
     except ApiError as error:
         await _send(socket, _error(error, name))
     except HarmoniaError as error:
-        await _send(socket, _error(ApiError(400, at.told(str(error))), name))
+        await _send(socket, _error(ApiError(400, service.without_paths(str(error))), name))
     except (WebSocketDisconnect, RuntimeError):
         raise
     except Exception as error:
         log.error("failed", extra={"facts": {"route": "/v1/realtime"}}, exc_info=error)
         await _send(
-            socket, _error(ApiError(500, "the server failed; its log says why", code="internal_error"), name)
+            socket,
+            _error(
+                ApiError(500, "internal server error: see the log of the server", code="internal_error"), name
+            ),
         )
 
 
-def _event(said: Any) -> Event:
+def _event(event: Any) -> Event:
     try:
-        return EVENTS.validate_python(said)
+        return EVENTS.validate_python(event)
     except ValidationError as error:
         first = error.errors(include_context=False)[0]
         param = ".".join(str(one) for one in first["loc"][1:]) or "type"
@@ -119,9 +122,9 @@ def _event(said: Any) -> Event:
 
 
 def _error(error: ApiError, name: str | None) -> dict[str, Any]:
-    told = errors.body(error.status, error.message, error.code, error.param)["error"]
-    return {"type": "error", "error": {**told, "event_id": name}}
+    detail = errors.body(error.status, error.message, error.code, error.param)["error"]
+    return {"type": "error", "error": {**detail, "event_id": name}}
 
 
-async def _send(socket: WebSocket, told: dict[str, Any]) -> None:
-    await socket.send_json({"event_id": f"event_{uuid.uuid4().hex}", **told})
+async def _send(socket: WebSocket, message: dict[str, Any]) -> None:
+    await socket.send_json({"event_id": f"event_{uuid.uuid4().hex}", **message})

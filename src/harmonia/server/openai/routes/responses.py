@@ -1,4 +1,4 @@
-"""Responses: OpenAI's newer conversation, answered by what is remembered."""
+"""OpenAI's responses endpoints: conversations answered from the memory."""
 
 from __future__ import annotations
 
@@ -6,134 +6,143 @@ import base64
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
-from harmonia.server.openai.messages import Attachment, Reply, Turn, answer, asked_words, check_model
-from harmonia.server.openai.response_store import Responses
+from harmonia.server.openai.messages import Attachment, Reply, Turn, answer, check_model, count_input_words
+from harmonia.server.openai.response_store import ResponseStore
 from harmonia.server.openai.schemas.responses import (
     InputFile,
     InputImage,
     InputSound,
-    ResponseIn,
     ResponseMessage,
+    ResponseRequest,
     WordsPart,
 )
-from harmonia.server.schemas.errors import LACKS
-from harmonia.server.service import Service, service
-from harmonia.server.sse import STREAM, count, event, limited, stream, while_there, words
+from harmonia.server.schemas.errors import NO_MODEL
+from harmonia.server.service import ServiceDep
+from harmonia.server.sse import (
+    STREAM,
+    cancel_on_disconnect,
+    count_words,
+    event,
+    split_words,
+    stream,
+    truncate,
+)
 
-router = APIRouter(prefix="/v1/responses", tags=["openai"], responses=LACKS)
-
-At = Annotated[Service, Depends(service)]
+router = APIRouter(prefix="/v1/responses", tags=["openai"], responses=NO_MODEL)
 
 
 @router.post("", responses=STREAM)
-async def create(asked: ResponseIn, request: Request, at: At) -> Response:
-    """The answer to the last message of the user, with the ids of the records behind it."""
-    check_model(asked.model)
-    asked.refuse_unsupported()
-    kept, caller = _kept(request), request.state.key.name
-    given = [
-        _turn(item, f"input.{i}") for i, item in enumerate(asked.input) if isinstance(item, ResponseMessage)
+async def create(body: ResponseRequest, request: Request, service: ServiceDep) -> Response:
+    """Answer the last message of the user, with the ids of the records used."""
+    check_model(body.model)
+    body.refuse_unsupported()
+    store, caller = _response_store(request), request.state.key.name
+    new_turns = [
+        _turn(item, f"input.{i}") for i, item in enumerate(body.input) if isinstance(item, ResponseMessage)
     ]
-    before = asked.previous_response_id
-    turns = [*(kept.get(caller, before, "previous_response_id").turns if before else ()), *given]
-    spoken = turns + ([Turn("developer", asked.instructions)] if asked.instructions else [])
-    found = await while_there(request, answer(at, asked.model, given, param="input"))
-    text, cut = limited(found.text, asked.max_output_tokens)
-    response = _begun(asked)
-    ended = response | _ended(found, text, cut, asked_words(spoken))
-    if asked.store is not False:
-        kept.keep(caller, ended, [*turns, Turn("assistant", text)])
-    if asked.stream:
-        return stream(_numbered(_events(response, ended)))
-    return JSONResponse(ended)
+    previous = body.previous_response_id
+    turns = [*(store.get(caller, previous, "previous_response_id").turns if previous else ()), *new_turns]
+    all_turns = turns + ([Turn("developer", body.instructions)] if body.instructions else [])
+    reply = await cancel_on_disconnect(request, answer(service, body.model, new_turns, param="input"))
+    text, cut = truncate(reply.text, body.max_output_tokens)
+    started = _started(body)
+    finished = started | _finished(reply, text, cut, count_input_words(all_turns))
+    if body.store is not False:
+        store.keep(caller, finished, [*turns, Turn("assistant", text)])
+    if body.stream:
+        return stream(_numbered(_events(started, finished)))
+    return JSONResponse(finished)
 
 
 @router.get("/{response_id}")
 async def retrieve(response_id: str, request: Request) -> dict[str, Any]:
-    """A response that is still kept."""
-    return _kept(request).get(request.state.key.name, response_id).response
+    """Read a stored response."""
+    return _response_store(request).get(request.state.key.name, response_id).response
 
 
 @router.delete("/{response_id}")
 async def delete(response_id: str, request: Request) -> dict[str, Any]:
-    """Forget a response."""
-    _kept(request).forget(request.state.key.name, response_id)
+    """Delete a stored response."""
+    _response_store(request).forget(request.state.key.name, response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
 @router.post("/{response_id}/cancel")
 async def cancel(response_id: str, request: Request) -> dict[str, Any]:
-    """Nothing runs in the background, so that there is nothing to cancel."""
-    _kept(request).get(request.state.key.name, response_id)
-    raise ApiError(400, "only responses in the background can be cancelled, and none is", param="response_id")
+    """Always refuses: no response runs in the background."""
+    _response_store(request).get(request.state.key.name, response_id)
+    raise ApiError(
+        400, "only background responses can be cancelled, and this is not one", param="response_id"
+    )
 
 
-def _kept(request: Request) -> Responses:
-    """What this app keeps."""
+def _response_store(request: Request) -> ResponseStore:
+    """The response store of this app."""
     state = request.app.state
     if not hasattr(state, "responses"):
-        state.responses = Responses()
-    found: Responses = state.responses
-    return found
+        state.responses = ResponseStore()
+    store: ResponseStore = state.responses
+    return store
 
 
 def _turn(message: ResponseMessage, param: str) -> Turn:
-    said, media = [], []
+    texts, media = [], []
     for i, part in enumerate(message.content):
-        at = f"{param}.content.{i}"
+        place = f"{param}.content.{i}"
         if isinstance(part, WordsPart):
-            said.append(part.text)
+            texts.append(part.text)
         elif isinstance(part, InputSound):
-            media.append(Attachment(part.input_audio.data, "audio", f"{at}.input_audio.data"))
+            media.append(Attachment(part.input_audio.data, "audio", f"{place}.input_audio.data"))
         elif isinstance(part, InputImage | InputFile):
-            media.append(_attached(part, at))
-    return Turn(message.role, "\n".join(said), media)
+            media.append(_attached(part, place))
+    return Turn(message.role, "\n".join(texts), media)
 
 
-def _attached(part: InputImage | InputFile, at: str) -> Attachment:
-    """The first of the ways to give a file that is there."""
+def _attached(part: InputImage | InputFile, place: str) -> Attachment:
+    """The attachment of a part, from the first source field that is set."""
     for name in ("file_id", "image_url", "file_data", "file_url"):
-        if given := getattr(part, name, None):
-            return Attachment(given, "image" if isinstance(part, InputImage) else "", f"{at}.{name}")
-    raise ApiError(400, f"{at} has nothing to recall by", param=at)
+        if source := getattr(part, name, None):
+            return Attachment(source, "image" if isinstance(part, InputImage) else "", f"{place}.{name}")
+    raise ApiError(400, f"{place} has no file_id, URL or data", param=place)
 
 
-def _begun(asked: ResponseIn) -> dict[str, Any]:
+def _started(body: ResponseRequest) -> dict[str, Any]:
     return {
         "id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": int(time.time()),
-        "status": "in_progress", "error": None, "incomplete_details": None, "model": asked.model,
-        "instructions": asked.instructions, "max_output_tokens": asked.max_output_tokens,
-        "previous_response_id": asked.previous_response_id, "metadata": asked.metadata or {},
-        "store": asked.store is not False, "output": [], "parallel_tool_calls": False, "tool_choice": "none",
+        "status": "in_progress", "error": None, "incomplete_details": None, "model": body.model,
+        "instructions": body.instructions, "max_output_tokens": body.max_output_tokens,
+        "previous_response_id": body.previous_response_id, "metadata": body.metadata or {},
+        "store": body.store is not False, "output": [], "parallel_tool_calls": False, "tool_choice": "none",
         "tools": [], "temperature": None, "top_p": None, "truncation": "disabled", "background": False,
         "text": {"format": {"type": "text"}}, "usage": None,
     }  # fmt: skip
 
 
-def _ended(found: Reply, text: str, cut: bool, asked: int) -> dict[str, Any]:
-    """What a response has at its end. A token of the usage is a word."""
-    status, said = "incomplete" if cut else "completed", count(text)
+def _finished(reply: Reply, text: str, cut: bool, input_words: int) -> dict[str, Any]:
+    """The final fields of a response. Usage counts words as tokens."""
+    status, output_words = "incomplete" if cut else "completed", count_words(text)
     message = {
         "id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "status": status,
         "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}],
-        "harmonia": found.harmonia(),
+        "harmonia": reply.harmonia(),
     }  # fmt: skip
-    drawn = [
+    pictures = [
         {"id": f"ig_{uuid.uuid4().hex}", "type": "image_generation_call", "status": "completed",
-         "result": base64.b64encode(one).decode(), "output_format": "png"}
-        for one in found.pictures
+         "result": base64.b64encode(picture).decode(), "output_format": "png"}
+        for picture in reply.pictures
     ]  # fmt: skip
     return {
-        "status": status, "output": [*drawn, message], "completed_at": None if cut else int(time.time()),
+        "status": status, "output": [*pictures, message], "completed_at": None if cut else int(time.time()),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "usage": {
-            "input_tokens": asked, "output_tokens": said, "total_tokens": asked + said,
+            "input_tokens": input_words, "output_tokens": output_words,
+            "total_tokens": input_words + output_words,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens_details": {"reasoning_tokens": 0},
         },
@@ -141,38 +150,38 @@ def _ended(found: Reply, text: str, cut: bool, asked: int) -> dict[str, Any]:
 
 
 async def _numbered(events: Iterator[dict[str, Any]]) -> AsyncIterator[str]:
-    for number, one in enumerate(events):
-        yield event({**one, "sequence_number": number}, one["type"])
+    for number, item in enumerate(events):
+        yield event({**item, "sequence_number": number}, item["type"])
 
 
-def _events(begun: dict[str, Any], ended: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A response as it would come to be, in OpenAI's order."""
-    yield {"type": "response.created", "response": begun}
-    yield {"type": "response.in_progress", "response": begun}
-    for index, item in enumerate(ended["output"]):
+def _events(started: dict[str, Any], finished: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The stream events of a response, in OpenAI's order."""
+    yield {"type": "response.created", "response": started}
+    yield {"type": "response.in_progress", "response": started}
+    for index, item in enumerate(finished["output"]):
         if item["type"] == "message":
             yield from _message_events(index, item)
         else:
             yield from _picture_events(index, item)
-    yield {"type": f"response.{ended['status']}", "response": ended}
+    yield {"type": f"response.{finished['status']}", "response": finished}
 
 
 def _picture_events(index: int, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    at = {"output_index": index, "item_id": item["id"]}
-    begun = {**item, "status": "in_progress", "result": None}
-    yield {"type": "response.output_item.added", "output_index": index, "item": begun}
-    yield {"type": "response.image_generation_call.completed", **at}
+    place = {"output_index": index, "item_id": item["id"]}
+    started = {**item, "status": "in_progress", "result": None}
+    yield {"type": "response.output_item.added", "output_index": index, "item": started}
+    yield {"type": "response.image_generation_call.completed", **place}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
 def _message_events(index: int, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
     (part,) = item["content"]
-    at = {"output_index": index, "item_id": item["id"], "content_index": 0}
-    begun = {**item, "status": "in_progress", "content": []}
-    yield {"type": "response.output_item.added", "output_index": index, "item": begun}
-    yield {"type": "response.content_part.added", **at, "part": {**part, "text": ""}}
-    for word in words(part["text"]):
-        yield {"type": "response.output_text.delta", **at, "delta": word, "logprobs": []}
-    yield {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []}
-    yield {"type": "response.content_part.done", **at, "part": part}
+    place = {"output_index": index, "item_id": item["id"], "content_index": 0}
+    started = {**item, "status": "in_progress", "content": []}
+    yield {"type": "response.output_item.added", "output_index": index, "item": started}
+    yield {"type": "response.content_part.added", **place, "part": {**part, "text": ""}}
+    for word in split_words(part["text"]):
+        yield {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
+    yield {"type": "response.output_text.done", **place, "text": part["text"], "logprobs": []}
+    yield {"type": "response.content_part.done", **place, "part": part}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}

@@ -1,4 +1,4 @@
-"""The files of OpenAI's vector stores: attached one by one or in batches, remembered in the background."""
+"""OpenAI's vector store file endpoints: files attached one by one or in batches, remembered by jobs."""
 
 from __future__ import annotations
 
@@ -6,96 +6,122 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from harmonia.collection.json_output import finite
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of, checked_attributes, size_of
-from harmonia.server.openai.routes.vector_stores import Cursor, Limit, counted, filename
-from harmonia.server.openai.schemas.vector_stores import BatchIn, FileChange, FileIn, StoreFileStatus
-from harmonia.server.openai.vector_stores import KIND, Entry, VectorStore, entry_of
-from harmonia.server.service import Service, service
+from harmonia.server.openai.routes.vector_stores import Cursor, Limit, VectorStoresDep, counted, filename
+from harmonia.server.openai.schemas.vector_stores import (
+    AttachFileRequest,
+    FileBatchRequest,
+    StoreFileStatus,
+    UpdateFileRequest,
+)
+from harmonia.server.openai.vector_stores import (
+    KIND,
+    StoreFile,
+    VectorStore,
+    VectorStores,
+    store_file_of,
+)
+from harmonia.server.service import ServiceDep
 from harmonia.types import Record
 
 router = APIRouter(prefix="/v1/vector_stores/{store_id}", tags=["openai"])
 
-At = Annotated[Service, Depends(service)]
 Order = Literal["asc", "desc"]
-PATIENCE, LOOK = 1.0, 0.02
-"""Seconds that attaching waits for a small file to be done, and between two looks."""
-POLL = {"openai-poll-after-ms": "250"}
-"""How soon a client that waits is to ask again."""
+ATTACH_SECONDS, POLL_SECONDS = 1.0, 0.02
+"""Seconds for which attaching waits for a file to complete, and between two checks."""
+POLL_HEADERS = {"openai-poll-after-ms": "250"}
+"""Tells a polling client when to ask again."""
 BATCH = "vsfb_"
 
 
 @router.post("/files")
-async def attach(store_id: str, asked: FileIn, at: At) -> dict[str, Any]:
-    """Remember an uploaded file in a store; a large one goes on in the background."""
-    store = at.stores.get(store_id)
-    given = {asked.file_id: checked_attributes(asked.attributes)}
-    job = await at.work(lambda: at.stores.attach(store, given))
-    for _ in range(int(PATIENCE / LOOK)):
+async def attach(
+    store_id: str, body: AttachFileRequest, service: ServiceDep, stores: VectorStoresDep
+) -> dict[str, Any]:
+    """Attach an uploaded file to a store; a large file is remembered in the background."""
+    store = stores.get(store_id)
+    attributes = {body.file_id: checked_attributes(body.attributes)}
+    job = await service.work(lambda: stores.attach(store, attributes))
+    for _ in range(int(ATTACH_SECONDS / POLL_SECONDS)):
         if job.state in ENDED:
             break
-        await asyncio.sleep(LOOK)
-    return await at.work(lambda: _one(at, store, asked.file_id))
+        await asyncio.sleep(POLL_SECONDS)
+    return await service.work(lambda: _read_file(stores, store, body.file_id))
 
 
 @router.get("/files")
 async def list_files(
-    store_id: str, at: At, limit: Limit = 20, order: Order = "desc", after: Cursor = None,
-    before: Cursor = None, status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
-) -> dict[str, Any]:  # fmt: skip
-    """The files of a store, newest first."""
-    store = at.stores.get(store_id)
+    store_id: str,
+    service: ServiceDep,
+    stores: VectorStoresDep,
+    limit: Limit = 20,
+    order: Order = "desc",
+    after: Cursor = None,
+    before: Cursor = None,
+    status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
+) -> dict[str, Any]:
+    """List the files of a store, newest first."""
+    store = stores.get(store_id)
 
     def read() -> dict[str, Any]:
-        every = at.stores.entries(store)
-        ids = [one for one, entry in every.items() if status in (None, entry.status)]
+        files = stores.entries(store)
+        ids = [file_id for file_id, file in files.items() if status in (None, file.status)]
         chosen, more = pagination.page(ids, limit, order, after, before)
-        return pagination.listed(_several(at, store, {one: every[one] for one in chosen}), more)
+        return pagination.list_json(
+            _read_files(stores, store, {file_id: files[file_id] for file_id in chosen}), more
+        )
 
-    return await at.work(read)
+    return await service.work(read)
 
 
 @router.get("/files/{file_id}")
-async def read(store_id: str, file_id: str, at: At, response: Response) -> dict[str, Any]:
-    """One file of a store: how far it is, or what is wrong with it."""
-    store = at.stores.get(store_id)
-    response.headers.update(POLL)
-    return await at.work(lambda: _one(at, store, file_id))
+async def read(
+    store_id: str, file_id: str, service: ServiceDep, stores: VectorStoresDep, response: Response
+) -> dict[str, Any]:
+    """Read the status of one file of a store."""
+    store = stores.get(store_id)
+    response.headers.update(POLL_HEADERS)
+    return await service.work(lambda: _read_file(stores, store, file_id))
 
 
 @router.post("/files/{file_id}")
-async def change(store_id: str, file_id: str, asked: FileChange, at: At) -> dict[str, Any]:
-    """Give a file other attributes. They are the record's metadata, the same in every store."""
-    store, said = at.stores.get(store_id), checked_attributes(asked.attributes)
-    record = await at.work(lambda: _held(at, store, file_id))
-    await at.write(lambda: at.stores.describe(record, said))
-    return await at.work(lambda: _one(at, store, file_id))
+async def change(
+    store_id: str, file_id: str, body: UpdateFileRequest, service: ServiceDep, stores: VectorStoresDep
+) -> dict[str, Any]:
+    """Replace the attributes of a file. They are the metadata of its record, shared by all stores."""
+    store, attributes = stores.get(store_id), checked_attributes(body.attributes)
+    record = await service.work(lambda: _find_record(stores, store, file_id))
+    await service.write(lambda: stores.describe(record, attributes))
+    return await service.work(lambda: _read_file(stores, store, file_id))
 
 
 @router.delete("/files/{file_id}")
-async def delete(store_id: str, file_id: str, at: At) -> dict[str, Any]:
-    """Take a file out of a store; the memory's own store forgets it."""
-    store = at.stores.get(store_id)
-    await at.work(lambda: _one(at, store, file_id))
-    await at.write(lambda: at.stores.remove(store, file_id))
+async def delete(store_id: str, file_id: str, service: ServiceDep, stores: VectorStoresDep) -> dict[str, Any]:
+    """Remove a file from a store; removal from the memory's own store forgets the record."""
+    store = stores.get(store_id)
+    await service.work(lambda: _read_file(stores, store, file_id))
+    await service.write(lambda: stores.remove(store, file_id))
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
 @router.get("/files/{file_id}/content")
-async def content(store_id: str, file_id: str, at: At) -> dict[str, Any]:
-    """The text of a file: what it says, and what is said of it."""
-    store = at.stores.get(store_id)
-    record = await at.work(lambda: _held(at, store, file_id))
+async def content(
+    store_id: str, file_id: str, service: ServiceDep, stores: VectorStoresDep
+) -> dict[str, Any]:
+    """Read the texts of a file's record."""
+    store = stores.get(store_id)
+    record = await service.work(lambda: _find_record(stores, store, file_id))
     texts = dict.fromkeys(part.text for part in record.parts if part.text)
     return {
         "object": "vector_store.file_content.page",
         "file_id": file_id,
-        "filename": filename(at, record),
+        "filename": filename(stores, record),
         "attributes": finite(attributes_of(record)),
         "data": [{"type": "text", "text": text} for text in texts],
         "has_more": False,
@@ -104,64 +130,85 @@ async def content(store_id: str, file_id: str, at: At) -> dict[str, Any]:
 
 
 @router.post("/file_batches")
-async def create_batch(store_id: str, asked: BatchIn, at: At) -> dict[str, Any]:
-    """Begin to remember several files; what was begun goes on after a restart."""
-    store = at.stores.get(store_id)
-    given = {one: checked_attributes(said) for one, said in asked.attached.items()}
-    job = await at.work(lambda: at.stores.attach(store, given))
-    return await at.work(lambda: _batch_json(at, store, job))
+async def create_batch(
+    store_id: str, body: FileBatchRequest, service: ServiceDep, stores: VectorStoresDep
+) -> dict[str, Any]:
+    """Attach several files in one background job, which survives a restart."""
+    store = stores.get(store_id)
+    attributes = {one: checked_attributes(said) for one, said in body.attached.items()}
+    job = await service.work(lambda: stores.attach(store, attributes))
+    return await service.work(lambda: _batch_json(stores, store, job))
 
 
 @router.get("/file_batches/{batch_id}")
-async def read_batch(store_id: str, batch_id: str, at: At, response: Response) -> dict[str, Any]:
-    """How far a batch is."""
-    store = at.stores.get(store_id)
-    response.headers.update(POLL)
-    return await at.work(lambda: _batch_json(at, store, _batch(at, store, batch_id)))
+async def read_batch(
+    store_id: str, batch_id: str, service: ServiceDep, stores: VectorStoresDep, response: Response
+) -> dict[str, Any]:
+    """Read the status of a batch."""
+    store = stores.get(store_id)
+    response.headers.update(POLL_HEADERS)
+    return await service.work(lambda: _batch_json(stores, store, _batch(stores, store, batch_id)))
 
 
 @router.get("/file_batches/{batch_id}/files")
 async def list_batch(
-    store_id: str, batch_id: str, at: At, limit: Limit = 20, order: Order = "desc", after: Cursor = None,
-    before: Cursor = None, status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
-) -> dict[str, Any]:  # fmt: skip
-    """The files of a batch."""
-    store = at.stores.get(store_id)
+    store_id: str,
+    batch_id: str,
+    service: ServiceDep,
+    stores: VectorStoresDep,
+    limit: Limit = 20,
+    order: Order = "desc",
+    after: Cursor = None,
+    before: Cursor = None,
+    status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
+) -> dict[str, Any]:
+    """List the files of a batch."""
+    store = stores.get(store_id)
 
     def read() -> dict[str, Any]:
-        every = _entries(at, store, _batch(at, store, batch_id))
-        ids = [one for one, entry in every.items() if status in (None, entry.status)]
+        files = _batch_files(stores, store, _batch(stores, store, batch_id))
+        ids = [file_id for file_id, file in files.items() if status in (None, file.status)]
         chosen, more = pagination.page(ids, limit, order, after, before)
-        return pagination.listed(_several(at, store, {one: every[one] for one in chosen}), more)
+        return pagination.list_json(
+            _read_files(stores, store, {file_id: files[file_id] for file_id in chosen}), more
+        )
 
-    return await at.work(read)
+    return await service.work(read)
 
 
 @router.post("/file_batches/{batch_id}/cancel")
-async def cancel_batch(store_id: str, batch_id: str, at: At) -> dict[str, Any]:
-    """Stop a batch after the file that it is at; what is remembered stays."""
-    store = at.stores.get(store_id)
-    job = _batch(at, store, batch_id)
-    await at.work(lambda: at.jobs.cancel(job))
-    return await at.work(lambda: _batch_json(at, store, job))
+async def cancel_batch(
+    store_id: str, batch_id: str, service: ServiceDep, stores: VectorStoresDep
+) -> dict[str, Any]:
+    """Cancel a batch after its current file; files remembered so far stay."""
+    store = stores.get(store_id)
+    job = _batch(stores, store, batch_id)
+    await service.work(lambda: stores.jobs.cancel(job))
+    return await service.work(lambda: _batch_json(stores, store, job))
 
 
-def _one(at: Service, store: VectorStore, file_id: str) -> dict[str, Any]:
-    found = _several(at, store, {file_id: None})
+def _read_file(stores: VectorStores, store: VectorStore, file_id: str) -> dict[str, Any]:
+    found = _read_files(stores, store, {file_id: None})
     if not found:
         raise not_found("file", file_id)
     return found[0]
 
 
-def _several(at: Service, store: VectorStore, wanted: Mapping[str, Entry | None]) -> list[dict[str, Any]]:
-    """Files of a store as clients read them; those that are not in it are left out."""
-    found, records = at.stores.some(store, list(wanted))
-    entries = {one: found.get(one) or known for one, known in wanted.items()}
-    return [_file_json(at, store, one, e, records.get(one)) for one, e in entries.items() if e]
+def _read_files(
+    stores: VectorStores, store: VectorStore, wanted: Mapping[str, StoreFile | None]
+) -> list[dict[str, Any]]:
+    """Files of a store in OpenAI's format; files that are not in the store are left out."""
+    found, records = stores.select(store, list(wanted))
+    files = {file_id: found.get(file_id) or file for file_id, file in wanted.items()}
+    return [
+        _file_json(stores, store, file_id, file, records.get(file_id))
+        for file_id, file in files.items()
+        if file
+    ]
 
 
-def _held(at: Service, store: VectorStore, file_id: str) -> Record:
-    found, records = at.stores.some(store, [file_id])
+def _find_record(stores: VectorStores, store: VectorStore, file_id: str) -> Record:
+    found, records = stores.select(store, [file_id])
     if file_id in records:
         return records[file_id]
     if file_id in found:
@@ -170,38 +217,38 @@ def _held(at: Service, store: VectorStore, file_id: str) -> Record:
 
 
 def _file_json(
-    at: Service, store: VectorStore, file_id: str, entry: Entry, record: Record | None
+    stores: VectorStores, store: VectorStore, file_id: str, file: StoreFile, record: Record | None
 ) -> dict[str, Any]:
     return {
         "id": file_id,
         "object": "vector_store.file",
-        "created_at": entry.created_at,
+        "created_at": file.created_at,
         "vector_store_id": store.id,
-        "status": entry.status,
-        "last_error": entry.error,
-        "usage_bytes": size_of(record, at.settings.memory) if record else 0,
+        "status": file.status,
+        "last_error": file.error,
+        "usage_bytes": size_of(record, stores.open_memory().root) if record else 0,
         "attributes": finite(attributes_of(record)) if record else {},
         "chunking_strategy": {"type": "other"},
         "record_id": record.id if record else None,
     }
 
 
-def _batch(at: Service, store: VectorStore, batch_id: str) -> Job:
-    job = at.jobs.jobs.get("job-" + batch_id.removeprefix(BATCH)) if batch_id.startswith(BATCH) else None
+def _batch(stores: VectorStores, store: VectorStore, batch_id: str) -> Job:
+    job = stores.jobs.jobs.get("job-" + batch_id.removeprefix(BATCH)) if batch_id.startswith(BATCH) else None
     if job is None or job.kind != KIND or job.note["store"] != store.id:
         raise not_found("file batch", batch_id)
     return job
 
 
-def _entries(at: Service, store: VectorStore, job: Job) -> dict[str, Entry]:
-    """The files of a batch; of one that was taken out of the store since, no more is known than that."""
+def _batch_files(stores: VectorStores, store: VectorStore, job: Job) -> dict[str, StoreFile]:
+    """The files of a batch; a file removed from the store since takes the status of the job."""
     ids = list(job.note["files"])
-    found, _ = at.stores.some(store, ids)
-    return {one: found.get(one) or entry_of(job) for one in ids}
+    found, _ = stores.select(store, ids)
+    return {file_id: found.get(file_id) or store_file_of(job) for file_id in ids}
 
 
-def _batch_json(at: Service, store: VectorStore, job: Job) -> dict[str, Any]:
-    counts = counted([entry.status for entry in _entries(at, store, job).values()])
+def _batch_json(stores: VectorStores, store: VectorStore, job: Job) -> dict[str, Any]:
+    counts = counted([file.status for file in _batch_files(stores, store, job).values()])
     states = {"completed": "completed", "failed": "failed", "stopped": "cancelled"}
     return {
         "id": BATCH + job.id.removeprefix("job-"),

@@ -1,4 +1,4 @@
-"""OpenAI's vector stores: the memory and subsets of it, searched by recall."""
+"""OpenAI's vector stores endpoints: the memory and its subsets, searched by recall."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from harmonia.collection.json_output import SERVED, finite, part_json
 from harmonia.server import filters
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of
-from harmonia.server.openai.schemas.vector_stores import Ranking, SearchIn, StoreChange, StoreIn
-from harmonia.server.openai.vector_stores import VectorStore
-from harmonia.server.service import Service, admin_of, service
+from harmonia.server.openai.schemas.vector_stores import (
+    CreateStoreRequest,
+    Ranking,
+    SearchRequest,
+    UpdateStoreRequest,
+)
+from harmonia.server.openai.vector_stores import VectorStore, VectorStores
+from harmonia.server.service import Service, ServiceDep, admin_of
 from harmonia.server.uploaded_files import file_id
 from harmonia.server.uploaded_records import checked_metadata
 from harmonia.store import Where
@@ -21,127 +26,150 @@ from harmonia.types import HarmoniaError, Recalled, Recollection, Record
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])
 
-At = Annotated[Service, Depends(service)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=100)]
 
 
+async def get_vector_stores(request: Request) -> VectorStores:
+    """The vector stores of the app that a request came to (``Depends(get_vector_stores)``)."""
+    stores: VectorStores = request.app.state.vector_stores
+    return stores
+
+
+VectorStoresDep = Annotated[VectorStores, Depends(get_vector_stores)]
+"""The parameter type by which a route gets the vector stores."""
+
+
 @router.post("")
-async def create(asked: StoreIn, at: At) -> dict[str, Any]:
-    """A new subset of the memory, with files that were uploaded before."""
-    name = asked.name or "unnamed"
-    given: dict[str, dict[str, Any]] = {one: {} for one in asked.file_ids}
-    for one in given:
-        at.files.get(one)
-    metadata = checked_metadata(asked.metadata or {})
-    store = await at.work(lambda: at.stores.create(name, asked.description, metadata))
-    if given:
-        await at.work(lambda: at.stores.attach(store, given))
-    return await at.work(lambda: store_json(at, store))
+async def create(body: CreateStoreRequest, service: ServiceDep, stores: VectorStoresDep) -> dict[str, Any]:
+    """Create a vector store, optionally with files uploaded before."""
+    name = body.name or "unnamed"
+    attributes: dict[str, dict[str, Any]] = {uploaded: {} for uploaded in body.file_ids}
+    for uploaded in attributes:
+        stores.files.get(uploaded)
+    metadata = checked_metadata(body.metadata or {})
+    store = await service.work(lambda: stores.create(name, body.description, metadata))
+    if attributes:
+        await service.work(lambda: stores.attach(store, attributes))
+    return await service.work(lambda: store_json(stores, store))
 
 
 @router.get("")
 async def list_stores(
-    at: At, limit: Limit = 20, order: Literal["asc", "desc"] = "desc", after: Cursor = None,
+    service: ServiceDep,
+    stores: VectorStoresDep,
+    limit: Limit = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: Cursor = None,
     before: Cursor = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Stores, newest first; the memory itself is the oldest."""
-    ids, more = pagination.page([store.id for store in at.stores.all()], limit, order, after, before)
-    data = await at.work(lambda: [store_json(at, at.stores.get(one)) for one in ids])
-    return pagination.listed(data, more)
+) -> dict[str, Any]:
+    """List the vector stores, newest first; the memory's own store is the oldest."""
+    ids, more = pagination.page([store.id for store in stores.all()], limit, order, after, before)
+    data = await service.work(lambda: [store_json(stores, stores.get(store_id)) for store_id in ids])
+    return pagination.list_json(data, more)
 
 
 @router.get("/{store_id}")
-async def read(store_id: str, at: At) -> dict[str, Any]:
-    """One store: how many files it has, and how far they are."""
-    store = at.stores.get(store_id)
-    return await at.work(lambda: store_json(at, store))
+async def read(store_id: str, service: ServiceDep, stores: VectorStoresDep) -> dict[str, Any]:
+    """Read one vector store, with the number of its files by status."""
+    store = stores.get(store_id)
+    return await service.work(lambda: store_json(stores, store))
 
 
 @router.post("/{store_id}")
-async def change(store_id: str, asked: StoreChange, at: At) -> dict[str, Any]:
-    """Give a store another name, or other metadata."""
-    store = at.stores.get(store_id)
-    metadata = None if asked.metadata is None else checked_metadata(asked.metadata)
-    await at.work(lambda: at.stores.change(store, asked.name, metadata))
-    return await at.work(lambda: store_json(at, store))
+async def change(
+    store_id: str, body: UpdateStoreRequest, service: ServiceDep, stores: VectorStoresDep
+) -> dict[str, Any]:
+    """Change the name or the metadata of a vector store."""
+    store = stores.get(store_id)
+    metadata = None if body.metadata is None else checked_metadata(body.metadata)
+    await service.work(lambda: stores.change(store, body.name, metadata))
+    return await service.work(lambda: store_json(stores, store))
 
 
 @router.delete("/{store_id}")
-async def delete(store_id: str, at: At) -> dict[str, Any]:
-    """Delete a store. What is in it stays in the memory."""
-    store = at.stores.get(store_id)
-    await at.write(lambda: at.stores.delete(store))
+async def delete(store_id: str, service: ServiceDep, stores: VectorStoresDep) -> dict[str, Any]:
+    """Delete a vector store; its records stay in the memory."""
+    store = stores.get(store_id)
+    await service.write(lambda: stores.delete(store))
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
 @router.post("/{store_id}/search")
-async def search(store_id: str, asked: SearchIn, request: Request, at: At) -> dict[str, Any]:
-    """The records of a store that the memory recalls by the query, the most probable first.
+async def search(
+    store_id: str, body: SearchRequest, request: Request, service: ServiceDep, stores: VectorStoresDep
+) -> dict[str, Any]:
+    """Recall records of a vector store by a query, most probable first.
 
-    ``score`` is the probability that the record is meant, among all of the store's and "nothing".
+    ``score`` is the posterior probability of the record among all records of the store and "nothing".
     """
-    ranking = asked.ranking_options or Ranking()
-    found = await recalled(at, at.stores.get(store_id), asked, admin=admin_of(request))
-    kept = [one for one in found.records if one.probability >= ranking.score_threshold] if found else []
+    ranking = body.ranking_options or Ranking()
+    recollection = await recall_in_store(service, stores, stores.get(store_id), body, admin=admin_of(request))
+    results = (
+        [recalled for recalled in recollection.records if recalled.probability >= ranking.score_threshold]
+        if recollection
+        else []
+    )
     return {
         "object": "vector_store.search_results.page",
-        "search_query": asked.query,
-        "data": [result_json(at, one) for one in kept],
+        "search_query": body.query,
+        "data": [result_json(stores, recalled) for recalled in results],
         "has_more": False,
         "next_page": None,
-        "abstained": found is None or found.abstained,
+        "abstained": recollection is None or recollection.abstained,
     }
 
 
-async def recalled(at: Service, store: VectorStore, asked: SearchIn, *, admin: bool) -> Recollection | None:
-    """What the memory recalls within a store; None if there is nothing that could be."""
-    query = [QueryItem(f"query {i}", "text", words) for i, words in enumerate(asked.query, 1)]
-    where = filters.condition_of(None, asked.filters, at.stores.condition(store), admin=admin)
+async def recall_in_store(
+    service: Service, stores: VectorStores, store: VectorStore, body: SearchRequest, *, admin: bool
+) -> Recollection | None:
+    """Recall among the records of a store; None if no record passes the filters."""
+    query = [QueryItem(f"query {i}", "text", words) for i, words in enumerate(body.query, 1)]
+    where = filters.condition_of(None, body.filters, stores.condition(store), admin=admin)
     try:
-        return await at.recall(query, RecallOptions(k=asked.max_num_results, where=where))
+        return await service.recall(query, RecallOptions(k=body.max_num_results, where=where))
     except HarmoniaError:
-        if await at.work(lambda: _empty(at, store, where)):
+        if await service.work(lambda: _empty(stores, store, where)):
             return None
         raise
 
 
-def _empty(at: Service, store: VectorStore, where: Where | None) -> bool:
-    return not at.stores.members(store) or not at.writer().store.created(where)
+def _empty(stores: VectorStores, store: VectorStore, where: Where | None) -> bool:
+    return not stores.members(store) or not stores.open_memory().store.created(where)
 
 
-def result_json(at: Service, one: Recalled) -> dict[str, Any]:
-    """One result as OpenAI's clients read it; and which record it is, and where its media are."""
-    best = one.moment or one.record.parts
-    texts = [part.text for part in best if part.text] or [p.text for p in one.record.parts if p.text]
+def result_json(stores: VectorStores, recalled: Recalled) -> dict[str, Any]:
+    """A search result in OpenAI's format, with the extensions ``record_id`` and ``media``."""
+    parts = recalled.moment or recalled.record.parts
+    texts = [part.text for part in parts if part.text] or [p.text for p in recalled.record.parts if p.text]
     return {
-        "file_id": file_id(one.record.id),
-        "filename": filename(at, one.record),
-        "score": min(1.0, max(0.0, one.probability)),
-        "attributes": finite(attributes_of(one.record)),
+        "file_id": file_id(recalled.record.id),
+        "filename": filename(stores, recalled.record),
+        "score": min(1.0, max(0.0, recalled.probability)),
+        "attributes": finite(attributes_of(recalled.record)),
         "content": [{"type": "text", "text": text} for text in dict.fromkeys(texts)],
-        "record_id": one.record.id,
-        "media": list(dict.fromkeys(url for part in best if (url := part_json(part, SERVED)["media"]))),
+        "record_id": recalled.record.id,
+        "media": list(dict.fromkeys(url for part in parts if (url := part_json(part, SERVED)["media"]))),
     }
 
 
-def filename(at: Service, record: Record) -> str:
-    """What a record's file is called: as it was uploaded, or as it was found."""
-    file = at.files.find(file_id(record.id))
+def filename(stores: VectorStores, record: Record) -> str:
+    """The file name of a record: that of the upload, else the name in its metadata."""
+    file = stores.files.find(file_id(record.id))
     name = file.filename if file else record.metadata.get("name")
     return name if isinstance(name, str) and name else record.id
 
 
-def store_json(at: Service, store: VectorStore) -> dict[str, Any]:
-    """A store as OpenAI's clients read it."""
-    counts = counted([entry.status for entry in at.stores.entries(store).values()])
+def store_json(stores: VectorStores, store: VectorStore) -> dict[str, Any]:
+    """A vector store in OpenAI's format."""
+    counts = counted([entry.status for entry in stores.entries(store).values()])
     return {
         "id": store.id,
         "object": "vector_store",
         "created_at": store.created_at,
         "name": store.name,
         "description": store.description,
-        "usage_bytes": at.stores.usage_bytes(store),
+        "usage_bytes": stores.usage_bytes(store),
         "file_counts": counts,
         "status": "in_progress" if counts["in_progress"] else "completed",
         "expires_after": None,
@@ -152,6 +180,6 @@ def store_json(at: Service, store: VectorStore) -> dict[str, Any]:
 
 
 def counted(statuses: list[str]) -> dict[str, int]:
-    """How many files stand how."""
+    """The number of files by status, and in total."""
     kinds = ("in_progress", "completed", "failed", "cancelled")
     return {kind: statuses.count(kind) for kind in kinds} | {"total": len(statuses)}

@@ -1,4 +1,4 @@
-"""What bodies of OpenAI's generating endpoints share: what is not supported is named, not passed over."""
+"""The base of request bodies of OpenAI's generating endpoints: unsupported parameters are refused by name."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ NOTHING: tuple[Any, ...] = (
     None, False, [], {}, "auto", "none", "default", "disabled",
     {"type": "text"}, {"format": {"type": "text"}},
 )  # fmt: skip
-"""Values by which a parameter asks for nothing: OpenAI's defaults."""
+"""OpenAI's defaults: parameters with these values have no effect."""
 SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-"""Without effect: an answer is composed from what was recalled, and nothing is sampled."""
+"""Ignored sampling parameters: answers are composed from records, not sampled."""
 LABELS = (
     "user", "safety_identifier", "service_tier", "prompt_cache_key", "prompt_cache_retention",
     "prompt_cache_options", "parallel_tool_calls",
 )  # fmt: skip
-"""Without effect: they tell OpenAI's own service who asks, and how to run it."""
+"""Ignored parameters that only concern OpenAI's own service."""
 
 
-class Asked(BaseModel):
-    """A body whose unknown fields are refused by name, unless they ask for nothing."""
+class OpenAIRequest(BaseModel):
+    """A request body whose unknown fields are refused by name, unless they have a default value."""
 
     model_config = ConfigDict(extra="allow")
 
     without_effect: ClassVar[tuple[str, ...]] = SAMPLING + LABELS
 
     def refuse_unsupported(self) -> None:
-        """ApiError 400 that names the first parameter that is not supported."""
+        """ApiError 400 for the first unsupported parameter, by name."""
         for name, value in (self.model_extra or {}).items():
             if name not in self.without_effect and value not in NOTHING:
                 raise unsupported(name)
 
 
 def unsupported(name: str, why: str = "") -> ApiError:
-    """The answer to a parameter, or a value of one, that nothing here can follow."""
+    """The error for an unsupported parameter or value."""
     message = f"{name} is not supported here{': ' + why if why else ''}"
     return ApiError(400, message, code="unsupported_parameter", param=name)

@@ -1,4 +1,4 @@
-"""Chat completions, as OpenAI's clients ask for them."""
+"""Request bodies of chat completions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from harmonia.server.openai.schemas.base import Asked
+from harmonia.server.openai.schemas.base import OpenAIRequest
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Model = Annotated[str, Field(max_length=200, json_schema_extra={"enum": ["harmonia", "harmonia-imagine"]})]
@@ -15,49 +15,49 @@ Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Fie
 
 
 class TextPart(BaseModel):
-    """Words."""
+    """Text."""
 
     type: Literal["text"]
     text: Text
 
 
 class RefusalPart(BaseModel):
-    """What an assistant would not do."""
+    """A refusal of the assistant."""
 
     type: Literal["refusal"]
     refusal: Text
 
 
 class ImageUrl(BaseModel):
-    """Where a picture is: in a data URL, or at an address where the server may fetch."""
+    """The source of an image: a data URL, or a URL if the server may fetch."""
 
     url: Encoded
     detail: str | None = None
 
 
 class ImagePart(BaseModel):
-    """A picture as a cue."""
+    """An image as a cue."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
 class InputAudio(BaseModel):
-    """A sound in base64; its bytes, not ``format``, say what it is."""
+    """Audio in base64; its type is detected from the bytes, not from ``format``."""
 
     data: Encoded
     format: str | None = None
 
 
 class AudioPart(BaseModel):
-    """A sound as a cue."""
+    """Audio as a cue."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
 class FileData(BaseModel):
-    """A file in base64, of any kind that can be remembered."""
+    """A file in base64, of any supported modality."""
 
     file_data: Encoded | None = None
     file_id: str | None = None
@@ -75,14 +75,14 @@ ChatPart = Annotated[TextPart | ImagePart | AudioPart | FilePart | RefusalPart, 
 
 
 def as_parts(content: Any) -> Any:
-    """A message's words alone are one part of text."""
+    """Convert a plain string to one text part."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     return [] if content is None else content
 
 
-class ChatMessage(Asked):
-    """One message. Of what comes back with an assistant's, only the words are read."""
+class ChatMessage(OpenAIRequest):
+    """One message. Of assistant messages only the text is read."""
 
     without_effect = ("name", "annotations", "refusal", "harmonia")
 
@@ -95,18 +95,18 @@ class ChatMessage(Asked):
 
 
 class StreamOptions(BaseModel):
-    """What a stream is to tell besides."""
+    """Options of a stream."""
 
     include_usage: bool | None = False
 
 
 def as_list(stop: Any) -> Any:
-    """One word that stops is a list of one."""
+    """Convert a single stop string to a list."""
     return [stop] if isinstance(stop, str) else [] if stop is None else stop
 
 
-class ChatIn(Asked):
-    """A chat completion."""
+class ChatRequest(OpenAIRequest):
+    """The body of a chat completion request."""
 
     model: Model
     messages: list[ChatMessage] = Field(min_length=1, max_length=256)
@@ -124,6 +124,6 @@ class ChatIn(Asked):
 
     @property
     def most(self) -> int | None:
-        """Most words of an answer."""
+        """The most words of an answer, or None."""
         given = [one for one in (self.max_tokens, self.max_completion_tokens) if one is not None]
         return min(given) if given else None

@@ -1,4 +1,4 @@
-"""What is asked of the embeddings endpoint."""
+"""Request bodies of the embeddings endpoint."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ INPUTS = 2048
 Text = Annotated[str, Field(min_length=1, max_length=200_000)]
 
 
-class Several(Strict):
-    """One thing in several modalities; its vector is the normalised sum of theirs."""
+class EmbeddingInput(Strict):
+    """One input in one or more modalities; its vector is the normalised sum over them."""
 
     text: Text | None = None
     image: Media | None = None
@@ -30,33 +30,33 @@ class Several(Strict):
 
     @property
     def parts(self) -> dict[str, str]:
-        """What was given, by modality."""
+        """The given values by modality."""
         given = {kind: getattr(self, kind) for kind in ("text", "image", "audio", "video")}
         return {kind: value for kind, value in given.items() if value is not None}
 
 
-def _several(given: Any) -> list[Any]:
-    """What was given as a list of things; ApiError 400 for what is none."""
-    things = given if isinstance(given, list) else [given]
-    if any(isinstance(one, int | float | list) for one in things):
-        raise ApiError(
-            400, "input has numbers, such as token ids of some tokenizer: send the text itself", param="input"
-        )
-    if not all(isinstance(one, str | dict) for one in things):
-        raise ApiError(400, "input is a text, an object, or a list of these", param="input")
-    return [{"text": one} if isinstance(one, str) else one for one in things]
+def _as_inputs(given: Any) -> list[Any]:
+    """Convert the input to a list of objects; ApiError 400 for token ids and other types."""
+    items = given if isinstance(given, list) else [given]
+    if any(isinstance(item, int | float | list) for item in items):
+        raise ApiError(400, "input contains token ids: send the text itself", param="input")
+    if not all(isinstance(item, str | dict) for item in items):
+        raise ApiError(400, "input must be a string, an object, or a list of these", param="input")
+    return [{"text": item} if isinstance(item, str) else item for item in items]
 
 
-Given = Text | Several | Annotated[list[Text | Several], Field(min_length=1, max_length=INPUTS)]
+EmbeddingInputs = (
+    Text | EmbeddingInput | Annotated[list[Text | EmbeddingInput], Field(min_length=1, max_length=INPUTS)]
+)
 
 
-class EmbeddingsIn(Strict):
-    """Texts, or things in several modalities, to be made vectors. ``user`` is not used."""
+class EmbeddingsRequest(Strict):
+    """The body of an embeddings request. ``user`` is ignored."""
 
     input: Annotated[
-        list[Several],
+        list[EmbeddingInput],
         Field(min_length=1, max_length=INPUTS),
-        BeforeValidator(_several, json_schema_input_type=Given),
+        BeforeValidator(_as_inputs, json_schema_input_type=EmbeddingInputs),
     ]
     model: str = Field("harmonia", min_length=1, max_length=300)
     encoding_format: Literal["float", "base64"] = "float"

@@ -1,4 +1,4 @@
-"""Pictures, as OpenAI's clients ask for them."""
+"""Request bodies of the image endpoints."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from harmonia.server.openai.schemas.base import Asked
+from harmonia.server.openai.schemas.base import OpenAIRequest
 
 SIDE = 4096
-"""Most pixels of a side; the generator's own are far fewer, and are enlarged."""
+"""Most pixels of a side; the generator's smaller images are scaled up."""
 
 
 def auto_is_none(value: Any) -> Any:
-    """What is left to the server is the same as not given."""
+    """Convert "auto" and "" to None."""
     return None if value in ("auto", "") else value
 
 
 Auto = BeforeValidator(auto_is_none)
 
 
-class Drawing(Asked):
-    """What all three endpoints take."""
+class ImageRequest(OpenAIRequest):
+    """The fields of all three image endpoints."""
 
     without_effect: ClassVar[tuple[str, ...]] = ("user", "safety_identifier")
 
@@ -33,17 +33,17 @@ class Drawing(Asked):
 
     @property
     def pixels(self) -> tuple[int, int] | None:
-        """Width and height; None for the generator's own."""
+        """Width and height in pixels; None for the generator's own size."""
         if self.size is None:
             return None
         width, _, height = self.size.partition("x")
         return int(width), int(height)
 
 
-class Prompted(Drawing):
-    """What pictures of a prompt take."""
+class PromptedImageRequest(ImageRequest):
+    """The fields of the endpoints with a prompt."""
 
-    without_effect = (*Drawing.without_effect, "moderation")
+    without_effect = (*ImageRequest.without_effect, "moderation")
 
     prompt: str = Field(min_length=1, max_length=20_000)
     output_format: Literal["png", "jpeg", "webp"] | None = None

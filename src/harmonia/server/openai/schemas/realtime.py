@@ -1,4 +1,4 @@
-"""What clients send over a realtime WebSocket."""
+"""Client events of a realtime session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from harmonia.server.openai.schemas.base import Asked
+from harmonia.server.openai.schemas.base import OpenAIRequest
 from harmonia.server.openai.schemas.chat import Encoded, Text
 
 Id = Annotated[str, Field(min_length=1, max_length=100)]
@@ -15,26 +15,26 @@ Modalities = list[Literal["text", "audio"]]
 
 
 class SoundFormat(BaseModel):
-    """How sounds without a header are read."""
+    """The format of audio without a header."""
 
     type: Literal["audio/pcm"] = "audio/pcm"
     rate: Literal[24000] = 24000
 
 
-class SoundIn(Asked):
-    """How sounds come in. Nothing listens for pauses, so that a buffer is committed by the client."""
+class SoundIn(OpenAIRequest):
+    """Audio input settings. There is no voice activity detection: the client commits the buffer."""
 
     format: SoundFormat | None = None
 
 
-class Sound(Asked):
-    """How sounds come in and go out."""
+class Sound(OpenAIRequest):
+    """Audio settings."""
 
     input: SoundIn | None = None
 
 
-class SessionChange(Asked):
-    """What of a session is to change."""
+class SessionChange(OpenAIRequest):
+    """The changed settings of a session."""
 
     type: Literal["realtime"] = "realtime"
     model: str | None = None
@@ -45,14 +45,14 @@ class SessionChange(Asked):
 
 
 class SessionUpdate(BaseModel):
-    """A change of the session."""
+    """Change the settings of the session."""
 
     type: Literal["session.update"]
     session: SessionChange
 
 
 class ItemPart(BaseModel):
-    """A piece of a message: words, a sound (16-bit PCM of 24 kHz, or a file) or a picture (a data URL)."""
+    """A part of a message: text, audio (16-bit PCM at 24 kHz, or a file) or an image (a data URL)."""
 
     type: Literal["input_text", "input_audio", "input_image", "output_text"]
     text: Text = ""
@@ -61,7 +61,7 @@ class ItemPart(BaseModel):
 
 
 class Item(BaseModel):
-    """A message of the conversation."""
+    """A message."""
 
     id: Id | None = None
     type: Literal["message"]
@@ -70,34 +70,34 @@ class Item(BaseModel):
 
 
 class ItemCreate(BaseModel):
-    """A new message, at the end."""
+    """Append a message."""
 
     type: Literal["conversation.item.create"]
     item: Item
 
 
 class ItemNamed(BaseModel):
-    """A message that is there."""
+    """Read or delete a message."""
 
     type: Literal["conversation.item.retrieve", "conversation.item.delete"]
     item_id: Id
 
 
 class BufferAppend(BaseModel):
-    """A piece of sound, 16-bit PCM of 24 kHz."""
+    """Append audio to the buffer: 16-bit PCM at 24 kHz."""
 
     type: Literal["input_audio_buffer.append"]
     audio: Encoded
 
 
 class BufferEvent(BaseModel):
-    """The sound so far becomes a message, or is thrown away."""
+    """Commit the buffer as a message, or clear it."""
 
     type: Literal["input_audio_buffer.commit", "input_audio_buffer.clear"]
 
 
-class ResponseWish(Asked):
-    """How a response is to be."""
+class ResponseOptions(OpenAIRequest):
+    """The settings of one response."""
 
     without_effect = ("conversation", "metadata")
 
@@ -107,14 +107,14 @@ class ResponseWish(Asked):
 
 
 class ResponseCreate(BaseModel):
-    """An answer is wanted."""
+    """Request a response."""
 
     type: Literal["response.create"]
-    response: ResponseWish | None = None
+    response: ResponseOptions | None = None
 
 
 class ResponseCancel(BaseModel):
-    """An answer is wanted no more."""
+    """Cancel a response."""
 
     type: Literal["response.cancel"]
 

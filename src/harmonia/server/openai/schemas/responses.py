@@ -1,4 +1,4 @@
-"""Responses, as OpenAI's clients ask for them."""
+"""Request bodies of the responses endpoint."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from harmonia.server.openai.schemas.base import LABELS, SAMPLING, Asked
+from harmonia.server.openai.schemas.base import LABELS, SAMPLING, OpenAIRequest
 from harmonia.server.openai.schemas.chat import Encoded, InputAudio, Model, RefusalPart, Text
 
 ResponseId = Annotated[str, Field(max_length=100)]
 
 
 class WordsPart(BaseModel):
-    """Words of either side."""
+    """Text of either side."""
 
     type: Literal["input_text", "output_text"]
     text: Text
 
 
 class InputImage(BaseModel):
-    """A picture as a cue."""
+    """An image as a cue."""
 
     type: Literal["input_image"]
     image_url: Encoded | None = None
@@ -28,7 +28,7 @@ class InputImage(BaseModel):
 
 
 class InputSound(BaseModel):
-    """A sound as a cue."""
+    """Audio as a cue."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
@@ -50,12 +50,12 @@ ResponsePart = Annotated[
 
 
 def as_parts(content: Any) -> Any:
-    """A message's words alone are one part."""
+    """Convert a plain string to one text part."""
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
 
 
 class ResponseMessage(BaseModel):
-    """One message of the input; of one that was an output, only the words are read."""
+    """One message of the input; of assistant messages only the text is read."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
@@ -67,22 +67,22 @@ class ResponseMessage(BaseModel):
 
 
 class DrawnItem(BaseModel):
-    """A picture of an earlier output, given back with the conversation; it is not looked at."""
+    """A generated image of an earlier output; it is ignored."""
 
     type: Literal["image_generation_call"]
     id: str
 
 
 def as_messages(given: Any) -> Any:
-    """An input of words alone is one message of the user."""
+    """Convert a plain string to one user message."""
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
 Items = Annotated[list[ResponseMessage | DrawnItem], Field(min_length=1, max_length=256)]
 
 
-class ResponseIn(Asked):
-    """A response."""
+class ResponseRequest(OpenAIRequest):
+    """The body of a responses request."""
 
     without_effect = (*SAMPLING, *LABELS, "truncation", "stream_options")
 

@@ -1,4 +1,4 @@
-"""What is asked of vector stores."""
+"""Request bodies of the vector store endpoints."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Attributes = Annotated[
     Field(max_length=16),
 ]
 Chunking = Annotated[
-    dict[str, Any] | None, Field(description="taken and not used: the memory cuts media by its own windows")
+    dict[str, Any] | None, Field(description="ignored: the memory splits media into its own windows")
 ]
 Never = Annotated[None, Field(description="nothing here expires")]
 BATCH = 2000
 """Most files of one batch."""
 
 
-class StoreIn(Strict):
-    """A new vector store."""
+class CreateStoreRequest(Strict):
+    """The body that creates a vector store."""
 
     name: Name | None = None
     description: Name | None = None
@@ -41,33 +41,33 @@ class StoreIn(Strict):
     expires_after: Never = None
 
 
-class StoreChange(Strict):
-    """What is new about a vector store; null leaves it."""
+class UpdateStoreRequest(Strict):
+    """The changed fields of a vector store; null keeps them."""
 
     name: Name | None = None
     metadata: Metadata | None = None
     expires_after: Never = None
 
 
-class FileIn(Strict):
-    """A file for a vector store."""
+class AttachFileRequest(Strict):
+    """The body that attaches a file."""
 
     file_id: FileId
     attributes: Attributes | None = None
     chunking_strategy: Chunking = None
 
 
-class FileChange(Strict):
-    """The attributes of a file, in place of those that it had."""
+class UpdateFileRequest(Strict):
+    """The new attributes of a file, which replace the old ones."""
 
     attributes: Attributes | None
 
 
-class BatchIn(Strict):
-    """Several files for a vector store: by id with the same attributes, or each with its own."""
+class FileBatchRequest(Strict):
+    """The body that attaches several files: by id with shared attributes, or each with its own."""
 
     file_ids: list[FileId] | None = Field(None, min_length=1, max_length=BATCH)
-    files: list[FileIn] | None = Field(None, min_length=1, max_length=BATCH)
+    files: list[AttachFileRequest] | None = Field(None, min_length=1, max_length=BATCH)
     attributes: Attributes | None = None
     chunking_strategy: Chunking = None
 
@@ -86,14 +86,14 @@ class BatchIn(Strict):
 
 
 class Ranking(Strict):
-    """How results are chosen. ``ranker`` is taken and not used: the memory ranks."""
+    """The ranking options of a search. ``ranker`` is ignored."""
 
     ranker: Annotated[str, Field(max_length=64)] | None = None
     score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-class SearchIn(Strict):
-    """A search: words, or several that are to be met together. ``rewrite_query`` is not used."""
+class SearchRequest(Strict):
+    """The body of a search: one query, or several that are combined. ``rewrite_query`` is ignored."""
 
     query: Annotated[
         list[Words],

@@ -1,11 +1,11 @@
-// The API key, asked for only when the server wants one. It stays in this tab and goes when the tab does.
+// The form for the API key, shown only when the server requires one. The key is kept in this tab (sessionStorage).
 
 import { setKey } from "./api.js";
 import { dialog, el } from "./dom.js";
 
 let asking = null;
 
-// Resolves to whether a key was given. `refused`: one was, and it was wrong. Several requests that need one share the question.
+// Resolves to whether the user gave a key. `refused`: the last key was wrong. Concurrent requests share one form.
 export function askKey(refused) {
   asking ??= new Promise((resolve) => {
     let given = false;

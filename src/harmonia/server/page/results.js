@@ -1,22 +1,22 @@
-// The wall of memories: a list in order of probability, laid out as masonry without moving that order.
+// The list of results, most probable first, as a masonry layout that keeps the DOM order.
 
 import { button, el, icon, percent } from "./dom.js";
 import { coverOf, picture, player, titleOf, wordsOf } from "./media.js";
 
 const ROW = 4;
 const GAP = 20;
-// Metadata that stand on a card; the rest is in the opened record.
-const TOLD = ["name", "year", "date", "tag"];
+// Metadata shown on a card; the opened record shows the rest.
+const SHOWN_METADATA = ["name", "year", "date", "tag"];
 
-// A card's height becomes its number of rows. Heights come with the observation, so nothing is measured here.
+// Sets the number of grid rows of a card. The observer reports heights, so no layout is forced here.
 const heights = new ResizeObserver((entries) => {
   for (const { target, borderBoxSize } of entries) {
     target.parentElement.style.gridRowEnd = `span ${Math.ceil((borderBoxSize[0].blockSize + GAP) / ROW)}`;
   }
 });
 
-export class Wall {
-  // `open`, `more` and `less` are told the record of a card; `kind` gives a cue's modality by name.
+export class ResultList {
+  // `open`, `more` and `less` are called with the record of a card; `kind` maps the name of a cue to its modality.
   constructor(list, { open, more, less, kind }) {
     this.list = list;
     this.on = { open, more, less, kind };
@@ -35,7 +35,7 @@ export class Wall {
     for (const item of cards) heights.observe(item.firstChild);
   }
 
-  // Grey cards while the first answer is on its way.
+  // Shows grey placeholder cards while the first answer loads.
   wait(count = 6) {
     heights.disconnect();
     this.list.replaceChildren(
@@ -73,7 +73,7 @@ export class Wall {
     if (!part) return null;
     if (part.modality === "text") {
       const words = wordsOf(record);
-      // words that are the title already need no second place
+      // a short text is the title already
       return words.length > 90 ? el("blockquote", { class: "quote", dir: "auto" }, words.slice(0, 400)) : null;
     }
     const sound = record.parts.find((one) => one.modality === "audio" && one.digest !== part.digest);
@@ -86,7 +86,7 @@ export class Wall {
     );
   }
 
-  // Arrow keys go from memory to memory: left and right in order, up and down to the nearest one there.
+  // Arrow keys move the focus: left and right in order, up and down to the nearest card.
   #arrow(event) {
     if (!event.key.startsWith("Arrow") && event.key !== "Home" && event.key !== "End") return;
     if (!event.target.matches(".card-title")) return;
@@ -106,7 +106,7 @@ export class Wall {
   }
 }
 
-// The nearest card below (1) or above (-1), of those whose middle lies in the same column if there is one.
+// The nearest card below (1) or above (-1), preferably in the same column.
 function beyond(all, from, direction) {
   const place = (node) => node.closest(".card").getBoundingClientRect();
   const here = place(from);
@@ -123,13 +123,13 @@ function beyond(all, from, direction) {
 
 export function kinds(record) {
   const names = { text: "words", image: "picture", audio: "sound", video: "video" };
-  const held = Object.keys(names).filter((kind) => record.parts.some((part) => part.modality === kind));
-  const told = TOLD.map((key) => record.metadata?.[key]).filter((value) => value !== undefined && value !== null && value !== titleOf(record));
+  const modalities = Object.keys(names).filter((kind) => record.parts.some((part) => part.modality === kind));
+  const tags = SHOWN_METADATA.map((key) => record.metadata?.[key]).filter((value) => value !== undefined && value !== null && value !== titleOf(record));
   return el(
     "p",
     { class: "kinds" },
-    held.map((kind) => el("span", { class: "kind", title: names[kind] }, icon(kind), el("span", { class: "unseen" }, `${names[kind]} `))),
-    told.map((value) => el("span", { class: "tag", dir: "auto" }, String(value))),
+    modalities.map((kind) => el("span", { class: "kind", title: names[kind] }, icon(kind), el("span", { class: "unseen" }, `${names[kind]} `))),
+    tags.map((value) => el("span", { class: "tag", dir: "auto" }, String(value))),
   );
 }
 
@@ -139,15 +139,15 @@ export function likely(record) {
   return el("p", { class: "likely" }, bar, el("span", { class: "number" }, percent(record.probability)), el("span", { class: "unseen" }, " probable"));
 }
 
-// What each cue contributed. A share below zero spoke against the memory.
-export function shares(found, kind) {
-  const names = Object.keys(found);
+// The contribution of each cue. A negative share counts against the memory.
+export function shares(shareOf, kind) {
+  const names = Object.keys(shareOf);
   if (!names.length) return null;
   return el(
     "ul",
     { class: "shares", "aria-label": "What each cue contributed" },
     names.map((name) => {
-      const share = found[name];
+      const share = shareOf[name];
       const bar = el("span", { class: share < 0 ? "bar against" : "bar", "aria-hidden": "true" }, el("span"));
       bar.firstChild.style.setProperty("--part", Math.min(1, Math.abs(share)).toFixed(4));
       return el(

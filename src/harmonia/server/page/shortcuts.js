@@ -1,4 +1,4 @@
-// Keyboard shortcuts, what they are, and a way to turn them off.
+// Keyboard shortcuts, their list, and the switch that turns them off.
 
 import { dialog, el } from "./dom.js";
 
@@ -10,7 +10,7 @@ const ELSEWHERE = [
   ["Ctrl V", "recall by a copied picture"],
 ];
 
-// `actions`: letter -> [what it does, function]. They rest while somebody types or a dialog is open.
+// `actions`: key -> [description, function]. Inactive while the user types or a dialog is open.
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;

@@ -1,10 +1,10 @@
-// How an answer came about: the landscape of the energy, and the certificate in words.
+// Details of a recall: the energy landscape, and the certificate in words.
 
 import * as api from "./api.js";
 import { dialog, el, percent } from "./dom.js";
 import { absent } from "./media.js";
 
-export async function openSettling(cues, certificate) {
+export async function openRecallDetails(cues, certificate) {
   const stop = new AbortController();
   let url = null;
   const { body } = dialog("How it settled", {

@@ -1,10 +1,10 @@
-// Files that are dropped or pasted anywhere: to recall by, or to remember.
+// Files dropped or pasted anywhere on the page: as cues, or to remember.
 
 import { $ } from "./dom.js";
 
 const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 
-// `cue` and `add` get the files.
+// `cue` and `add` are called with the files.
 export function watchDrops({ cue, add }) {
   const overlay = $("#drop");
   let inside = 0;
