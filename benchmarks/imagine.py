@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import REPOSITORY, Row, data_folder, report, row
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.data.records import signal_of
 from harmonia.encoders.towers.saved import Trained, load_towers
 from harmonia.generators import Condition
@@ -66,11 +66,11 @@ def trained(name: str, quick: bool) -> Path:
     return folder / "model"
 
 
-def remembered(records: Sequence[Record], folder: Path) -> Collection:
+def remembered(records: Sequence[Record], folder: Path) -> Memory:
     """A memory of emoji with their English names and keywords, called by their places; made once."""
     media = folder / "media"
     media.mkdir(parents=True, exist_ok=True)
-    collection = Collection(folder / "memory.harmonia")
+    collection = Memory(folder / "memory.harmonia")
     if not collection.exists:
         for number, record in enumerate(records):
             pictures.write(_picture(record), media / f"{number}.png")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import harmonia
 from benchmarks.common import Row, data_folder, report, row
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.memory import Given, HarmonicMemory, Layout, Settled
 from harmonia.modalities import image
 from harmonia.types import Signal
@@ -76,7 +76,7 @@ def damaged(picture: Signal, variance: float, seed: int) -> Signal:
     return Signal("image", (pixels.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def remembered(media: Sequence[bytes], captions: Sequence[Sequence[str]], work: Path) -> Collection:
+def remembered(media: Sequence[bytes], captions: Sequence[Sequence[str]], work: Path) -> Memory:
     """A real store of photos with captions 1 to 4."""
     folder = work / "photos"
     folder.mkdir()

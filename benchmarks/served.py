@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from benchmarks.common import REPOSITORY
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.datasets.flickr import flickr8k
 from harmonia.types import Part, Record
 
@@ -101,7 +101,7 @@ def small(data: Path, folder: Path, count: int) -> list[str]:
     """A memory of photos with captions 1 to 4; captions 0."""
     several = photos(data, "val", count)
     kept = [replace(one, parts=(one.parts[0], *one.parts[2:])) for one in several]
-    Collection(folder).remember(kept, copy=True)
+    Memory(folder).remember(kept, copy=True)
     return [captions(one)[0] for one in several]
 
 
@@ -111,7 +111,7 @@ def large(trained: Sequence[Record], folder: Path, count: int) -> None:
     words = dict.fromkeys(text for one in trained for text in captions(one)[1:])
     several = itertools.islice(words, count - len(pictured))
     notes = [Record("", (Part("text", text=text),)) for text in several]
-    Collection(folder).remember([*pictured, *notes], copy=True)
+    Memory(folder).remember([*pictured, *notes], copy=True)
 
 
 def body(words: str) -> str:

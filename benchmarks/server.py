@@ -3,7 +3,7 @@
 A real `harmonia serve` in a process of its own, its clients in others (`benchmarks.server_clients`), one
 thread of computing each. The memory is the 1,000 photos of Flickr8k's dev split with captions 1 to 4;
 caption 0, held out, is the cue. The large one: 2,000 train photos with a caption, and 8,000 captions as
-notes. The bare recall is `Collection.recall`, and `recall_many` in batches of 64, in this process, in turns
+notes. The bare recall is `Memory.recall`, and `recall_many` in batches of 64, in this process, in turns
 with the server, so that other load on the machine meets both. Uploads are train photos with a caption;
 "killed" is SIGKILL among them.
 """
@@ -27,14 +27,14 @@ from benchmarks.common import Row, data_folder, report, row
 from benchmarks.served import QUICK, Served, Size, body, large, photos, quantile, served, small
 from benchmarks.server_clients import PATH, Seen, ask_all
 from benchmarks.server_ingest import Source, ingest, killed
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.cues import make_query
 from harmonia.types import HarmoniaError, Signal
 
 CLIENTS, BATCH = 64, 64
 
 
-def in_process(memory: Collection, cues: Sequence[str], seconds: float) -> tuple[float, float]:
+def in_process(memory: Memory, cues: Sequence[str], seconds: float) -> tuple[float, float]:
     """Recalls per second in batches, and seconds of computing of each."""
     queries = [make_query({"text": words}) for words in cues]
     count, begun, computing = 0, time.perf_counter(), time.process_time()
@@ -44,7 +44,7 @@ def in_process(memory: Collection, cues: Sequence[str], seconds: float) -> tuple
     return count / (time.perf_counter() - begun), (time.process_time() - computing) / count
 
 
-def load(server: Served, memory: Collection, cues: Sequence[str], size: Size) -> list[Row]:
+def load(server: Served, memory: Memory, cues: Sequence[str], size: Size) -> list[Row]:
     """Many clients for a minute, in turns with the bare batches; then memory, until enough was asked."""
     bodies = [body(words) for words in cues]
     ask_all(server.url, bodies, CLIENTS, 1.0)
@@ -79,7 +79,7 @@ def load(server: Served, memory: Collection, cues: Sequence[str], size: Size) ->
     ]
 
 
-def first_results(server: Served, memory: Collection, cues: Sequence[str], singles: int) -> list[Row]:
+def first_results(server: Served, memory: Memory, cues: Sequence[str], singles: int) -> list[Row]:
     """One client: until the answer is there, in turns with the bare recall of the same cue."""
     http, bare = [], []
     with httpx.Client(base_url=server.url, timeout=60) as client:
@@ -94,14 +94,14 @@ def first_results(server: Served, memory: Collection, cues: Sequence[str], singl
     held = memory.status()["records"]
     what, value, other = f"{held} records: first results", statistics.median(http), statistics.median(bare)
     return [
-        row(what, value, "s", "Collection.recall", other, ("<=", 2.0)),
+        row(what, value, "s", "Memory.recall", other, ("<=", 2.0)),
         row(what, value, "s", goal=("<=", 0.3)),
         row(f"{held} records: slowest of {len(http)} first results", max(http), "s"),
         row(f"{held} records: until ready", server.startup, "s"),
     ]
 
 
-def embeddings(server: Served, memory: Collection, cues: Sequence[str], turns: int) -> list[Row]:
+def embeddings(server: Served, memory: Memory, cues: Sequence[str], turns: int) -> list[Row]:
     """Vectors of words per second, a list of 64 in a request, in turns with the bare encoder."""
     texts = list(cues[:BATCH])
     signals = [Signal("text", words) for words in texts]
@@ -136,8 +136,8 @@ def main() -> None:
         cues = small(data, Path(folder) / "small", size.records)
         large(trained, Path(folder) / "large", size.large)
         with served(Path(folder) / "large") as server:
-            rows = first_results(server, Collection(Path(folder) / "large"), cues, size.singles)
-        memory = Collection(Path(folder) / "small")
+            rows = first_results(server, Memory(Path(folder) / "large"), cues, size.singles)
+        memory = Memory(Path(folder) / "small")
         source = Source(trained[size.large // 5 :])
         server = Served(Path(folder) / "small")
         try:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 import harmonia
 from examples.starter import build
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.modalities import MODALITIES, audio, image, video
 from harmonia.tasks.contact_sheet import draw_sheet, save_sheet
 from harmonia.types import HarmoniaError, Recollection, Record, Signal
@@ -95,7 +95,7 @@ def starter_tries(media: Path, cues: Path) -> Iterator[Try]:
     yield Try("two weak cues together", [("text", "red"), patch], "coffee", alone=True)
 
 
-def own_tries(collection: Collection, cues: Path) -> Iterator[Try]:
+def own_tries(collection: Memory, cues: Path) -> Iterator[Try]:
     """Cues from the first records of each modality in the user's own media."""
     made: dict[str, int] = {}
     for record in collection.store.records():
@@ -128,7 +128,7 @@ def _own_cue(modality: str, path: Path, cues: Path, number: int) -> tuple[str, s
     return None
 
 
-def recall(collection: Collection, cues: Sequence[tuple[str, str | Path]]) -> Recollection:
+def recall(collection: Memory, cues: Sequence[tuple[str, str | Path]]) -> Recollection:
     """Recall by all cues together."""
     given: dict[str, str | Path] = dict(cues)
     return collection.recall(**given, k=ACROSS)  # type: ignore[arg-type]
@@ -174,7 +174,7 @@ def main(media: Path | None) -> None:
         sys.exit(f"harmonia: {good.count(False)} of {len(good)} cues did not bring their record first")
 
 
-def _holds(collection: Collection, one: Try, found: Recollection) -> bool:
+def _holds(collection: Memory, one: Try, found: Recollection) -> bool:
     needed = not one.alone or not any(first(recall(collection, [cue]), one.wanted) for cue in one.cues)
     return needed and first(found, one.wanted)
 

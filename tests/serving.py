@@ -17,7 +17,7 @@ import httpx
 import torch
 from fastapi import FastAPI
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.generators import ConditionConfig, Facts, save_generator
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
 from harmonia.pretrained.loading import load_encoders
@@ -139,7 +139,7 @@ def _template() -> Path:
     ]
     manifest = folder / "things.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    report = Collection(folder / "memory").remember(manifest, copy=True, threads=1)
+    report = Memory(folder / "memory").remember(manifest, copy=True, threads=1)
     assert report.remembered == len(rows), report
     return folder
 

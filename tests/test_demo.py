@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from examples.demo import main
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from tests.media import make_photo, make_tone
 
 
@@ -30,7 +30,7 @@ def test_every_demo_cue_brings_its_record_first(demo: Path) -> None:
 
 
 def test_the_two_weak_cues_are_both_needed(demo: Path) -> None:
-    memory = Collection(demo / "memory")
+    memory = Memory(demo / "memory")
 
     def best(**cues: object) -> object:
         return memory.recall(**cues).records[0].record.metadata["name"]  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def test_the_two_weak_cues_are_both_needed(demo: Path) -> None:
 
 
 def test_a_memory_past_ram_takes_candidates_from_the_store(demo: Path) -> None:
-    whole, small = Collection(demo / "memory"), Collection(demo / "memory", ram=0)
+    whole, small = Memory(demo / "memory"), Memory(demo / "memory", ram=0)
     for cue in ({"text": "waves on a beach"}, {"image": demo / "cues" / "half-cat.png"}):
         expected, found = whole.recall(**cue), small.recall(**cue)  # type: ignore[arg-type]
         assert found.records[0].record == expected.records[0].record

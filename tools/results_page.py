@@ -152,6 +152,18 @@ SECTIONS = (
         "The training loop, its losses, and runs that are killed at random.",
         "training",
     ),
+    Section(
+        "What a command costs",
+        "Processor time of a whole command on the starter collection, medians of runs in turns, beside an "
+        "earlier commit in the same run. Sizes are of the files that the core and its dependencies install.",
+        "footprint",
+    ),
+    Section(
+        "How far one datum walks",
+        "Files of the package that one warm command enters, and calls that cross from one file to another, "
+        "beside an earlier commit in the same run.",
+        "walks",
+    ),
 )
 
 

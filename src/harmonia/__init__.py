@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harmonia.collection.collection import Collection as Memory
+    from harmonia.collection.collection import Memory
     from harmonia.collection.cues import RecallOptions
     from harmonia.collection.sentences import Answer
     from harmonia.pretrained.loading import load_encoders
@@ -30,7 +30,7 @@ NAMES = {
     "Code": "harmonia.types:Code",
     "Cue": "harmonia.types:Cue",
     "HarmoniaError": "harmonia.types:HarmoniaError",
-    "Memory": "harmonia.collection.collection:Collection",
+    "Memory": "harmonia.collection.collection:Memory",
     "Part": "harmonia.types:Part",
     "RecallOptions": "harmonia.collection.cues:RecallOptions",
     "Recollection": "harmonia.types:Recollection",
@@ -62,9 +62,9 @@ def open(root: str | Path, models: Sequence[str] | None = None, device: str = "a
     ``models`` chooses the encoders of a new memory: "descriptors" and "mini" (the default, no network),
     or names or folders of pretrained models (CLIP, SigLIP, CLAP, sentence-transformers).
     """
-    from harmonia.collection.collection import Collection
+    from harmonia.collection.collection import Memory
 
-    return Collection(root, models, device)
+    return Memory(root, models, device)
 
 
 def __getattr__(name: str) -> Any:

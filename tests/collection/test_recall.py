@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 
 import harmonia
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.tasks.contact_sheet import draw_sheet, save_sheet
 from harmonia.types import HarmoniaError, Recollection, Signal
 from tests.media import make_photo, make_tone, make_video, scene, tone
@@ -28,7 +28,7 @@ HERTZ = (220.0, 330.0, 550.0, 880.0, 1320.0, 2200.0)
 
 
 @pytest.fixture(scope="module")
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Memory:
     """Six records of a photo, a sound and a caption, with metadata from a manifest."""
     root = tmp_path_factory.mktemp("recall")
     rows = []
@@ -69,7 +69,7 @@ def noisy(number: int, level: float = 0.2) -> Signal:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_any_part_brings_back_the_whole(memory: Collection, number: int) -> None:
+def test_any_part_brings_back_the_whole(memory: Memory, number: int) -> None:
     cues = {"text": " ".join(CAPTIONS[number].split()[-3:]), "image": half(number), "audio": noisy(number)}
     for modality, cue in cues.items():
         best = memory.recall(**{modality: cue}).records[0]
@@ -78,7 +78,7 @@ def test_any_part_brings_back_the_whole(memory: Collection, number: int) -> None
         assert set(best.matches) == {modality}
 
 
-def test_cues_are_bound_together(memory: Collection) -> None:
+def test_cues_are_bound_together(memory: Memory) -> None:
     both = memory.recall(image=half(2), audio=noisy(2, level=1.0))
     assert found(both)[0] == "2"
     assert set(both.records[0].shares) == {"image", "audio"}
@@ -86,7 +86,7 @@ def test_cues_are_bound_together(memory: Collection) -> None:
     assert both.records[0].probability > alone.records[0].probability
 
 
-def test_cues_come_as_files_bytes_and_several(memory: Collection) -> None:
+def test_cues_come_as_files_bytes_and_several(memory: Memory) -> None:
     file = memory.root.parent / "3.png"
     for cue in (file, str(file), file.read_bytes()):
         assert found(memory.recall(image=cue))[0] == "3"
@@ -94,7 +94,7 @@ def test_cues_come_as_files_bytes_and_several(memory: Collection) -> None:
     assert set(two.records[0].shares) == {"image 1", "image 2"}
 
 
-def test_where_filters_on_metadata(memory: Collection) -> None:
+def test_where_filters_on_metadata(memory: Memory) -> None:
     assert set(found(memory.recall(image=half(1), where="place = 'sea'"))) == {"0", "2"}
     assert found(memory.recall(image=half(1), where="year >= 2020 and place = 'land'")) == ["5"]
     with pytest.raises(HarmoniaError, match=r"columns are .*place"):
@@ -103,7 +103,7 @@ def test_where_filters_on_metadata(memory: Collection) -> None:
         memory.recall(image=half(1), where="year = 1900")
 
 
-def test_words_against_push_a_record_down(memory: Collection) -> None:
+def test_words_against_push_a_record_down(memory: Memory) -> None:
     with_ = {r.record.metadata["name"]: r for r in memory.recall("dog lighthouse", k=6).records}
     without = memory.recall("dog lighthouse", against=["lighthouse waves"], k=6)
     after = {r.record.metadata["name"]: r for r in without.records}
@@ -112,14 +112,14 @@ def test_words_against_push_a_record_down(memory: Collection) -> None:
     assert after["2"].shares["not lighthouse waves"] < 0
 
 
-def test_weights_decide_between_cues(memory: Collection) -> None:
+def test_weights_decide_between_cues(memory: Memory) -> None:
     for weights, winner in (({"image": 3.0, "audio": 0.1}, "1"), ({"image": 0.1, "audio": 3.0}, "4")):
         assert found(memory.recall(image=half(1), audio=noisy(4), weights=weights))[0] == winner
     with pytest.raises(HarmoniaError, match=r"no cue is called 'imgae'.*image"):
         memory.recall(image=half(1), weights={"imgae": 2.0})
 
 
-def test_k_and_leaving_out_the_cue(memory: Collection) -> None:
+def test_k_and_leaving_out_the_cue(memory: Memory) -> None:
     assert [r.rank for r in memory.recall(image=half(0), k=3).records] == [1, 2, 3]
     assert len(memory.recall(image=half(0), k=50).records) == 6
     with pytest.raises(HarmoniaError, match="at least 1"):
@@ -130,13 +130,13 @@ def test_k_and_leaving_out_the_cue(memory: Collection) -> None:
     assert len(left) == 5 and "0" not in left
 
 
-def test_an_unrelated_cue_abstains(memory: Collection) -> None:
+def test_an_unrelated_cue_abstains(memory: Memory) -> None:
     unrelated = memory.recall("xylograph quetzal byzantium")
     assert unrelated.abstained and unrelated.certificate.nothing >= unrelated.records[0].probability
     assert not memory.recall(CAPTIONS[3]).abstained
 
 
-def test_a_cue_that_nothing_can_be_compared_with(memory: Collection, tmp_path: Path) -> None:
+def test_a_cue_that_nothing_can_be_compared_with(memory: Memory, tmp_path: Path) -> None:
     film = make_video(tmp_path / "film.mp4", sound=False)
     bare = harmonia.open(tmp_path / "bare", models=["descriptors"])
     bare.remember(make_photo(tmp_path / "photo.png"))
@@ -152,7 +152,7 @@ def test_a_cue_that_nothing_can_be_compared_with(memory: Collection, tmp_path: P
 
 @pytest.mark.parametrize("trust", [0.5, 2.0, 20.0, float("inf")])
 @pytest.mark.parametrize("alpha", [1.0, 1.5])
-def test_the_certificate_holds(memory: Collection, trust: float, alpha: float) -> None:
+def test_the_certificate_holds(memory: Memory, trust: float, alpha: float) -> None:
     recollection = memory.recall(image=half(5), audio=noisy(5), trust=trust, alpha=alpha)
     c = recollection.certificate
     energies = np.array(c.energies)
@@ -168,12 +168,12 @@ def test_the_certificate_holds(memory: Collection, trust: float, alpha: float) -
         assert np.linalg.norm(code.vector) == pytest.approx(1, abs=1e-3)
 
 
-def test_fewer_candidates_are_said(memory: Collection) -> None:
-    small = Collection(memory.root, ram=1)
+def test_fewer_candidates_are_said(memory: Memory) -> None:
+    small = Memory(memory.root, ram=1)
     assert found(small.recall(image=half(4)))[0] == "4"
 
 
-def test_plain_search(memory: Collection) -> None:
+def test_plain_search(memory: Memory) -> None:
     file = memory.root.parent / "1.png"
     cosine = memory.retrieve(image=file, k=3)
     euclidean = memory.retrieve(image=file, k=3, metric="euclidean")

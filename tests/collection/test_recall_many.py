@@ -15,7 +15,7 @@ from tests.media import make_photo, make_tone
 
 
 @pytest.fixture(scope="module")
-def memory(tmp_path_factory: pytest.TempPathFactory) -> harmonia.Collection:
+def memory(tmp_path_factory: pytest.TempPathFactory) -> harmonia.Memory:
     folder = tmp_path_factory.mktemp("many")
     for seed in range(12):
         make_photo(folder / f"photo {seed}.png", seed=seed)
@@ -28,7 +28,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> harmonia.Collection:
     return collection
 
 
-def questions(memory: harmonia.Collection) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def questions(memory: harmonia.Memory) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Cues by modality, and what else a recall takes."""
     media = memory.root.parent
     return [
@@ -52,7 +52,7 @@ def same(one: Recollection, other: Recollection) -> None:
         assert {n: m.part for n, m in a.matches.items()} == {n: m.part for n, m in b.matches.items()}
 
 
-def test_each_query_is_answered_as_if_alone(memory: harmonia.Collection) -> None:
+def test_each_query_is_answered_as_if_alone(memory: harmonia.Memory) -> None:
     asked = questions(memory)
     many = memory.recall_many([make_query(given, **more) for given, more in asked])
     for (given, more), found in zip(asked, many, strict=True):
@@ -60,7 +60,7 @@ def test_each_query_is_answered_as_if_alone(memory: harmonia.Collection) -> None
         same(found, memory.recall(**given, **more))
 
 
-def test_a_condition_holds_for_all(memory: harmonia.Collection) -> None:
+def test_a_condition_holds_for_all(memory: harmonia.Memory) -> None:
     where = "name = 'photo 2'"
     for found in memory.recall_many(
         [make_query(given) for given, _ in questions(memory)[:3]], RecallOptions(where=where)
@@ -69,7 +69,7 @@ def test_a_condition_holds_for_all(memory: harmonia.Collection) -> None:
         assert {r.record.metadata["name"] for r in found.records} == {"photo 2"}
 
 
-def test_what_is_wrong_with_one_query_is_its_answer_only(memory: harmonia.Collection, tmp_path: Path) -> None:
+def test_what_is_wrong_with_one_query_is_its_answer_only(memory: harmonia.Memory, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     bad: list[Query] = [make_query({"image": tmp_path / "broken.png"}), []]
     good = make_query({"text": "photo number 1"})
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_one_query_is_its_answer_only(memory: harmonia.Collec
         make_query({"text": "red"}, weights={"sound": 1.0})
 
 
-def test_a_batch_is_faster_than_one_after_the_other(memory: harmonia.Collection) -> None:
+def test_a_batch_is_faster_than_one_after_the_other(memory: harmonia.Memory) -> None:
     asked = [make_query({"text": f"photo number {i}"}) for i in range(32)]
     memory.recall_many(asked[:2])
     start = time.process_time()

@@ -20,7 +20,7 @@ import soundfile
 from PIL import Image
 
 import harmonia
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.types import HarmoniaError
 from tests.media import make_photo, make_tone, make_video
@@ -41,7 +41,7 @@ def bomb(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")))
 
 
-def names(collection: Collection) -> list[str]:
+def names(collection: Memory) -> list[str]:
     return sorted(r.metadata["name"] for r in collection.store.records())
 
 

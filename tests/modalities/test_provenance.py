@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.modalities import image
 from harmonia.modalities.provenance import Mark, from_xmp
 from harmonia.types import HarmoniaError, Signal
@@ -96,7 +96,7 @@ def test_a_memory_knows_what_was_generated(tmp_path: Path) -> None:
         image.read(make_photo(tmp_path / "scene.png", seed=2)), tmp_path / "media" / "drawn.png", MARK
     )
     (tmp_path / "media" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    collection = Collection(tmp_path / "memory", models=("descriptors",))
+    collection = Memory(tmp_path / "memory", models=("descriptors",))
     report = collection.remember(tmp_path / "media")
     assert report.remembered == 2 and len(report.problems) == 1
     facts = {r.metadata["name"]: r.metadata.get("generated") for r in collection.store.records()}

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.server.batching import Batcher
 from harmonia.server.errors import ApiError
@@ -274,7 +274,7 @@ def test_a_job_that_is_completed_is_seen_by_the_next_recall(url: str) -> None:
 def test_what_another_process_remembers_is_seen_soon(url: str, folder: Path) -> None:
     words = "a lighthouse keeper paints his boat"
     with httpx.Client(base_url=url, timeout=30) as client:
-        Collection(folder).remember(Record("", (Part("text", text=words),)))
+        Memory(folder).remember(Record("", (Part("text", text=words),)))
         until = time.monotonic() + 60
         while not any(p["text"] == words for p in recalled(client, words)[0]["parts"]):
             assert time.monotonic() < until, "it was never seen"
@@ -282,7 +282,7 @@ def test_what_another_process_remembers_is_seen_soon(url: str, folder: Path) -> 
 
 
 def test_a_pinned_memory_answers_from_what_it_was(folder: Path) -> None:
-    memory = Collection(folder)
+    memory = Memory(folder)
     pinned = memory.pinned()
     before = pinned.state
     assert [one.record.id for one in pinned.recall("milk").records] == [

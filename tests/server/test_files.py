@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.server.formats import kind_of
 from harmonia.server.settings import Settings
 from tests.media import make_photo, make_tone, scene
@@ -65,7 +65,7 @@ def test_paths_stay_within_the_roots(client: httpx.Client, folder: Path) -> None
     assert job["state"] == "completed" and job["remembered"] == 2
     assert {one["name"] for one in job["problems"]} >= {"secret.png", "link.png"}
     assert all(str(folder) not in one["reason"] for one in job["problems"])
-    held = Collection(folder / "memory").store.files()
+    held = Memory(folder / "memory").store.files()
     assert not any("secret" in path or "link" in path for path in held)
     failed(client.post("/v1/memory/jobs", json={"paths": ["/etc"]}))
     failed(client.post("/v1/memory/jobs", json={}))
@@ -113,7 +113,7 @@ def test_html_is_never_served_as_html(client: httpx.Client) -> None:
 
 def test_files_elsewhere_are_served_while_they_are_the_same(tmp_path: Path) -> None:
     photo = make_photo(tmp_path / "photo.png", seed=5)
-    Collection(tmp_path / "memory").remember(photo)
+    Memory(tmp_path / "memory").remember(photo)
     with serve(Settings(tmp_path / "memory")) as url, httpx.Client(base_url=url, timeout=60) as client:
         part = client.get("/v1/memory/records").json()["data"][0]["parts"][0]
         assert client.get(part["media"]).content == photo.read_bytes()

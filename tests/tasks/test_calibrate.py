@@ -16,7 +16,7 @@ from PIL import Image
 import harmonia
 from harmonia.cli import cli
 from harmonia.collection.calibration import FILE_NAME, Calibration
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.tasks import calibrate
 from harmonia.tasks.calibrate import learn
 from harmonia.tasks.calibration_fitting import Fitting
@@ -33,7 +33,7 @@ def noisy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(pixels + rng.normal(0, 120, pixels.shape), 0, 255).astype(np.uint8))
 
 
-def remembered(root: Path, rows: list[dict[str, object]]) -> Collection:
+def remembered(root: Path, rows: list[dict[str, object]]) -> Memory:
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     collection = harmonia.open(root / ".harmonia", models=("descriptors",))
     assert collection.remember(root).remembered == len(rows)
@@ -90,7 +90,7 @@ def taught(album: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return root, learn(harmonia.open(root / ".harmonia"))
 
 
-def found(collection: Collection, root: Path) -> float:
+def found(collection: Memory, root: Path) -> float:
     """The share of records that a new noisy photo and a sound of anything bring back."""
     rng = np.random.default_rng(1)
     hits = 0

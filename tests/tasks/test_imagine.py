@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from harmonia.cli import main
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.generators import Batch, Condition, ConditionConfig, Facts, load_generator, save_generator
 from harmonia.generators.autoencoders.autoencoder import VAE, VAEConfig
 from harmonia.generators.diffusion.model import Diffusion, DiffusionConfig
@@ -45,12 +45,12 @@ def emoji(name: str, side: int = 64) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Memory:
     folder = tmp_path_factory.mktemp("media")
     for name in THINGS:
         emoji(name).save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"the {name}")
-    found = Collection(folder / "memory.harmonia")
+    found = Memory(folder / "memory.harmonia")
     assert found.remember(folder).remembered == len(THINGS)
     return found
 
@@ -123,7 +123,7 @@ def distance(file: Path, name: str) -> float:
 
 
 def test_a_half_picture_is_imagined_whole_from_the_memory(
-    harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path
+    harmonia: Cli, collection: Memory, trained: Path, tmp_path: Path
 ) -> None:
     half = emoji("apple")
     half.paste("black", (0, 32, 64, 64))
@@ -150,7 +150,7 @@ def test_a_half_picture_is_imagined_whole_from_the_memory(
     assert max(right) < min(other)
 
 
-def test_words_find_a_memory_or_speak_for_themselves(collection: Collection, trained: Path) -> None:
+def test_words_find_a_memory_or_speak_for_themselves(collection: Memory, trained: Path) -> None:
     imagination = Imagination(load(trained), collection)
     settled = imagination.request({"text": "the sea"})
     assert settled.found is not None and settled.found.records[0].record.metadata["name"] == "sea"
@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_picture(harmonia: Cli, trained: Path, tmp_
     assert not torch.equal(same[0], other[0]) and not torch.equal(same[0], same[1])
 
 
-def test_what_is_known_stays(harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path) -> None:
+def test_what_is_known_stays(harmonia: Cli, collection: Memory, trained: Path, tmp_path: Path) -> None:
     whole = emoji("leaf").convert("RGBA")
     whole.paste((0, 0, 0, 0), (32, 0, 64, 64))
     whole.save(tmp_path / "cut.png")
@@ -204,7 +204,7 @@ def test_what_is_known_stays(harmonia: Cli, collection: Collection, trained: Pat
 
 
 def test_variations_are_drawn_from_the_code_of_a_picture(
-    harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path
+    harmonia: Cli, collection: Memory, trained: Path, tmp_path: Path
 ) -> None:
     emoji("leaf").save(tmp_path / "it.png")
     code, out, err = harmonia(
@@ -216,9 +216,7 @@ def test_variations_are_drawn_from_the_code_of_a_picture(
     assert not torch.equal(pixels(files[0]), pixels(files[1]))
 
 
-def test_what_the_encoder_sees_guides_what_is_drawn(
-    harmonia: Cli, collection: Collection, trained: Path
-) -> None:
+def test_what_the_encoder_sees_guides_what_is_drawn(harmonia: Cli, collection: Memory, trained: Path) -> None:
     imagination = Imagination(load(trained, "cpu"), collection, "cpu")
     leaf, eye = Signal("image", np.asarray(emoji("leaf"))), imagination.eye()
     request = imagination.request({"image": [leaf]}, False)
@@ -246,7 +244,7 @@ def codes_of(imagination: Imagination, x: Tensor) -> Tensor:
 
 
 def test_a_generator_that_reads_pictures_itself_varies_them(
-    harmonia: Cli, collection: Collection, tmp_path: Path
+    harmonia: Cli, collection: Memory, tmp_path: Path
 ) -> None:
     shape, told = (3, 8, 8), ConditionConfig(text=16)
     small = DiffusionConfig(channels=(1,), steps=2)
@@ -291,9 +289,7 @@ def test_a_sketch_is_followed_as_far_as_asked(trained: Path) -> None:
     assert far[0] < 0.1 and far[0] < far[1] < far[2]
 
 
-def test_from_one_memory_to_another(
-    harmonia: Cli, collection: Collection, trained: Path, tmp_path: Path
-) -> None:
+def test_from_one_memory_to_another(harmonia: Cli, collection: Memory, trained: Path, tmp_path: Path) -> None:
     ids = {r.metadata["name"]: r.id for r in collection.store.records()}
     code, out, _ = harmonia(
         "imagine", "--between", ids["apple"][:8], ids["sea"], "-n", "5", "-m", collection.root,
@@ -354,7 +350,7 @@ def test_a_memory_that_names_several_classes_says_as_much_as_none(tmp_path: Path
     for name, said in {"apple": "one or two things", "sea": "two seas"}.items():
         emoji(name).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(said)
-    collection = Collection(tmp_path / "memory.harmonia")
+    collection = Memory(tmp_path / "memory.harmonia")
     assert collection.remember(tmp_path).remembered == 2
     found = collection.recall(image=tmp_path / "apple.png")
     model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), condition=ConditionConfig(classes=2)))
@@ -375,7 +371,7 @@ def test_a_memory_that_names_several_classes_says_as_much_as_none(tmp_path: Path
 
 
 def test_a_memory_whose_words_name_no_class_leaves_the_cue_its_own(
-    collection: Collection, tmp_path: Path
+    collection: Memory, tmp_path: Path
 ) -> None:
     model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), condition=ConditionConfig(classes=2)))
     save_generator(tmp_path / "m", model, facts=Facts("two", labels=(("one",), ("two",))))
@@ -423,9 +419,7 @@ def test_long_cues_keep_their_seeds_apart(harmonia: Cli, trained: Path, tmp_path
     assert seen[0] != seen[1] and len(list((tmp_path / "imagined").glob("*-sheet.png"))) == 2
 
 
-def test_a_generator_that_is_told_words_gets_those_of_the_memory(
-    collection: Collection, tmp_path: Path
-) -> None:
+def test_a_generator_that_is_told_words_gets_those_of_the_memory(collection: Memory, tmp_path: Path) -> None:
     model = Diffusion(DiffusionConfig(shape=(3, 8, 8), channels=(1,), condition=ConditionConfig(text=16)))
     save_generator(tmp_path / "words", model)
     emoji("sun").save(tmp_path / "it.png")
@@ -439,7 +433,7 @@ def test_a_generator_that_is_told_words_gets_those_of_the_memory(
 
 
 def test_bad_input_is_one_line(
-    harmonia: Cli, collection: Collection, trained: Path, vae: Path, tmp_path: Path
+    harmonia: Cli, collection: Memory, trained: Path, vae: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(emoji_bytes(tmp_path)[:60])
     (tmp_path / "file").write_text("not a folder")
@@ -519,7 +513,7 @@ def test_a_full_disk_and_a_stop_leave_whole_files(
 
 
 def test_reconstruct_denoise_and_anomaly(
-    harmonia: Cli, collection: Collection, vae: Path, tmp_path: Path
+    harmonia: Cli, collection: Memory, vae: Path, tmp_path: Path
 ) -> None:
     emoji("leaf").save(tmp_path / "leaf.png")
     noise = np.random.default_rng(0).normal(0, 100, (SIDE, SIDE, 3))

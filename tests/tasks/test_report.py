@@ -14,7 +14,7 @@ from PIL import Image
 
 import harmonia
 from harmonia.cli import cli
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.cues import make_query
 from harmonia.tasks.energy_plot import draw_landscape
 from harmonia.tasks.report import report
@@ -26,7 +26,7 @@ CLI = ROOT / "docs" / "cli.md"
 
 
 @pytest.fixture(scope="module")
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Memory:
     """Twelve photos, four of them with words."""
     root = tmp_path_factory.mktemp("report")
     for seed in range(12):
@@ -38,7 +38,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     return collection
 
 
-def test_the_report_counts_what_is_there(memory: Collection) -> None:
+def test_the_report_counts_what_is_there(memory: Memory) -> None:
     found = report(memory, starts=16)
     assert found.records == found.read == 12
     by_modality = {m.modality: m for m in found.modalities}
@@ -50,7 +50,7 @@ def test_the_report_counts_what_is_there(memory: Collection) -> None:
     assert image.diagnosis.attractors.starts == 16
 
 
-def test_the_command_prints_tables_and_json(memory: Collection) -> None:
+def test_the_command_prints_tables_and_json(memory: Memory) -> None:
     there = ["memory", "report", "-m", str(memory.root), "--starts", "8"]
     call = CliRunner()
     shown = call.invoke(cli, there)
@@ -65,7 +65,7 @@ def test_the_command_prints_tables_and_json(memory: Collection) -> None:
     assert 0 <= image["basins"]["certified"] <= 1 and len(image["hubs"]["top"]) == 5
 
 
-def test_the_json_is_as_documented(memory: Collection) -> None:
+def test_the_json_is_as_documented(memory: Memory) -> None:
     output = CliRunner().invoke(cli, ["memory", "report", "-m", str(memory.root), "--json"]).output
     encoder = json.loads(output)["encoders"][0]
     documented = (
@@ -84,7 +84,7 @@ def test_help_is_as_documented() -> None:
     assert documented and documented[1] == shown.output.rstrip()
 
 
-def test_a_large_memory_is_sampled(memory: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_memory_is_sampled(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harmonia.tasks.report.RECORDS", 5)
     found = report(memory, starts=4)
     assert found.records == 12 and found.read == 4
@@ -104,7 +104,7 @@ def test_no_memory_and_an_empty_one(tmp_path: Path) -> None:
         report(collection)
 
 
-def test_recall_draws_its_landscape(memory: Collection, tmp_path: Path) -> None:
+def test_recall_draws_its_landscape(memory: Memory, tmp_path: Path) -> None:
     picture = tmp_path / "out.png"
     recall = ["recall", "-m", str(memory.root), "--image", str(memory.root.parent / "photo-3.png")]
     done = CliRunner().invoke(cli, [*recall, "--json", "--landscape", str(picture)])
@@ -119,7 +119,7 @@ def test_recall_draws_its_landscape(memory: Collection, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"), [("out.txt", "name it .png"), ("none/out.png", "there is no folder")]
 )
-def test_a_landscape_that_cannot_be_written(memory: Collection, tmp_path: Path, name: str, says: str) -> None:
+def test_a_landscape_that_cannot_be_written(memory: Memory, tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "out.txt").write_text("mine")
     cues = memory.cues(make_query({"text": "waves"}))
     with pytest.raises(HarmoniaError, match=says) as error:
@@ -128,14 +128,14 @@ def test_a_landscape_that_cannot_be_written(memory: Collection, tmp_path: Path, 
     assert (tmp_path / "out.txt").read_text() == "mine"
 
 
-def test_no_landscape_without_a_cue_for_it(memory: Collection, tmp_path: Path) -> None:
+def test_no_landscape_without_a_cue_for_it(memory: Memory, tmp_path: Path) -> None:
     cues = memory.cues(make_query({}, ["waves"]))
     with pytest.raises(HarmoniaError, match="no landscape to draw"):
         draw_landscape(memory, cues, tmp_path / "out.png")
 
 
 def test_without_matplotlib_one_line_says_how_to_get_it(
-    memory: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     cues = memory.cues(make_query({"text": "waves"}))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from harmonia.collection.collection import Collection
+    from harmonia.collection.collection import Memory
 
 FOLDER = ".harmonia"
 
@@ -35,14 +35,14 @@ def find_memory(memory: Path | None) -> Path:
     return here / FOLDER
 
 
-def open_memory(memory: Path | None) -> Collection:
+def open_memory(memory: Path | None) -> Memory:
     """Open the memory a command works on."""
-    from harmonia.collection.collection import Collection
+    from harmonia.collection.collection import Memory
 
-    return Collection(find_memory(memory))
+    return Memory(find_memory(memory))
 
 
-def open_or_offer(memory: Path | None) -> Collection:
+def open_or_offer(memory: Path | None) -> Memory:
     """Open the memory. If there is none here but there are media, offer to remember these first.
 
     Raises HarmoniaError if there are no media either, or nobody to ask; Abort if the offer is declined.

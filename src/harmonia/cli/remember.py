@@ -70,9 +70,9 @@ def _here(
     *, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Remember in this process."""
-    from harmonia.collection.collection import Collection
+    from harmonia.collection.collection import Memory
 
-    collection = Collection(find_memory(into), models or None)
+    collection = Memory(find_memory(into), models or None)
     outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads)
     return {
         "remembered": outcome.remembered,

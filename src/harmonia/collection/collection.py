@@ -1,4 +1,4 @@
-"""A collection: one memory on disk, opened. What ``harmonia.open`` returns."""
+"""One memory on disk, opened: what ``harmonia.open`` returns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CALIBRATION = "learned.json"
 """The file of what ``harmonia learn`` found, beside the store."""
 
 
-class Collection:
+class Memory:
     """A memory in a folder. The folder is made by the first ``remember``.
 
     ``models`` chooses the encoders of a new memory; an existing one keeps those it was made with and
@@ -272,13 +272,13 @@ class Collection:
             self._calibrate(*self._memory)
         return self._memory
 
-    def pinned(self) -> Collection:
+    def pinned(self) -> Memory:
         """This memory as it is now, for recalls that shall not wait for the disk.
 
         Codes, calibration and the records that were recalled are kept, whatever is committed later;
         conditions are still looked up. Encoders are shared. Of a memory that outgrows RAM nothing is kept.
         """
-        found = Collection(self.root, self._models, self._device, self._ram, self.limits)
+        found = Memory(self.root, self._models, self._device, self._ram, self.limits)
         found._encoders = self.encoders
         if self.exists and fits(found.store, self._ram):
             found.bound()

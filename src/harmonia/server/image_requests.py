@@ -34,7 +34,7 @@ class Plan:
     """A generation: the generator, the request, the sampling options, the start, and the mark."""
 
     saved: Saved
-    wish: GenerationRequest
+    request: GenerationRequest
     sampling: Sampling
     start: Start
     mark: Mark
@@ -96,7 +96,7 @@ async def draw_plan(service: Service, plan: Plan, look: StepCallback | None = No
             look(step, of, x)
 
     def make() -> list[Signal]:
-        drawn = draw(plan.saved, plan.wish.condition, plan.sampling, plan.start, watch)
+        drawn = draw(plan.saved, plan.request.condition, plan.sampling, plan.start, watch)
         return [signal_of(x) for several in drawn for x in several]
 
     try:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.remember import Report
 from harmonia.server.errors import ApiError
 from harmonia.store.atomic import write_atomically
@@ -74,7 +74,7 @@ class Jobs:
     def __init__(
         self,
         folder: Path,
-        open_memory: Callable[[], Collection],
+        open_memory: Callable[[], Memory],
         within: Sequence[Path],
         without_paths: Callable[[str], str] = str,
         changed: Callable[[], None] = lambda: None,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.cues import Query, RecallOptions, decode
 from harmonia.collection.encoder_set import FILE_NAME
 from harmonia.collection.json_output import HERE, View
@@ -66,7 +66,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.collection = Collection(settings.memory, limits=settings.limits)
+        self.collection = Memory(settings.memory, limits=settings.limits)
         self._state: tuple[int, ...] = ()
         self._renewing = threading.Lock()
         self._watcher: asyncio.Task[None] | None = None
@@ -134,7 +134,7 @@ class Service:
         """Run heavy work that does not read codes; it may read the store."""
         return await asyncio.get_running_loop().run_in_executor(self.working, call)
 
-    async def study(self, call: Callable[[Collection], T]) -> T:
+    async def study(self, call: Callable[[Memory], T]) -> T:
         """Run a long analysis on a collection of its own, so that recalls do not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self.studying, lambda: call(self.writer()))
 
@@ -163,11 +163,11 @@ class Service:
                 self._generator = load(folder)
             return self._generator
 
-    def writer(self) -> Collection:
-        """The calling thread's own Collection, because a Collection is not thread-safe."""
+    def writer(self) -> Memory:
+        """The calling thread's own Memory, because a Memory is not thread-safe."""
         if not hasattr(self._own, "collection"):
-            self._own.collection = Collection(self.settings.memory, limits=self.settings.limits)
-        collection: Collection = self._own.collection
+            self._own.collection = Memory(self.settings.memory, limits=self.settings.limits)
+        collection: Memory = self._own.collection
         return collection
 
     def without_paths(self, message: str) -> str:

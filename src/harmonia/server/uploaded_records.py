@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.remember import identity_of
 from harmonia.server.errors import ApiError
 from harmonia.server.formats import HEAD, Kind, kind_of
@@ -134,7 +134,7 @@ def encode_utf8(text: str, param: str) -> bytes:
         raise ApiError(400, f"{param} is not valid Unicode", param=param) from None
 
 
-def create(collection: Collection, several: Sequence[NewRecord]) -> Sequence[StoredRecord | Exception]:
+def create(collection: Memory, several: Sequence[NewRecord]) -> Sequence[StoredRecord | Exception]:
     """Remember records in one commit, each whole or not at all; an invalid one yields its ApiError."""
     ids = [identity_of(one.parts) for one in several]
     before = {record.id for record in collection.store.records(ids)} if collection.exists else set()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from harmonia.collection.calibration import Calibration
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.metrics import paired_test
 from harmonia.store import CodeTable, Store
@@ -37,7 +37,7 @@ MIN_RECORDS, MAX_RECORDS, MAX_CODES = 20, 4096, 65_536
 SIGNIFICANCE = 0.05
 
 
-def learn(collection: Collection, *, seed: int = 0, progress: bool = False) -> CalibrationReport:
+def learn(collection: Memory, *, seed: int = 0, progress: bool = False) -> CalibrationReport:
     """Fit the constants of a memory to its own records, and save those that improve retrieval.
 
     ``seed`` decides which parts serve as queries. Nothing is written before the end, so that an interrupted

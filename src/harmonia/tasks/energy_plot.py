@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.matrices import given_by
 from harmonia.memory import Given, HarmonicMemory
 from harmonia.memory.diagnostics import slots_of, unused
@@ -39,7 +39,7 @@ NOTE = (
 
 
 def draw_landscape(
-    collection: Collection, cues: Sequence[Cue], path: Path, *, beta: float | None = None, steps: int = 8
+    collection: Memory, cues: Sequence[Cue], path: Path, *, beta: float | None = None, steps: int = 8
 ) -> None:
     """Plot the energy around the first of ``cues`` that can be compared with any record, to ``path``.
 
@@ -72,7 +72,7 @@ def draw_landscape(
     MODALITIES["image"].write(Signal("image", pixels), path)
 
 
-def _first(collection: Collection, memory: HarmonicMemory, cues: Sequence[Cue]) -> tuple[Cue, Given]:
+def _first(collection: Memory, memory: HarmonicMemory, cues: Sequence[Cue]) -> tuple[Cue, Given]:
     for cue in cues:
         given = given_by(collection.encoders, memory, cue) if cue.weight > 0 else []
         if given:

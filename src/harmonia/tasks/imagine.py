@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import harmonia.generators
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.cues import Media, decode, encode, make_query
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.encoders import unit
@@ -98,7 +98,7 @@ class Imagination:
     """A generator, and the memory that conditions it, if there is one."""
 
     saved: Saved
-    collection: Collection | None = None
+    collection: Memory | None = None
     device: str = "auto"
 
     def request(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.generators import Saved
 from harmonia.generators.autoencoders.base import AutoencoderBase
 from harmonia.modalities import image as pictures
@@ -75,7 +75,7 @@ def reconstruct_into(folder: Path, saved: Saved, files: Sequence[Path], *, noisy
 
 
 def novelty(
-    saved: Saved, files: Sequence[Path], collection: Collection | None = None, *, progress: bool = False
+    saved: Saved, files: Sequence[Path], collection: Memory | None = None, *, progress: bool = False
 ) -> list[Novelty]:
     """The novelty of images by an autoencoder, ranked among the images of a memory; the most novel first."""
     autoencoder = autoencoder_of(saved)
@@ -102,7 +102,7 @@ def _scores(autoencoder: AutoencoderBase, x: Sequence[Tensor]) -> Tensor:
     return torch.cat(scores) / math.prod(autoencoder.config.shape) if scores else torch.zeros(0)
 
 
-def _remembered(autoencoder: AutoencoderBase, collection: Collection, progress: bool) -> Iterator[Tensor]:
+def _remembered(autoencoder: AutoencoderBase, collection: Memory, progress: bool) -> Iterator[Tensor]:
     """The images of the memory that can still be read."""
     files = sorted({path for record in collection.store.records() for path in _files(record)})
     files = files[:: math.ceil(len(files) / MOST)] if files else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.matrices import build_memory
 from harmonia.memory.diagnostics import Diagnosis, diagnose
 from harmonia.types import HarmoniaError, Record
@@ -47,7 +47,7 @@ class MemoryReport:
     modalities: tuple[ModalityReport, ...]
 
 
-def report(collection: Collection, *, starts: int = 64, seed: int = 0) -> MemoryReport:
+def report(collection: Memory, *, starts: int = 64, seed: int = 0) -> MemoryReport:
     """Diagnose every matrix of a memory; HarmoniaError if there is no memory or nothing in it.
 
     ``starts`` random states are settled in each matrix.

@@ -21,7 +21,7 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.server.app import create_app
 from harmonia.server.keys import new_key
@@ -296,13 +296,13 @@ def test_a_store_from_upload_to_search(client: openai.OpenAI, root: Path, tmp_pa
     assert files.delete(photo, vector_store_id=store).deleted
     assert [one.id for one in files.list(store)] == [text]
     record = photo.removeprefix("file-")
-    assert Collection(root).show(record).metadata["dish"] == "pan"  # it is still remembered
+    assert Memory(root).show(record).metadata["dish"] == "pan"  # it is still remembered
     with pytest.raises(openai.NotFoundError):
         files.retrieve(photo, vector_store_id=store)
     assert files.retrieve(photo, vector_store_id="vs_memory").status == "completed"
     client.files.delete(text)  # OpenAI removes it from every store; so does the memory
-    assert search() == set() and record in Collection(root).store.ids()
-    assert text.removeprefix("file-") not in Collection(root).store.ids()
+    assert search() == set() and record in Memory(root).store.ids()
+    assert text.removeprefix("file-") not in Memory(root).store.ids()
 
 
 def test_bad_searches(client: openai.OpenAI) -> None:
@@ -328,7 +328,7 @@ def test_bad_searches(client: openai.OpenAI) -> None:
 
 
 def test_broken_files_say_why(client: openai.OpenAI, root: Path) -> None:
-    before = set(Collection(root).store.ids())
+    before = set(Memory(root).store.ids())
     store = client.vector_stores.create(name="broken").id
     broken, odd = upload(client, "broken.png", BROKEN), upload(client, "odd.zip", b"PK\x03\x04\0\0\0\0")
     one = client.vector_stores.files.create_and_poll(broken, vector_store_id=store)
@@ -343,7 +343,7 @@ def test_broken_files_say_why(client: openai.OpenAI, root: Path) -> None:
         client.vector_stores.files.content(odd, vector_store_id=store)
     client.vector_stores.files.delete(odd, vector_store_id=store)
     assert [x.id for x in client.vector_stores.files.list(store)] == [broken]
-    assert set(Collection(root).store.ids()) == before
+    assert set(Memory(root).store.ids()) == before
     with pytest.raises(openai.BadRequestError, match="is reserved"):
         client.vector_stores.files.create(store, file_id=broken, attributes={"path": "/etc"})
 

@@ -114,7 +114,7 @@ async def answer(
 async def _imagine(service: Service, cues: dict[str, Media], sampling: Sampling) -> Reply:
     plan = await make_plan(service, cues, sampling, found=await recall_for_picture(service, make_query(cues)))
     signals = await draw_plan(service, plan)
-    recollection = plan.wish.found
+    recollection = plan.request.found
     text = (
         f"This picture is generated, not remembered; it was drawn {_how(recollection)} "
         f"by {plan.mark.generator!r}."

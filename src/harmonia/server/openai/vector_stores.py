@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harmonia.collection.collection import Collection as Memory
+from harmonia.collection.collection import Memory
 from harmonia.collection.remember import Report
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import Job, Jobs

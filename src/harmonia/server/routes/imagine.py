@@ -58,9 +58,10 @@ async def _imagine(
         lambda: [base64.b64encode(encode_picture(picture, plan.mark)).decode() for picture in signals]
     )
     return {
-        "object": "memory.imagination", "generated": True, "model": plan.mark.generator, "how": plan.wish.how,
+        "object": "memory.imagination", "generated": True, "model": plan.mark.generator,
+        "how": plan.request.how,
         "data": [{"b64_json": picture, "seed": body.seed, "index": i} for i, picture in enumerate(pictures)],
-        "evidence": _evidence(plan.wish),
+        "evidence": _evidence(plan.request),
     }  # fmt: skip
 
 
@@ -76,9 +77,10 @@ def _cues_by_modality(query: Query, from_memory: bool | None) -> dict[str, Any]:
     return cues or {"record": "a record"}
 
 
-def _evidence(wish: GenerationRequest) -> list[dict[str, Any]]:
-    if wish.found is None:
+def _evidence(generation: GenerationRequest) -> list[dict[str, Any]]:
+    if generation.found is None:
         return []
     return [
-        {"record": recalled.record.id, "probability": recalled.probability} for recalled in wish.found.records
+        {"record": recalled.record.id, "probability": recalled.probability}
+        for recalled in generation.found.records
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.cues import decode, encode
 from harmonia.collection.json_output import answer_json, neighbours_json, recollection_json
 from harmonia.collection.sentences import Answer, answer_text
@@ -127,7 +127,7 @@ async def _landscape(
     query, _ = await query_of(service, body, files, admin=admin_of(request))
     query = await service.work(lambda: decode(query, service.settings.limits))
 
-    def draw(collection: Collection) -> bytes:
+    def draw(collection: Memory) -> bytes:
         from harmonia.tasks.energy_plot import draw_landscape
 
         cues = encode(collection.encoders, [query])[0]

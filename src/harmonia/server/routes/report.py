@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from harmonia.collection.collection import Collection
+from harmonia.collection.collection import Memory
 from harmonia.collection.json_output import finite
 from harmonia.server.service import ServiceDep
 from harmonia.tasks.report import report, report_json
@@ -20,7 +20,7 @@ SHOWN = ("records", "parts", "files", "columns", "index", "version", "table_byte
 async def memory_report(service: ServiceDep) -> dict[str, Any]:
     """Capacity, hubs and spurious attractors per encoder; computed once per state of the memory."""
 
-    def make(collection: Collection) -> dict[str, Any]:
+    def make(collection: Memory) -> dict[str, Any]:
         version = collection.store.version()[:2]
         if service.report[0] != version:
             service.report = version, finite(report_json(report(collection)))

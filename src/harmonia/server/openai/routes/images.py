@@ -230,8 +230,9 @@ def _usage(body: ImageRequest, name: str, drawn: int) -> dict[str, Any]:
 
 def _evidence(plan: Plan) -> dict[str, Any]:
     """The extension ``harmonia``: the records used, the method, the generator and the seed."""
-    records = plan.wish.found.records if plan.wish.found else ()
+    records = plan.request.found.records if plan.request.found else ()
     return {
-        "generated": True, "generator": plan.mark.generator, "seed": plan.sampling.seed, "how": plan.wish.how,
+        "generated": True, "generator": plan.mark.generator, "seed": plan.sampling.seed,
+        "how": plan.request.how,
         "evidence": [{"record_id": r.record.id, "probability": r.probability} for r in records],
     }  # fmt: skip
