@@ -142,7 +142,7 @@ def main() -> None:
             if name in GOALS:  # the goals are numbers of files and of calls, not ratios
                 one |= {"goal": f"<= {GOALS[name][i]}", "holds": counts[what] <= GOALS[name][i]}
             rows.append(one)
-    report("walks", rows, args.quick)
+    report("walks", rows, args.quick, ["--baseline PATH"] if args.baseline else [])
 
 
 if __name__ == "__main__":

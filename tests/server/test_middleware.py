@@ -314,7 +314,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
     monkeypatch.delitem(sys.modules, "harmonia.server.app")
     monkeypatch.setitem(sys.modules, "fastapi", None)
     code, _, err = run("--port", 0)
-    assert code == 1 and err == "harmonia: serving needs more packages: pip install 'harmonia[server]'\n"
+    assert code == 1 and err == "harmonia: the server needs more packages: pip install 'harmonia[server]'\n"
 
 
 def test_a_root_has_to_be_there(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ SWITCH = "HARMONIA_SERVER"
 """Environment variable; with ``off`` every command opens the memory itself."""
 BUSY = (413, 429, 500, 503)
 """Status codes after which a command does the work itself: too large a request, or a busy server."""
-ASK_SECONDS, WORK_SECONDS, LOOK_SECONDS = 1.0, 600.0, 0.1
+ASK_SECONDS, WORK_SECONDS, LOOK_SECONDS = 5.0, 600.0, 0.1
 
 Json = dict[str, Any]
 
