@@ -22,7 +22,9 @@ def command(memory: Path | None, ids: tuple[str, ...], where: str | None, gone: 
     """
     from harmonia.collection.json_output import record_json
 
-    forgotten = open_memory(memory).forget(ids, where=where, gone=gone)
+    collection = open_memory(memory)
+    forgotten = collection.forget(ids, where=where, gone=gone)
+    collection.status()  # counts what is held now, so that `harmonia status` need not open the store
     for record in forgotten:
         click.echo(f"forgot {record.id[:8]}  {title(record_json(record))}")
     if not forgotten:

@@ -74,6 +74,7 @@ def _here(
 
     collection = Memory(find_memory(into), models or None)
     outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads)
+    collection.status()  # counts what is held now, so that `harmonia status` need not open the store
     return {
         "remembered": outcome.remembered,
         "already": outcome.already,

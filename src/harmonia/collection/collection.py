@@ -140,7 +140,7 @@ class Memory:
         A cue is words, a path, bytes or a Signal, or several of them. ``against`` are words that count
         against a record; ``weights`` maps a cue's name or modality to how far it counts; ``trust`` is the
         cues' kappa; ``leave_out_cues`` leaves the cue files' own records out. ``k``, ``where`` and any other
-        field of :class:`~harmonia.types.RecallOptions` may be given by name, over ``options``.
+        field of :class:`~harmonia.collection.cues.RecallOptions` may be given by name, over ``options``.
         """
         chosen = {"k": k, "where": where}
         settings |= {name: value for name, value in chosen.items() if value is not None}

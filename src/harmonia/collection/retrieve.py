@@ -31,6 +31,8 @@ def retrieve(
     that a cue cannot be compared with gets no vote from it. Encoders that only bridge modalities take no
     part, since their cosines are of another size.
     """
+    if k < 1:
+        raise HarmoniaError(f"the number of records must be at least 1 (got {k})")
     if metric not in ("cosine", "euclidean"):
         raise HarmoniaError(f"no metric is called {metric!r}: use cosine or euclidean")
     similarity = similarities(encoders, table, cues, metric)
