@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from harmonia.server.errors import ApiError
+from harmonia.server.service import Service, ServiceDep
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -81,3 +82,38 @@ def form_openapi(model: type[BaseModel]) -> dict[str, Any]:
         "description": "media are files of any field name, which a cue names as cid:NAME",
     }
     return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def add_query_route(
+    router: APIRouter,
+    path: str,
+    model: type[M],
+    answer: Callable[[Service, M, Mapping[str, bytes], Request], Awaitable[Any]],
+    **options: Any,
+) -> None:
+    """Add a POST route whose body is ``model``, as JSON, or as a form with media as files beside it.
+
+    ``answer`` is given the service, the body, the files by name, and the request; its name and docstring are
+    those of the route. ``options`` go to ``add_api_route``.
+    """
+
+    async def from_form(request: Request, service: ServiceDep) -> Any:
+        body, files = await read_form(request, model)
+        return await answer(service, body, files, request)
+
+    async def from_json(body: Any, request: Request, service: ServiceDep) -> Any:
+        return await answer(service, body, {}, request)
+
+    from_json.__annotations__["body"] = model
+    router.add_api_route(
+        path, from_form, methods=["POST"], route_class_override=FormRoute, include_in_schema=False
+    )
+    router.add_api_route(
+        path,
+        from_json,
+        methods=["POST"],
+        name=answer.__name__,
+        description=answer.__doc__,
+        openapi_extra=form_openapi(model),
+        **options,
+    )

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request
 
 from harmonia.collection.cues import Query
 from harmonia.server.errors import ApiError
-from harmonia.server.forms import FormRoute, form_openapi, read_form
+from harmonia.server.forms import add_query_route
 from harmonia.server.image_requests import EVIDENCE, draw_plan, encode_picture, make_plan, recall_for_picture
 from harmonia.server.queries import query_of
 from harmonia.server.schemas.errors import NO_MODEL
 from harmonia.server.schemas.memory import ImagineRequest
-from harmonia.server.service import Service, ServiceDep, admin_of
+from harmonia.server.service import Service, admin_of
 from harmonia.server.sse import cancel_on_disconnect
 from harmonia.tasks.imagine import GenerationRequest
 from harmonia.tasks.sampling import Sampling
@@ -24,21 +24,14 @@ from harmonia.tasks.sampling import Sampling
 router = APIRouter(prefix="/v1/memory", tags=["memory"], responses=NO_MODEL)
 
 
-async def imagine_form(request: Request, service: ServiceDep) -> dict[str, Any]:
-    """Generate images, with cues as files of a form."""
-    body, files = await read_form(request, ImagineRequest)
+async def imagine(
+    service: Service, body: ImagineRequest, files: Mapping[str, bytes], request: Request
+) -> dict[str, Any]:
+    """Generate PNG images, marked as generated in their metadata, and list the records used."""
     return await cancel_on_disconnect(request, _imagine(service, body, files, admin_of(request)))
 
 
-router.add_api_route(
-    "/imagine", imagine_form, methods=["POST"], route_class_override=FormRoute, include_in_schema=False
-)
-
-
-@router.post("/imagine", openapi_extra=form_openapi(ImagineRequest))
-async def imagine(body: ImagineRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
-    """Generate PNG images, marked as generated in their metadata, and list the records used."""
-    return await cancel_on_disconnect(request, _imagine(service, body, {}, admin_of(request)))
+add_query_route(router, "/imagine", ImagineRequest, imagine)
 
 
 async def _imagine(
