@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harmonia.cli.running_server import NOTE, running_server
+from harmonia.cli.running_server import NOTE, RunningServer, running_server
+from harmonia.server import address
+from harmonia.server.address import proof
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
+from harmonia.types import HarmoniaError
 from tests.media import make_photo
 from tests.serving import media_of, memory_of, serve
 
@@ -106,18 +110,81 @@ def test_what_the_server_refuses_is_one_line(memory: Path, url: str, tmp_path: P
 
 def test_only_the_owner_can_read_the_address(memory: Path, url: str, tmp_path: Path) -> None:
     note = memory / NOTE
-    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600 and stat.S_IMODE(note.parent.stat().st_mode) == 0o700
     token = json.loads(note.read_text())["token"]
-
-    def ask(secret: str) -> bool:
-        answer = httpx.get(f"{url}/v1/memory/owner", headers={"Authorization": f"Bearer {secret}"})
-        return bool(answer.json()["owner"])
-
-    assert ask(token) and not ask(token + "x") and not ask("hm-nothing")
+    shown = httpx.get(f"{url}/v1/memory/owner", params={"nonce": "a" * 32}).json()
+    assert shown == {"proof": proof(memory, token, "a" * 32)} != {"proof": proof(memory, token, "b" * 32)}
     # without the token a path outside of the allowed folders is refused
     make_photo(tmp_path / "secret.jpg", seed=5)
     refused = httpx.post(f"{url}/v1/memory/jobs", json={"paths": [str(tmp_path / "secret.jpg")]})
     assert refused.status_code == 400
+
+
+def test_a_copy_of_a_memory_is_not_that_of_the_server(memory: Path, url: str, tmp_path: Path) -> None:
+    shutil.copytree(memory, tmp_path / "copy")
+    assert running_server(memory) is not None and running_server(tmp_path / "copy") is None
+
+
+def test_an_address_that_others_could_have_written_is_not_believed(memory: Path, url: str) -> None:
+    note = memory / NOTE
+    text = note.read_text()
+    try:
+        note.chmod(0o644)
+        assert running_server(memory) is None
+        note.chmod(0o600)
+        note.write_text(json.dumps({**json.loads(text), "url": "http://example.org:80"}))
+        assert running_server(memory) is None
+        note.write_text(json.dumps({**json.loads(text), "token": "of somebody else"}))
+        assert running_server(memory) is None
+    finally:
+        note.write_text(text)
+    assert running_server(memory) is not None
+
+
+def test_others_do_not_see_where_the_files_of_a_job_lie(memory: Path, url: str, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert run("remember", tmp_path / "private", "--into", memory).returncode == 1
+    jobs = httpx.get(f"{url}/v1/memory/jobs").json()["data"]
+    assert [one["name"] for one in jobs[0]["problems"]] == ["broken.png"]
+    assert "private" not in json.dumps(jobs)
+
+
+@pytest.mark.parametrize(
+    "options", [["--steps", "100"], ["--alpha", "5"], ["--trust", "1e7"], ["-k", "2000"]], ids=str
+)
+def test_what_only_the_server_bounds_is_done_without_it(memory: Path, url: str, options: list[str]) -> None:
+    done = run("recall", "photo number 1", "-m", memory, *options)
+    assert done.returncode == 0 and "lancedb" in done.stderr.splitlines()[-1]
+
+
+def test_a_job_that_cannot_be_stopped_is_not_done_again(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(RunningServer):
+        def request(self, method: str, *_: object, **__: object) -> dict[str, object]:
+            if method == "POST":
+                return {"id": "job-1", "state": "running", "done": 0, "total": 9}
+            raise OSError("the server has gone")
+
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    server = Gone("127.0.0.1:9", "x")
+    assert server.remember([memory], copy=False, watch=interrupt)["state"] == "stopped"
+    with pytest.raises(HarmoniaError, match="the server stopped while it was remembering"):
+        server.remember([memory], copy=False, watch=lambda *_: None)
+
+
+def test_a_folder_that_cannot_be_written_is_served_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    address.publish(tmp_path, "http://127.0.0.1:1", "token")
+    assert not (tmp_path / NOTE).exists()
 
 
 def test_the_token_serves_where_keys_are_asked_for(tmp_path: Path) -> None:
@@ -138,6 +205,7 @@ def test_an_address_that_was_left_behind_is_passed_by(tmp_path: Path, url: str) 
         json.dumps({"url": url, "token": "of a server that was killed"}),  # now of another memory
     ):  # fmt: skip
         (memory / NOTE).write_text(text)
+        (memory / NOTE).chmod(0o600)
         assert running_server(memory) is None
     assert run("recall", "photo number 1", "-m", memory).returncode == 0
 

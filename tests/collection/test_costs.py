@@ -87,3 +87,22 @@ def test_fewer_than_one_record_is_refused(root: Path) -> None:
     for search in (memory.retrieve, memory.recall):
         with pytest.raises(harmonia.HarmoniaError, match="at least 1"):
             search("photo", k=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alpha": 0.5}, {"alpha": float("nan")}, {"steps": -1}, {"beta": -1.0}, {"beta": float("nan")},
+        {"noise": float("inf")}, {"weights": {"text": float("nan")}}, {"trust": float("nan")},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused_in_one_line(root: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(harmonia.HarmoniaError) as error:
+        harmonia.open(root).recall("photo", **wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_past_the_bound_on_ram_what_counts_against_is_enough(root: Path) -> None:
+    found = harmonia.Memory(root, ram=1).recall(against=["photo number 3"], k=12)
+    assert found.records and found.records[-1].record.metadata["name"] == "photo 3"

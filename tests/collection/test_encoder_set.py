@@ -34,6 +34,9 @@ def test_a_description_without_encoders_is_read(tmp_path: Path) -> None:
     again = EncoderSet.saved(tmp_path, model.infos())
     assert again.infos() == model.infos()
     assert [e.name for e in again.bridges.encoders] == [e.name for e in model.bridges.encoders]
+    changed = [replace(i, name=i.name.replace("harmonia-", "harmonia-0")) for i in model.infos()]
+    with pytest.raises(HarmoniaError, match="made with other encoders"):
+        EncoderSet.saved(tmp_path, changed)
 
 
 def test_an_encoder_that_has_changed_is_refused_when_it_is_asked(tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def _here(
     from harmonia.collection.collection import Memory
 
     collection = Memory(find_memory(into), models or None)
+    if not collection.exists and not any(path.exists() for path in paths):
+        from harmonia.types import HarmoniaError
+
+        raise HarmoniaError(f"{paths[0]} does not exist; check the path")
     outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads)
     collection.status()  # counts what is held now, so that `harmonia status` need not open the store
     return {

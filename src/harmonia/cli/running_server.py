@@ -6,12 +6,17 @@ module imports no heavy package, so that a command takes a fraction of a second.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import http.client
+import ipaddress
 import json
 import os
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +57,24 @@ def running_server(memory: Path | None) -> RunningServer | None:
     """The running server of a memory; None if there is none."""
     if os.environ.get(SWITCH) == "off":
         return None
+    root = find_memory(memory)
     try:
-        note = json.loads((find_memory(memory) / NOTE).read_text(encoding="utf-8"))
-        server = RunningServer(urlsplit(note["url"]).netloc, str(note["token"]))
-        owner = server.request("GET", "/v1/memory/owner", timeout=ASK_SECONDS)
+        file, folder = root / NOTE, root.stat()
+        if file.stat().st_uid != os.getuid() or file.stat().st_mode & 0o077:
+            return None  # written by somebody else, or readable by others: its token is worth nothing
+        note = json.loads(file.read_text(encoding="utf-8"))
+        address, token = urlsplit(note["url"]), str(note["token"])
+        if not ipaddress.ip_address(address.hostname or "").is_loopback:
+            return None  # what is asked stays on this machine
+        server = RunningServer(address.netloc, token)
+        nonce = secrets.token_hex(16)
+        shown = server.request("GET", f"/v1/memory/owner?nonce={nonce}", timeout=ASK_SECONDS, secret=False)
+        # as harmonia.server.address.proof has it
+        message = f"{nonce} {folder.st_dev} {folder.st_ino}".encode()
+        expected = hmac.new(token.encode(), message, hashlib.sha256).hexdigest()
+        return server if hmac.compare_digest(str(shown["proof"]), expected) else None
     except Exception:  # no file, a damaged one, or that of a server that was killed
         return None
-    # A server of another memory on the same port does not accept the token.
-    return server if owner.get("owner") is True else None
 
 
 @dataclass(frozen=True)
@@ -91,16 +106,27 @@ class RunningServer:
         try:
             while job["state"] in ("queued", "running"):
                 watch(job["done"], job["total"])
-                time.sleep(LOOK_SECONDS)
-                job = self.request("GET", f"/v1/memory/jobs/{job['id']}")
+                job = self._look(job)
         except KeyboardInterrupt:
-            self.request("DELETE", f"/v1/memory/jobs/{job['id']}")
-            while job["state"] in ("queued", "running"):
-                time.sleep(LOOK_SECONDS)
-                job = self.request("GET", f"/v1/memory/jobs/{job['id']}")
+            with suppress(OSError, http.client.HTTPException, ServerBusy):
+                self.request("DELETE", f"/v1/memory/jobs/{job['id']}")
+                while job["state"] in ("queued", "running"):
+                    job = self._look(job)
+            job["state"] = "stopped"
         if job["state"] == "failed":
             _refuse(str(job["message"]))
         return job
+
+    def _look(self, job: Json) -> Json:
+        """The job a moment later; HarmoniaError if the server has gone: the job is its own to finish."""
+        time.sleep(LOOK_SECONDS)
+        try:
+            return self.request("GET", f"/v1/memory/jobs/{job['id']}")
+        except ServerBusy:
+            return job
+        except (OSError, http.client.HTTPException):
+            _refuse("the server stopped while it was remembering: run the same command again to go on")
+            raise
 
     def _ask(self, path: str, question: Question, **more: Any) -> Json:
         if not question.words and not any(question.files.values()) and not question.against:
@@ -120,8 +146,8 @@ class RunningServer:
         }  # fmt: skip
         data = json.dumps(body).encode()
         if not attached:
-            return self.request("POST", path, data)
-        return self.request("POST", path, *_form(data, attached))
+            return self.request("POST", path, data, refusable=True)
+        return self.request("POST", path, *_form(data, attached), refusable=True)
 
     def request(
         self,
@@ -130,11 +156,14 @@ class RunningServer:
         body: bytes | None = None,
         content_type: str = "application/json",
         timeout: float = WORK_SECONDS,
+        *,
+        secret: bool = True,
+        refusable: bool = False,
     ) -> Json:
         """Send a request; HarmoniaError if the server refuses it, ServerBusy if it cannot take it."""
         connection = http.client.HTTPConnection(self.address, timeout=timeout)
         try:
-            headers = {"Authorization": f"Bearer {self.token}"}
+            headers = {"Authorization": f"Bearer {self.token}"} if secret else {}
             if body is not None:
                 headers["Content-Type"] = content_type
             connection.request(method, path, body, headers)
@@ -144,7 +173,8 @@ class RunningServer:
             raise ServerBusy from error
         finally:
             connection.close()
-        if response.status in BUSY:
+        # What the server's own bounds refuse, the command does itself, or says in its own words why not.
+        if response.status in BUSY or (refusable and response.status in (400, 422)):
             raise ServerBusy
         if response.status >= 400:
             _refuse(str(content.get("error", {}).get("message", response.reason)))

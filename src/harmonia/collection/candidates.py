@@ -34,9 +34,13 @@ def sample_centering(store: Store) -> Mapping[str, Centering]:
 def propose(store: Store, encoders: EncoderSet, cues: Sequence[Cue], where: Where | None) -> CodeTable:
     """The codes of the records nearest to any of the cues, by the store's own index.
 
-    What counts against a record proposes nothing. That no better record was missed is as sure as the index.
+    What counts against a record proposes nothing; by such cues alone an even sample is proposed. That no
+    better record was missed is as sure as the index.
     """
     ids: set[str] = set()
+    if not any(cue.weight > 0 for cue in cues):  # nothing to be near to: an even sample
+        every = sorted(store.select(where))
+        ids.update(every[:: max(1, -(-len(every) // PROPOSED))])
     for cue in cues:
         for encoder in encoders.encoders if cue.weight > 0 else ():
             if encoders.answers(encoder, cue.code):

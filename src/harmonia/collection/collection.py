@@ -79,7 +79,7 @@ class Memory:
                 self._encoders = EncoderSet.saved(self.root, self.store.encoders, self._device)
             else:
                 self._encoders = EncoderSet.load(self._models, self._device)
-                self._agree(self._encoders)
+                self._encoders.check(self.store.encoders, self.root)
         return self._encoders
 
     @property
@@ -112,7 +112,7 @@ class Memory:
             self.root.mkdir(parents=True, exist_ok=True)
             encoders.save(self.root)
             self._store = stores.create(self.root, encoders.infos(), exist_ok=True)
-            self._agree(encoders)
+            encoders.check(self.store.encoders, self.root)
         return remember(
             self.store, self.root, encoders, several,
             copy=copy, whole=whole, within=within, progress=progress, threads=threads, limits=self.limits,
@@ -378,16 +378,6 @@ class Memory:
         memory = build_memory(self.encoders, table, self._centering[1], population)
         self._calibrate(table, memory)
         return table, memory, [[item_of(cue) for cue in several] for several in cues]
-
-    def _agree(self, encoders: EncoderSet) -> None:
-        if self.store.encoders != encoders.infos():
-            made, mine = (
-                ", ".join(e.name for e in infos) for infos in (self.store.encoders, encoders.infos())
-            )
-            raise HarmoniaError(
-                f"the memory in {self.root} was made with other encoders ({made}, not {mine}): "
-                "leave out --model, or remember into another folder"
-            )
 
     def _fetch(self, ids: Sequence[str]) -> list[Record]:
         return self.store.records(ids) if self._records is None else self._records(ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -65,6 +66,14 @@ class RecallOptions:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise HarmoniaError(f"the number of records must be at least 1 (got {self.k})")
+        if self.steps < 0:
+            raise HarmoniaError(f"the number of steps must not be negative (got {self.steps})")
+        if not 1 <= self.alpha < math.inf:
+            raise HarmoniaError(f"alpha must be a number of at least 1 (got {self.alpha})")
+        if self.beta is not None and not 0 < self.beta < math.inf:
+            raise HarmoniaError(f"beta must be a number above 0 (got {self.beta})")
+        if self.noise is not None and not 0 <= self.noise < math.inf:
+            raise HarmoniaError(f"noise must be a variance of at least 0 (got {self.noise})")
 
 
 def make_query(
@@ -86,6 +95,9 @@ def weighted(items: Sequence[QueryItem], weights: Mapping[str, float]) -> list[Q
     """The items, checked: there is one, and every weight names one."""
     if not items:
         raise HarmoniaError("nothing to recall by: give some words, or --image, --audio or --video")
+    for item in items:
+        if not math.isfinite(item.weight) or not item.trust >= 0:
+            raise HarmoniaError(f"the cue {item.name!r} needs a finite weight, and a trust of at least 0")
     known = {item.name for item in items} | {item.modality for item in items}
     if any(item.weight < 0 for item in items):
         known.add("not")

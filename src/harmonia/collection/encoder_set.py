@@ -42,7 +42,10 @@ class EncoderSet:
         """
         names, entries = _read(folder)
         if set(entries) != {info.name for info in infos}:
-            return cls.load(names, device)  # written by an earlier version, which did not note the encoders
+            # written by an earlier version, which did not note the encoders
+            found = cls.load(names, device)
+            found.check(infos, folder)
+            return found
         models: dict[str, list[Encoder]] = {}
         load = _once(device)
         for info in infos:
@@ -88,6 +91,15 @@ class EncoderSet:
     def load_all(self) -> tuple[Encoder, ...]:
         """Every encoder without its wrappers, loaded; HarmoniaError if one is not what it was."""
         return tuple(map(loaded, self.encoders))
+
+    def check(self, infos: Sequence[EncoderInfo], folder: Path) -> None:
+        """HarmoniaError unless these are the encoders ``infos`` that the store in a folder was made with."""
+        if tuple(infos) != self.infos():
+            made, mine = (", ".join(e.name for e in several) for several in (infos, self.infos()))
+            raise HarmoniaError(
+                f"the memory in {folder} was made with other encoders ({made}, not {mine}): "
+                "leave out --model, or remember into another folder"
+            )
 
     def infos(self) -> tuple[EncoderInfo, ...]:
         """The encoders as a store records them."""

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
@@ -16,7 +16,8 @@ from prometheus_client import generate_latest
 from harmonia import __version__
 from harmonia.imports import lazy
 from harmonia.server import errors
-from harmonia.server.keys import OWNER, read_keys
+from harmonia.server.address import proof
+from harmonia.server.keys import read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
 from harmonia.server.openai.vector_stores import VectorStores
 from harmonia.server.schemas.errors import REFUSALS, Responses
@@ -112,9 +113,12 @@ def _add_probes(app: FastAPI) -> None:
         return JSONResponse({"status": "ready" if loaded else "loading"}, 200 if loaded else 503)
 
     @app.get("/v1/memory/owner", include_in_schema=False)
-    async def owner(request: Request) -> dict[str, bool]:
-        """Whether the caller sent this server's token, which is stored in the folder of the memory."""
-        return {"owner": request.state.key is OWNER}
+    async def owner(
+        request: Request, nonce: Annotated[str, Query(pattern="^[0-9a-f]{32,64}$")]
+    ) -> JSONResponse:
+        """Prove to the memory's owner that this is the server of that folder, before anything is sent."""
+        memory = request.app.state.service.settings.memory
+        return JSONResponse({"proof": proof(memory, request.app.state.token, nonce)})
 
     @app.get("/metrics", tags=["operation"], response_class=Response, responses=REFUSALS | PLAIN_TEXT)
     async def metrics(request: Request) -> PlainTextResponse:

@@ -16,6 +16,7 @@ from typing import Any
 
 from harmonia.collection.collection import Memory
 from harmonia.collection.remember import Report
+from harmonia.modalities import LIMITS
 from harmonia.server.errors import ApiError
 from harmonia.store.atomic import write_atomically
 from harmonia.types import HarmoniaError
@@ -192,8 +193,11 @@ class Jobs:
             self._progress(job)
             return job.id not in self._unwanted and not self.ending.is_set()
 
+        memory = self.open_memory()
+        usual = memory.limits
         try:
-            report = self.open_memory().remember(
+            memory.limits = LIMITS if job.anywhere else usual
+            report = memory.remember(
                 job.paths,
                 copy=job.copy,
                 whole=job.whole,
@@ -225,6 +229,8 @@ class Jobs:
             log.error("a job failed", extra={"facts": {"job": job.id}}, exc_info=error)
             job.message = "internal server error: see the log of the server"
             self._end(job, "failed")
+        finally:
+            memory.limits = usual
 
     def _end(self, job: Job, state: str) -> None:
         job.ended, job.state = time.time(), state

@@ -27,6 +27,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 OPEN = ("/health", "/ready")
 """Paths without a key: they reveal nothing of the memory."""
+HANDSHAKE = "/v1/memory/owner"
+"""Needs no API key: the server proves itself to the memory\'s owner, and learns nothing."""
 PAGE = ("/", "/page/")
 """The page needs no key; its data come through the API with the key that the user enters."""
 MAX_CALLERS = 10_000
@@ -116,7 +118,8 @@ class GuardMiddleware:
             raise _too_large(self.settings.upload)
         path = scope["path"]
         key = self._key(scope, headers) if not _open(path) else LOCAL
-        self._limit(key.name if key is not LOCAL else (scope.get("client") or ["?"])[0])
+        if key is not OWNER:
+            self._limit(key.name if key is not LOCAL else (scope.get("client") or ["?"])[0])
         return key
 
     def _key(self, scope: Scope, headers: Mapping[str, str]) -> Key:
@@ -232,7 +235,7 @@ def is_read_only(method: str, path: str) -> bool:
 
 
 def _open(path: str) -> bool:
-    return path in OPEN or path == PAGE[0] or path.startswith(PAGE[1])
+    return path in (*OPEN, HANDSHAKE) or path == PAGE[0] or path.startswith(PAGE[1])
 
 
 def _number(text: str) -> float:

@@ -173,7 +173,7 @@ class Service:
     def without_paths(self, message: str) -> str:
         """A message for clients, with the paths of the memory and the roots replaced by …."""
         for folder in (self.settings.memory, *self.settings.roots):
-            for path in {str(folder), str(folder.absolute()), str(folder.resolve())} - {"/", "."}:
+            for path in {str(folder.absolute()), str(folder.resolve())} - {"/"}:
                 message = message.replace(path, "…")
         return message
 

@@ -40,12 +40,13 @@ async def submit(body: JobRequest, request: Request, service: ServiceDep) -> dic
             REMEMBER, [service.files.path(file) for file in files], copy=True, note={"names": names}
         )
 
-    return job_json(await service.work(begin))
+    return job_json(await service.work(begin), service, request)
 
 
 @router.get("")
 async def list_jobs(
     service: ServiceDep,
+    request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> dict[str, Any]:
@@ -58,7 +59,7 @@ async def list_jobs(
     page = jobs[begin : begin + limit]
     return {
         "object": "list",
-        "data": [job_json(job) for job in page],
+        "data": [job_json(job, service, request) for job in page],
         "first_id": page[0].id if page else None,
         "last_id": page[-1].id if page else None,
         "has_more": len(jobs) > begin + limit,
@@ -66,9 +67,9 @@ async def list_jobs(
 
 
 @router.get("/{job_id}")
-async def read(job_id: str, service: ServiceDep) -> dict[str, Any]:
+async def read(job_id: str, service: ServiceDep, request: Request) -> dict[str, Any]:
     """Read the state, progress and problems of a job."""
-    return job_json(_find_job(service, job_id))
+    return job_json(_find_job(service, job_id), service, request)
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)  # type: ignore[arg-type]
@@ -85,23 +86,35 @@ async def events(
                 yield ": waiting\n\n"
                 continue
             name = now.state if now.state in ENDED else "progress"
-            yield f"event: {name}\nid: {now.revision}\ndata: {json.dumps(job_json(now))}\n\n"
+            data = json.dumps(job_json(now, service, request))
+            yield f"event: {name}\nid: {now.revision}\ndata: {data}\n\n"
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
 @router.delete("/{job_id}")
-async def cancel(job_id: str, service: ServiceDep) -> dict[str, Any]:
+async def cancel(job_id: str, service: ServiceDep, request: Request) -> dict[str, Any]:
     """Stop a job; records remembered so far stay."""
     job = _find_job(service, job_id)
     await service.work(lambda: service.jobs.cancel(job))
-    return job_json(job)
+    return job_json(job, service, request)
 
 
-def job_json(job: Job) -> dict[str, Any]:
-    """A job as JSON, without internal fields."""
-    hidden = ("paths", "note", "copy", "whole", "kind", "anywhere")
+def job_json(job: Job, service: Service, request: Request) -> dict[str, Any]:
+    """A job as JSON, without internal fields; only the memory's owner sees where its files lie."""
+    hidden = {"paths", "note", "copy", "whole", "kind", "anywhere"}
     shown = {k: v for k, v in asdict(job).items() if k not in hidden}
+    if request.state.key is not OWNER:
+        shown["gone"] = []
+        shown["problems"] = [
+            {
+                "name": problem["name"],
+                "reason": service.without_paths(problem["reason"].replace(problem.get("path", "\0"), "…")),
+            }
+            for problem in job.problems
+        ]
+        if job.anywhere and job.message:
+            shown["message"] = "the job failed: its owner can see why"
     return {"object": "memory.job", **shown}
 
 
