@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harmonia.cli.running_server import NOTE, RunningServer, running_server
+from harmonia.cli.running_server import RunningServer, running_server
 from harmonia.server import address
+from harmonia.server.address import FILE as NOTE
 from harmonia.server.address import proof
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings

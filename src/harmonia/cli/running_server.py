@@ -6,7 +6,6 @@ module imports no heavy package, so that a command takes a fraction of a second.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import http.client
 import ipaddress
@@ -24,8 +23,9 @@ from urllib.parse import urlsplit
 
 from harmonia.cli.common import find_memory
 from harmonia.cli.cues import FILES, Question
+from harmonia.server.address import FILE as NOTE
+from harmonia.server.address import proof
 
-NOTE = Path(".server") / "address.json"
 SWITCH = "HARMONIA_SERVER"
 """Environment variable; with ``off`` every command opens the memory itself."""
 BUSY = (413, 429, 500, 503)
@@ -59,7 +59,7 @@ def running_server(memory: Path | None) -> RunningServer | None:
         return None
     root = find_memory(memory)
     try:
-        file, folder = root / NOTE, root.stat()
+        file = root / NOTE
         if file.stat().st_uid != os.getuid() or file.stat().st_mode & 0o077:
             return None  # written by somebody else, or readable by others: its token is worth nothing
         note = json.loads(file.read_text(encoding="utf-8"))
@@ -69,10 +69,7 @@ def running_server(memory: Path | None) -> RunningServer | None:
         server = RunningServer(address.netloc, token)
         nonce = secrets.token_hex(16)
         shown = server.request("GET", f"/v1/memory/owner?nonce={nonce}", timeout=ASK_SECONDS, secret=False)
-        # as harmonia.server.address.proof has it
-        message = f"{nonce} {folder.st_dev} {folder.st_ino}".encode()
-        expected = hmac.new(token.encode(), message, hashlib.sha256).hexdigest()
-        return server if hmac.compare_digest(str(shown["proof"]), expected) else None
+        return server if hmac.compare_digest(str(shown["proof"]), proof(root, token, nonce)) else None
     except Exception:  # no file, a damaged one, or that of a server that was killed
         return None
 
