@@ -7,6 +7,8 @@ import json
 import os
 import time
 from datetime import datetime, timedelta
+from datetime import time as day_time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -525,3 +527,26 @@ def test_garbage_spares_what_is_kept_young_or_foreign(tmp_path: Path) -> None:
     assert foreign.exists()
     assert garbage(root, {kept}, older_than=-1) == 1
     assert not (root / young).exists() and (root / kept).exists()
+
+
+def test_values_outside_a_range_cost_themselves(store: LanceStore) -> None:
+    strange = {
+        "nan": float("nan"), "inf": float("-inf"), "huge": 10**5000, "wide": 2**64, "least": -(2**63) - 1,
+        "list": [1, float("inf"), 10**5000], "deep": {"a": {"b": float("nan")}},
+        "moment": np.datetime64("30000-01-01"), "none": np.datetime64("NaT"), "half": np.float16("inf"),
+        "decimal": Decimal("1e400"), "lone": "\udc80", "time": day_time(1, 2), "span": timedelta.max,
+    }  # fmt: skip
+    store.add([record("a", year=1), *(record(key, **{key: value}) for key, value in strange.items())])
+    assert len(store.ids()) == len(strange) + 1
+    kept = {key: found.metadata for key, found in zip(strange, store.records(ids=list(strange)), strict=True)}
+    json.dumps(kept, allow_nan=False)
+    assert kept["wide"]["wide"] == 2**64 and kept["moment"]["moment"] == "30000-01-01"
+    assert kept["list"]["list"] == [1, None, None] and kept["huge"]["huge"] is None
+    assert store.select("wide > 1e19") == ["wide"]
+
+
+@pytest.mark.parametrize("mtime_ns", [-(2**70), -(2**63), -1, 0, 2**63 - 1, 2**63, 9 * 10**20])
+def test_files_of_every_age_are_kept(store: LanceStore, mtime_ns: int) -> None:
+    given = FileState("/old", 1, mtime_ns, "d", "a")
+    store.add([record("a")], [given])
+    assert store.files() == {"/old": given}

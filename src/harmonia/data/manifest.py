@@ -216,7 +216,21 @@ def row_metadata(row: Row) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A value that JSON can hold, None where there is none."""
+    """A value that JSON can hold, None where there is none; objects as JSON text."""
+    try:
+        plain = _plain(value)
+        if isinstance(plain, list):
+            plain = [_text_of(item) if isinstance(item, dict) else item for item in plain]
+        return _text_of(plain) if isinstance(plain, dict) else plain
+    except RecursionError:  # nested deeper than any reader of it could follow
+        return None
+
+
+def _text_of(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
     match value:
         case bool() | int() | str():
             return value
@@ -227,7 +241,7 @@ def plain_value(value: Any) -> Any:
         case timedelta():
             return value.total_seconds()
         case list() | tuple():
-            return [plain for item in value if (plain := plain_value(item)) is not None]
+            return [plain for item in value if (plain := _plain(item)) is not None]
         case dict():
-            return json.dumps({str(k): plain_value(v) for k, v in value.items()}, ensure_ascii=False)
+            return {str(key): _plain(item) for key, item in value.items()}
     return None

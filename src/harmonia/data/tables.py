@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harmonia.data.arrow_values import values
 from harmonia.data.records import is_writable_text
 
 Row = Mapping[str, Any]
@@ -56,10 +58,19 @@ def _json_rows(path: Path) -> Rows:
                 continue
             if not isinstance(row, dict):
                 yield number, "this is not a JSON object {...}"
-            elif not is_writable_text(json.dumps(row, ensure_ascii=False)):
-                yield number, "it holds half a character (a lone surrogate)"
+            elif reason := _unfit(row):
+                yield number, reason
             else:
                 yield number, row
+
+
+def _unfit(row: dict[str, Any]) -> str:
+    """Why an object cannot be a row, empty when it can."""
+    try:
+        whole = is_writable_text(json.dumps(row, ensure_ascii=False))
+    except RecursionError:
+        return "it is nested too deep"
+    return "" if whole else "it holds half a character (a lone surrogate)"
 
 
 def _csv_columns(path: Path) -> list[str]:
@@ -118,7 +129,9 @@ def _integer(cell: str) -> int:
 def _number(cell: str) -> float:
     if not re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", cell):
         raise ValueError(cell)
-    return float(cell)
+    if math.isinf(number := float(cell)):  # longer than a number can be: it stays text
+        raise ValueError(cell)
+    return number
 
 
 def _truth(cell: str) -> bool:
@@ -135,17 +148,18 @@ def _list(cell: str) -> list[Any]:
 
 
 def _parquet_rows(path: Path) -> Rows:
-    number = 0
+    """Rows as plain values. A group of rows that is damaged is one problem; the others are read."""
     with pq.ParquetFile(path) as file:
-        schema = pa.schema(_microseconds(column) for column in file.schema_arrow)
-        for batch in file.iter_batches(batch_size=_BATCH):
-            for row in batch.cast(schema, safe=False).to_pylist():
-                number += 1
-                yield number, row
-
-
-def _microseconds(column: pa.Field) -> pa.Field:
-    """Python's datetime has no nanoseconds, pandas writes them."""
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        return column.with_type(pa.timestamp("us", tz=column.type.tz))
-    return column
+        names = file.schema_arrow.names
+        number = 0
+        for group in range(file.num_row_groups):
+            end = number + file.metadata.row_group(group).num_rows
+            try:
+                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
+                    for row in zip(*map(values, batch.columns), strict=True):
+                        number += 1
+                        yield number, dict(zip(names, row, strict=True))
+            except (OSError, pa.ArrowException) as error:
+                reason = str(error).partition("\n")[0]
+                yield number + 1, f"the rows up to {end} cannot be read: {reason}"
+                number = end

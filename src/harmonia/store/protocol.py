@@ -35,8 +35,8 @@ class EncoderInfo:
 class FileState:
     """A file as it was when it was remembered, so that an unchanged file is not read again.
 
-    Several paths may lead to one record. ``size`` is in bytes, ``mtime_ns`` in nanoseconds,
-    ``digest`` the SHA-256 of the content in hexadecimal.
+    Several paths may lead to one record. ``size`` is in bytes, ``mtime_ns`` in nanoseconds
+    (at most what 64 bits hold), ``digest`` the SHA-256 of the content in hexadecimal.
     """
 
     path: str
@@ -44,6 +44,10 @@ class FileState:
     mtime_ns: int
     digest: str
     record_id: str
+
+    def __post_init__(self) -> None:
+        # file systems hold years that 64 bits of nanoseconds do not reach
+        object.__setattr__(self, "mtime_ns", max(-(2**63), min(self.mtime_ns, 2**63 - 1)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

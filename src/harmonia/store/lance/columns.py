@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -31,30 +33,61 @@ KINDS = {
 }
 """The types that columns have."""
 
+DIGITS = 4300
+"""Python reads no whole number of more digits (`sys.int_info.default_max_str_digits`)."""
+
 EXACT = 2**53
 """Whole numbers below this are floating numbers too."""
 
 
 def _plain(value: Any) -> Any:
     """Values that JSON does not know, as values that it does."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return None if np.isnat(value) else str(value)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, (datetime.datetime, datetime.date)):
+    if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return float(value)
     raise TypeError(type(value).__name__)
 
 
 def to_json(record_id: str, metadata: Mapping[str, Any]) -> str:
-    """Metadata as JSON text; HarmoniaError if a key is not text or a value not JSON."""
+    """Metadata as JSON text; HarmoniaError if a key is not text or a value not JSON.
+
+    Numbers that JSON cannot hold (NaN, infinities, more digits than Python reads again) are null.
+    """
     if not all(isinstance(key, str) for key in metadata):
         raise HarmoniaError(f"metadata keys of record {record_id} must be text")
     try:
-        return json.dumps(dict(metadata), default=_plain)
-    except (TypeError, ValueError) as error:
+        try:
+            return json.dumps(dict(metadata), default=_plain, allow_nan=False)
+        except ValueError:
+            return json.dumps(_finite(dict(metadata)), allow_nan=False)
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise HarmoniaError(
             f"metadata of record {record_id} cannot be stored as JSON ({error}): "
             "use text, numbers, true/false, and lists or dicts of these"
         ) from error
+
+
+def _finite(value: Any) -> Any:
+    """A value with null for each number in it that JSON cannot hold."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return value if abs(value) < 10**DIGITS else None
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+    return _finite(_plain(value))
 
 
 def is_full(schema: pa.Schema) -> bool:
