@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 import textwrap
 from collections.abc import Iterator
@@ -19,26 +18,20 @@ from harmonia.modalities.limits import (
     replacing,
     wrong_kind,
 )
+from harmonia.modalities.text_encoding import decode
 from harmonia.types import Signal
 
 SUFFIXES: tuple[str, ...] = (".txt", ".md", ".markdown", ".rst", ".text")
 
-# the four-byte mark starts with the two-byte one, so it is tried first
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 # where to cut, best first: between paragraphs, sentences, lines, words
 _BREAKS = (r"\n\s*\n", r"[.!?…]['\"”’)]*\s+|[。！？]", r"\n", r"\s+")
 
 
 def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
-    """Decode a whole text: UTF-8, UTF-16 or UTF-32 with a byte-order mark, else Windows-1252.
+    """Decode a whole text, in the encoding that :mod:`harmonia.modalities.text_encoding` tells.
 
-    Line ends become ``\\n``. Raises HarmoniaError for a file that is empty, too long or not text.
+    Line ends become ``\\n``, stray bytes and NULs U+FFFD. Raises HarmoniaError for a file that is empty, too
+    long or not text.
     """
     with opened(source, limits) as file:
         raw = file.read(limits.text_bytes + 1)
@@ -48,24 +41,13 @@ def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
             f"is a text of more than {limits.text_bytes / 2**20:,.0f} MiB",
             "split it, or raise Limits.text_bytes",
         )
-    text = _decode(source, raw).replace("\r\n", "\n").replace("\r", "\n")
+    decoded = decode(raw)
+    if decoded is None:
+        raise wrong_kind(source, raw[:64], "text", "save it as plain text in UTF-8")
+    text = decoded.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise fail(source, "is empty (only white space)", "choose another file")
     return Signal("text", text)
-
-
-def _decode(source: Source, raw: bytes) -> str:
-    remedy = "save it as plain text in UTF-8"
-    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), None)
-    for name in [encoding] if encoding else ["utf-8", "cp1252"]:
-        try:
-            text = raw.decode(name)
-        except UnicodeDecodeError:
-            continue
-        # a text may hold a stray control character, binary data is full of them
-        if "\0" not in text and len(_CONTROL.findall(text)) <= 0.02 * len(text):
-            return text
-    raise wrong_kind(source, raw[:64], "text", remedy)
 
 
 def windows(source: Source, *, characters: int = 1200, limits: Limits = LIMITS) -> Iterator[Signal]:
