@@ -102,7 +102,7 @@ def _no_parts(columns: Sequence[str]) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeError):
-        return "it is not UTF-8; save it as UTF-8"
+        return "it is not text, or its encoding is not known; save it as UTF-8"
     return why(error) if isinstance(error, OSError) else str(error).partition("\n")[0]
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ import pyarrow.parquet as pq
 
 from harmonia.data.arrow_values import values
 from harmonia.data.records import is_writable_text
+from harmonia.modalities import LIMITS
+from harmonia.modalities.text_encoding import REPLACED, codec_of
 
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[int, Row | str]]
@@ -48,7 +55,11 @@ def read_table(path: Path, is_part: Callable[[str], bool]) -> tuple[list[str], R
 def _json_rows(path: Path) -> Rows:
     """One JSON object a line. Empty lines are counted and skipped."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        encoding, _ = codec_of(file.read(2**16)) or ("", 0)
+    wide = encoding.startswith(("utf-16", "utf-32"))  # as some shells write their output
+    lines: AbstractContextManager[Iterable[str | bytes]] = _text(path) if wide else path.open("rb")
+    with lines as found:
+        for number, line in enumerate(found, start=1):
             if not line.strip():
                 continue
             try:
@@ -74,25 +85,81 @@ def _unfit(row: dict[str, Any]) -> str:
 
 
 def _csv_columns(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(_csv_reader(file).fieldnames or ())
+    with _text(path) as lines:
+        return _header(lines)[0]
 
 
-def _csv_reader(file: Any) -> csv.DictReader[str]:
-    """A reader for comma, semicolon or tab, whichever the header has most of."""
-    header = file.readline()
-    file.seek(0)
-    return csv.DictReader(file, delimiter=max(",;\t", key=header.count), strict=True)
+def _header(lines: Iterator[str]) -> tuple[list[str], str]:
+    """Column names, and the delimiter: comma, semicolon or tab, whichever the first line has most of."""
+    first = next(lines, "")
+    delimiter = max(",;\t", key=first.count)
+    cells = next(_csv_cells(chain([first], lines), delimiter), [])
+    if isinstance(cells, str):
+        raise csv.Error(f"its first row: {cells}")
+    return cells, delimiter
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
     """The cells that are not empty."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(_csv_reader(file), start=1):
-            if None in row:
-                yield number, "it has more cells than the header (quote cells with commas)"
+    with _text(path) as lines:
+        names, delimiter = _header(lines)
+        for number, cells in enumerate(_csv_cells(lines, delimiter, len(names)), start=1):
+            if isinstance(cells, str):
+                yield number, cells
             else:
-                yield number, {name: cell for name, cell in row.items() if cell}
+                yield number, {name: cell for name, cell in zip(names, cells, strict=False) if cell}
+
+
+def _csv_cells(lines: Iterator[str], delimiter: str, most: int = sys.maxsize) -> Iterator[list[str] | str]:
+    """The cells of each row, or why it cannot be read. ``most`` is how many cells a row may have.
+
+    A row that is badly quoted ends with its first line, so that a quote which is never closed leaves
+    the lines after it.
+    """
+    csv.field_size_limit(sys.maxsize)
+    again: deque[str] = deque()  # lines that a row took which was none
+
+    def of_one_row(taken: list[str]) -> Iterator[str]:
+        size = 0
+        while size <= LIMITS.text_bytes:
+            line = again.popleft() if again else next(lines, None)
+            if line is None:
+                return
+            taken.append(line)
+            size += len(line)
+            yield line.replace("\0", REPLACED)
+
+    while True:
+        taken: list[str] = []
+        try:
+            cells = next(csv.reader(of_one_row(taken), delimiter=delimiter, strict=True), None)
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            yield f"it is badly quoted: {error}"
+            continue
+        if cells is None:
+            return
+        if len(cells) > most:
+            again.extendleft(reversed(taken[1:]))
+            yield "it has more cells than the header (quote cells with commas)"
+        elif cells:
+            yield cells
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[Iterator[str]]:
+    """The lines of a text of any encoding; UnicodeError if it is none."""
+    with path.open("rb") as file:
+        beginning = file.read(LIMITS.text_bytes)
+        if len(beginning) == LIMITS.text_bytes:
+            beginning = beginning[: beginning.rfind(b"\n") + 1] or beginning
+        found = codec_of(beginning)
+        if found is None:
+            raise UnicodeError
+        encoding, mark = found
+        file.seek(mark)
+        with io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="") as lines:
+            yield lines
 
 
 def _typed_csv_rows(path: Path, is_part: Callable[[str], bool]) -> Rows:

@@ -50,20 +50,27 @@ def decode(raw: bytes) -> str | None:
 
     Stray bytes become U+FFFD, and so do NULs among text; those at the end are dropped.
     """
+    if (found := codec_of(raw)) is None:
+        return None
+    name, mark = found
+    return _fit(raw[mark:].decode(name, "replace"))
+
+
+def codec_of(raw: bytes) -> tuple[str, int] | None:
+    """The encoding of text and the length of its mark in bytes; None for what is not text.
+
+    Where the bytes are only the beginning of a text, they should end with a line.
+    """
     for mark, name in _MARKS:
         if raw.startswith(mark):
             text = _fit(raw[len(mark) :].decode(name, "replace"))
             if text is not None and _strange(text[:SAMPLE]) <= 1 + len(text) // 20:
-                return text
+                return name, len(mark)
     with suppress(UnicodeDecodeError):
-        if "\0" not in raw.decode() and (text := _fit(raw.decode())) is not None:
-            return text
-    if (wide := _wide(raw)) is not None:
-        return wide
-    raw = raw.rstrip(b"\0")
-    if (encoding := encoding_of(raw)) is None:
-        return None
-    return _fit(raw.decode(encoding, "replace"))
+        if "\0" not in raw.decode() and _fit(raw.decode()) is not None:
+            return "utf-8", 0
+    name = _wide(raw) or encoding_of(raw.rstrip(b"\0")) or ""
+    return (name, 0) if name and _fit(raw.decode(name, "replace")) is not None else None
 
 
 def encoding_of(raw: bytes) -> str | None:
@@ -96,7 +103,7 @@ def _fit(text: str) -> str | None:
     text = text.rstrip("\0")
     # a text may hold a stray control character, binary data is full of them
     controls = len(_CONTROL.findall(text))
-    if controls > 0.02 * len(text) and not (controls == 1 and len(text) >= 16):
+    if controls > 0.02 * len(text) and not (controls == 1 and len(text) >= 32):
         return None
     return text.replace("\0", REPLACED)
 
@@ -107,14 +114,14 @@ def _strange(text: str) -> int:
 
 
 def _wide(raw: bytes) -> str | None:
-    """Text in UTF-16 or UTF-32 without a mark, of either byte order; None if it is not that."""
+    """UTF-16 or UTF-32, of either byte order, for text without a mark; None if it is not that."""
     letters = len(raw) - len(raw.translate(None, _ASCII_LETTERS))
     if len(raw) < 4 or letters > 0.65 * len(raw):
         return None
     for name, width in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
         text = raw[: len(raw) // width * width].decode(name, "replace")
         if len(text) >= 2 and text.count(REPLACED) * 20 <= len(text) and _is_prose(text[:SAMPLE]):
-            return _fit(text)
+            return name
     return None
 
 
