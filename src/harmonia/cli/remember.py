@@ -15,6 +15,7 @@ from harmonia.cli.common import FOLDER, find_memory, json_option, print_json
 from harmonia.cli.running_server import RunningServer, through_server
 
 SHOWN = 20
+KINDS = 8
 
 
 @click.command("remember")
@@ -33,14 +34,21 @@ SHOWN = 20
     help="Encoders of a new memory: descriptors, mini, a folder, or the hub name of a pretrained model; "
     "repeatable (default: descriptors and mini).",
 )
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave matching files and folders out of the folders given; repeatable. PATTERN has the syntax of "
+    ".gitignore, and so have the lines of .harmoniaignore files.",
+)
 @click.option("--copy", is_flag=True, help="Copy the media into the memory.")
 @click.option(
     "--threads", type=click.IntRange(1), help="Number of decoding threads (default: cores + 1, at most 8)."
 )
 @json_option
 def command(
-    paths: tuple[Path, ...], into: Path | None, models: tuple[str, ...], copy: bool, threads: int | None,
-    as_json: bool,
+    paths: tuple[Path, ...], into: Path | None, models: tuple[str, ...], exclude: tuple[str, ...], copy: bool,
+    threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Add files, folders and manifests to the memory.
 
@@ -55,9 +63,9 @@ def command(
     signal.signal(signal.SIGTERM, stop)
     begun = time.monotonic()
     report = None
-    if not models and threads is None:
+    if not models and not exclude and threads is None:
         report = through_server(into, lambda server: _by(server, paths, copy, progress=not as_json))
-    report = report or _here(paths, into, models, copy, threads, progress=not as_json)
+    report = report or _here(paths, into, models, exclude, copy, threads, progress=not as_json)
     if as_json:
         print_json(report)
     else:
@@ -66,8 +74,8 @@ def command(
 
 
 def _here(
-    paths: Sequence[Path], into: Path | None, models: Sequence[str], copy: bool, threads: int | None,
-    *, progress: bool,
+    paths: Sequence[Path], into: Path | None, models: Sequence[str], exclude: Sequence[str], copy: bool,
+    threads: int | None, *, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Remember in this process."""
     from harmonia.collection.collection import Memory
@@ -77,7 +85,7 @@ def _here(
         from harmonia.types import HarmoniaError
 
         raise HarmoniaError(f"{paths[0]} does not exist; check the path")
-    outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads)
+    outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads, exclude=exclude)
     collection.status()  # counts what is held now, so that `harmonia status` need not open the store
     return {
         "remembered": outcome.remembered,
@@ -85,6 +93,8 @@ def _here(
         "problems": [{"path": p.path, "reason": p.reason} for p in outcome.problems],
         "gone": list(outcome.gone),
         "ignored": outcome.ignored,
+        "kinds": dict(outcome.kinds),
+        "left_out": dict(outcome.left_out),
         "stopped": outcome.stopped,
     }
 
@@ -106,11 +116,15 @@ def _by(server: RunningServer, paths: Sequence[Path], copy: bool, *, progress: b
         "problems": [{"path": p["path"], "reason": p["reason"]} for p in job["problems"]],
         "gone": job["gone"],
         "ignored": job["ignored"],
+        "kinds": job["kinds"],
+        "left_out": job["left_out"],
         "stopped": job["state"] == "stopped",
     }
 
 
 def _print(report: Mapping[str, Any], where: str) -> None:
+    from harmonia.data.left_out import REASONS
+
     problems, ignored = report["problems"], report["ignored"]
     click.echo(
         f"{report['remembered']} added, {report['already']} unchanged, {len(problems)} failed, {where}"
@@ -119,7 +133,11 @@ def _print(report: Mapping[str, Any], where: str) -> None:
         click.echo(f"  {problem['path']}: {problem['reason']}", err=True)
     _list("missing since they were remembered (`harmonia forget --gone` removes them)", report["gone"])
     if ignored:
-        click.echo(f"{ignored} files skipped (unsupported type)")
+        kinds = [f"{suffix or 'without suffix'} {count}" for suffix, count in report["kinds"].items()]
+        shown = ", ".join(kinds[:KINDS]) + (", ..." if len(kinds) > KINDS else "")
+        click.echo(f"{ignored} files skipped (unsupported type: {shown})")
+    for reason, count in report["left_out"].items():
+        click.echo(f"{count} {REASONS[reason]}")
     if report["stopped"]:
         click.echo("interrupted: run the same command again to continue", err=True)
 

@@ -101,6 +101,7 @@ class Memory:
         progress: bool = False,
         threads: int | None = None,
         watch: Watch | None = None,
+        exclude: Sequence[str] = (),
     ) -> Report:
         """Remember files, folders and manifests (see :func:`harmonia.collection.remember.remember`)."""
         from harmonia.collection.remember import remember
@@ -116,7 +117,7 @@ class Memory:
         return remember(
             self.store, self.root, encoders, several,
             copy=copy, whole=whole, within=within, progress=progress, threads=threads, limits=self.limits,
-            watch=watch,
+            watch=watch, exclude=exclude,
         )  # fmt: skip
 
     def recall(

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,11 @@ OUTSIDE = "the file is outside of the folders that may be read"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of one run. ``gone`` are remembered files that no longer exist."""
+    """The result of one run. ``gone`` are remembered files that no longer exist.
+
+    ``ignored`` counts the files of kinds that are not read, ``kinds`` by their lower-case suffixes;
+    ``left_out`` counts files and folders by the keys of `harmonia.data.left_out.REASONS`.
+    """
 
     remembered: int
     already: int
@@ -44,6 +48,8 @@ class Report:
     gone: tuple[str, ...]
     ignored: int
     stopped: bool
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -83,6 +89,7 @@ def remember(
     threads: int | None = None,
     limits: Limits = LIMITS,
     watch: Watch | None = None,
+    exclude: Sequence[str] = (),
 ) -> Report:
     """Add every record found under ``paths`` to a store.
 
@@ -102,11 +109,13 @@ def remember(
         threads: number of decoding threads (default: cores + 1, at most 8).
         limits: bounds on what is decoded of one file.
         watch: called after each record; False stops the run like Ctrl-C.
+        exclude: patterns, as in gitignore, of files and folders to leave out of the folders given.
     """
     root = root.absolute()
     ignored: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     given = [path for path in paths if not isinstance(path, Record)]
-    found = list(gather(given, extract_to=root / MEDIA, ignored=ignored))
+    found = list(gather(given, extract_to=root / MEDIA, ignored=ignored, exclude=exclude, left_out=left_out))
     run = _Run(store, root, model, copy, limits, whole, tuple(folder.resolve() for folder in within))
     run.problems += [item for item in found if isinstance(item, Problem)]
     records = [item for item in (*paths, *found) if isinstance(item, Record)]
@@ -127,7 +136,14 @@ def remember(
         stopped = True
     run.finish()
     gone = () if stopped else run.gone(given, records)
-    return Report(run.remembered, run.already, tuple(run.problems), gone, ignored.total(), stopped)
+    return Report(
+        run.remembered, run.already, tuple(run.problems), gone, ignored.total(), stopped,
+        _most_first(ignored), _most_first(left_out),
+    )  # fmt: skip
+
+
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 class _Run:

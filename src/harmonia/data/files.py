@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from harmonia.data.left_out import EXPORT_MARK, IGNORE_FILE, Rules, compiled
 from harmonia.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from harmonia.data.records import Problem, absolute, file_record, is_writable_text, why
 from harmonia.modalities import modality_of
@@ -23,6 +24,8 @@ def gather(
     *,
     extract_to: str | Path | None = None,
     ignored: Counter[str] | None = None,
+    exclude: Sequence[str] = (),
+    left_out: Counter[str] | None = None,
 ) -> Iterator[Record | Problem]:
     """Find the records in files, folders and manifests; what cannot be one comes as a Problem.
 
@@ -32,18 +35,25 @@ def gather(
       :func:`harmonia.data.manifest.read_manifest`). In a folder, ``metadata.*`` and ``manifest.*``
       are manifests of that folder; files that no row names are records as usual. Other tables in
       folders are ignored.
-    * Folders are walked in sorted order, links included, every real folder once. Names that begin
-      with a dot and Harmonia stores (``*.harmonia``) are left out.
+    * Folders are walked in sorted order, links included, every real folder once. Left out are
+      ``exclude`` (patterns as in gitignore), what ``.harmoniaignore`` files name, hidden and system
+      files, thumbnails, and Harmonia's own stores and exports. What ``paths`` names is always taken.
 
     Records have no id, digests or codes yet, and no media file is opened. Paths are absolute, with
     links as the user named them. Media embedded in a manifest are written into ``extract_to``.
-    ``ignored`` counts the files of other kinds by lower-case suffix. Manifests come first, then
-    folders, then single files; a file that a manifest or its folder brought does not come again.
+    ``ignored`` counts the files of other kinds by lower-case suffix, ``left_out`` files and folders by
+    the keys of :data:`harmonia.data.left_out.REASONS`. HarmoniaError for a wrong pattern. Manifests
+    come first, then folders, then single files; a file that a manifest or its folder brought does
+    not come again.
     """
+    excluded = compiled(exclude) if exclude else None
+    out: Counter[str] = Counter() if left_out is None else left_out
     folders, manifests, files, problems = _sort(paths)
     yield from problems
     loose = dict.fromkeys(files)
-    for found in _manifests_and_folders(manifests, folders, extract_to, ignored):
+    visited: set[tuple[int, int]] = set()
+    walks = (_walk(Rules(folder, excluded), visited, out) for folder in folders)
+    for found in _manifests_and_folders(manifests, walks, extract_to, ignored):
         if isinstance(found, Record):
             for path in _paths(found):
                 loose.pop(path, None)
@@ -98,16 +108,15 @@ def _refusal(path: Path, mode: int) -> str:
 
 def _manifests_and_folders(
     manifests: Sequence[Path],
-    folders: Sequence[Path],
+    walks: Iterable[Iterator[list[Path] | Problem]],
     extract_to: str | Path | None,
     ignored: Counter[str] | None,
 ) -> Iterator[Record | Problem]:
     claimed: set[Path] = set()  # files that a manifest's row has taken, and manifests already read
-    visited: set[tuple[int, int]] = set()
     for path in dict.fromkeys(manifests):
         yield from _claim(path, extract_to, claimed)
-    for folder in folders:
-        for found in _walk(folder, visited):
+    for walk in walks:
+        for found in walk:
             if isinstance(found, Problem):
                 yield found
                 continue
@@ -130,13 +139,15 @@ def _claim(manifest: Path, extract_to: str | Path | None, claimed: set[Path]) ->
         yield found
 
 
-def _walk(top: Path, visited: set[tuple[int, int]]) -> Iterator[list[Path] | Problem]:
-    """The sorted files of every folder from ``top`` down. Real folders come before linked ones, so
+def _walk(
+    top: Rules, visited: set[tuple[int, int]], left_out: Counter[str]
+) -> Iterator[list[Path] | Problem]:
+    """The sorted files of every folder from the top down. Real folders come before linked ones, so
     that a folder reached both ways keeps its own name."""
-    waiting: list[Path] = [top]
-    linked: list[Path] = []
+    waiting: list[tuple[Path, Rules]] = [(top.top, top)]
+    linked: list[tuple[Path, Rules]] = []
     while waiting or linked:
-        folder = waiting.pop() if waiting else linked.pop(0)
+        folder, rules = waiting.pop() if waiting else linked.pop(0)
         try:
             state = folder.stat()
             if (state.st_dev, state.st_ino) in visited:
@@ -147,36 +158,55 @@ def _walk(top: Path, visited: set[tuple[int, int]]) -> Iterator[list[Path] | Pro
         except OSError as error:
             yield Problem(str(folder), f"this folder cannot be read: {why(error)}")
             continue
+        names = {entry.name: entry for entry in entries}
+        if EXPORT_MARK in names and folder != top.top:
+            left_out["harmonia"] += 1
+            continue
+        if (patterns := names.get(IGNORE_FILE)) and _kind(patterns) == "file":
+            extended = rules.below(folder)
+            if isinstance(extended, Problem):
+                yield extended
+            else:
+                rules = extended
         files: list[Path] = []
-        below: list[Path] = []
+        below: list[tuple[Path, Rules]] = []
         for entry in entries:
             kind = _kind(entry)
-            if isinstance(kind, Problem):
+            if entry.name in (IGNORE_FILE, EXPORT_MARK):
+                continue
+            if reason := _left_out(entry, kind, rules):
+                left_out[reason] += 1
+            elif isinstance(kind, Problem):
                 yield kind
             elif kind == "folder":
-                (linked if entry.is_symlink() else below).append(Path(entry))
+                (linked if entry.is_symlink() else below).append((Path(entry), rules))
             elif kind == "file":
                 files.append(Path(entry))
         waiting.extend(reversed(below))
         yield files
 
 
+def _left_out(entry: os.DirEntry[str], kind: str | Problem, rules: Rules) -> str:
+    """Why an entry of a folder is left out, empty if it is not."""
+    if kind == "folder" and _is_store(entry.name):
+        return "harmonia"
+    return rules.reason(Path(entry), is_folder=kind == "folder") or (kind == "special" and "special") or ""
+
+
 def _kind(entry: os.DirEntry[str]) -> str | Problem:
-    """``file``, ``folder``, or empty for what is left out."""
-    if entry.name.startswith("."):
-        return ""
+    """``file``, ``folder``, or ``special`` for pipes, sockets and devices, which are never opened."""
     if not is_writable_text(entry.name):
         return Problem(_shown(entry.path), "the name is not valid UTF-8; rename it")
     try:
         if entry.is_dir():
-            return "" if _is_store(entry.name) else "folder"
+            return "folder"
         if entry.is_file():
             return "file"
         if entry.is_symlink() and not Path(entry).exists():
             return Problem(entry.path, "this link leads nowhere")
     except OSError as error:
         return Problem(entry.path, why(error))
-    return ""
+    return "special"
 
 
 def _group(paths: Iterable[Path]) -> Iterator[Record | Problem]:

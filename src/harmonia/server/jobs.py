@@ -36,7 +36,8 @@ class Job:
 
     ``state`` is queued, running, completed, failed or stopped; ``done`` of ``total`` records are read.
     ``problems`` lists file names with reasons. A job of the memory's owner may read files ``anywhere``, and
-    reports paths, records whose files are ``gone``, and the number of ``ignored`` files of other types.
+    reports paths, records whose files are ``gone``, the number of ``ignored`` files of other types, their
+    ``kinds``, and what was ``left_out`` by reason.
     ``revision`` increases with every change.
     """
 
@@ -57,6 +58,8 @@ class Job:
     anywhere: bool = False
     gone: list[str] = field(default_factory=list)
     ignored: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     message: str | None = None
     revision: int = 0
 
@@ -215,6 +218,7 @@ class Jobs:
                 for problem in report.problems[:MAX_PROBLEMS]
             ]
             job.gone, job.ignored = list(report.gone) if job.anywhere else [], report.ignored
+            job.kinds, job.left_out = dict(report.kinds), dict(report.left_out)
             if report.stopped and job.id not in self._unwanted:
                 self._save(job)  # the server stops: the job continues at the next start
                 return

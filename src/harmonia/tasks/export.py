@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from harmonia.data.left_out import EXPORT_MARK
 from harmonia.data.manifest import column_holds
 from harmonia.store import Store, Where
 from harmonia.types import HarmoniaError, Record
@@ -35,6 +36,9 @@ def export(store: Store, root: Path, target: Path, *, where: Where | None = None
             (work / "manifest.jsonl").replace(target)
         else:
             (work / "all").mkdir()
+            (work / "all" / EXPORT_MARK).write_text(
+                "Written by `harmonia export`: `harmonia remember` takes this folder only if it is named.\n"
+            )
             for item in (work / "manifest.jsonl", work / "media"):
                 if item.exists():
                     item.rename(work / "all" / item.name)

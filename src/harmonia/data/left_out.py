@@ -1,0 +1,85 @@
+"""What a walk over folders leaves out: by patterns, and by default what no one wants to remember."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from harmonia.data.records import Problem, why
+from harmonia.imports import lazy
+from harmonia.modalities.text_encoding import decode
+from harmonia.types import HarmoniaError
+
+IGNORE_FILE = ".harmoniaignore"
+"""Patterns of the folder that it lies in and of those below, in the syntax of gitignore."""
+
+EXPORT_MARK = ".harmonia-export"
+"""A folder that holds a file of this name was written by ``harmonia export``: its media are copies."""
+
+SYSTEM = (
+    "@eadir", "@recycle", "#recycle", "#snapshot", ".thumbnails", "thumbs.db", "ehthumbs*.db", "desktop.ini",
+    ".ds_store", "._*", "__macosx", ".appledouble", ".spotlight-v100", ".fseventsd", ".trash*",
+    "$recycle.bin", "recycler", "system volume information", "lost+found", "lost.dir",
+    ".git", ".svn", ".hg", "node_modules", "__pycache__",
+)  # fmt: skip
+"""Names of thumbnails, rubbish bins and files of systems and programs, in lower case."""
+
+REASONS = {
+    "system": "thumbnails and system files left out; name them to remember them",
+    "hidden": "hidden files and folders left out; name them to remember them",
+    "harmonia": "memories and exports of Harmonia left out",
+    "exclude": "left out by --exclude",
+    "harmoniaignore": f"left out by {IGNORE_FILE}",
+    "special": "pipes, sockets and devices left out",
+}
+"""Why files and folders are left out, each as the end of a sentence that begins with their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The patterns that hold in a folder: ``--exclude``, then the ignore files from the top down to it.
+
+    The last pattern that matches decides, as in git; ``!pattern`` takes what would be left out by default.
+    """
+
+    top: Path
+    exclude: Any = None
+    files: tuple[tuple[Path, Any], ...] = ()
+
+    def below(self, folder: Path) -> Rules | Problem:
+        """These rules and those of the ignore file in a folder; a Problem if it cannot be read."""
+        path = folder / IGNORE_FILE
+        try:
+            text = decode(path.read_bytes())
+        except OSError as error:
+            return Problem(str(path), f"this file cannot be read: {why(error)}")
+        if text is None:
+            return Problem(str(path), "this is not text; save it as UTF-8")
+        try:
+            return replace(self, files=(*self.files, (folder, compiled(text.splitlines()))))
+        except HarmoniaError as error:
+            return Problem(str(path), str(error))
+
+    def reason(self, path: Path, *, is_folder: bool) -> str:
+        """Why a path is left out, a key of `REASONS`; empty if it is taken."""
+        named = [(self.top, self.exclude, "exclude")] if self.exclude is not None else []
+        named += [(folder, spec, "harmoniaignore") for folder, spec in reversed(self.files)]
+        for folder, spec, name in named:
+            within = path.relative_to(folder).as_posix() + ("/" if is_folder else "")
+            found = spec.check_file(within).include
+            if found is not None:
+                return name if found else ""
+        if any(fnmatchcase(path.name.lower(), pattern) for pattern in SYSTEM):
+            return "system"
+        return "hidden" if path.name.startswith(".") else ""
+
+
+def compiled(patterns: Sequence[str]) -> Any:
+    """Patterns in the syntax of gitignore; HarmoniaError for one that is none."""
+    try:
+        return lazy("pathspec:GitIgnoreSpec").from_lines(patterns)
+    except ValueError as error:
+        raise HarmoniaError(f"{error}: patterns have the syntax of gitignore") from None
