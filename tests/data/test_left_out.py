@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import harmonia
 from harmonia.cli import cli
 from harmonia.data import Problem, gather
+from harmonia.tasks.contact_sheet import save_sheet
 from harmonia.tasks.export import export
 from harmonia.types import HarmoniaError, Record
 
@@ -73,6 +75,15 @@ def test_an_export_in_the_folder_makes_no_doubles(tmp_path: Path) -> None:
     assert (again.remembered, again.already, again.left_out) == (0, 2, {"harmonia": 1})
     other = harmonia.open(str(tmp_path / "other"), models=["descriptors"])
     assert other.remember(tmp_path / "notes" / "out").remembered == 2
+
+
+def test_a_contact_sheet_is_taken_only_if_it_is_named(tmp_path: Path) -> None:
+    for name in ("sheet.png", "sheet.jpg"):
+        save_sheet(Image.new("RGB", (80, 60)), tmp_path / name)
+    Image.new("RGB", (80, 60)).save(tmp_path / "photo.png")
+    taken, left_out, _ = walk(tmp_path)
+    assert taken == ["photo.png", "sheet.jpg"] and left_out == {"harmonia": 1}
+    assert walk(tmp_path / "sheet.png")[0] == ["."]
 
 
 def test_excluded_patterns(tmp_path: Path) -> None:

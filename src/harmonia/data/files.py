@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from harmonia.data.left_out import EXPORT_MARK, IGNORE_FILE, Rules, compiled
+from harmonia.data.left_out import EXPORT_MARK, IGNORE_FILE, Rules, compiled, is_sheet
 from harmonia.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from harmonia.data.records import Problem, absolute, file_record, is_writable_text, why
 from harmonia.modalities import modality_of
@@ -39,8 +39,9 @@ def gather(
       ``exclude`` (patterns as in gitignore), what ``.harmoniaignore`` files name, hidden and system
       files, thumbnails, and Harmonia's own stores and exports. What ``paths`` names is always taken.
 
-    Records have no id, digests or codes yet, and no media file is opened. Paths are absolute, with
-    links as the user named them. Media embedded in a manifest are written into ``extract_to``.
+    Records have no id, digests or codes yet, and of media files only the heads of PNG files are read.
+    Paths are absolute, with links as the user named them. Media embedded in a manifest are written
+    into ``extract_to``.
     ``ignored`` counts the files of other kinds by lower-case suffix, ``left_out`` files and folders by
     the keys of :data:`harmonia.data.left_out.REASONS`. HarmoniaError for a wrong pattern. Manifests
     come first, then folders, then single files; a file that a manifest or its folder brought does
@@ -188,7 +189,7 @@ def _walk(
 
 def _left_out(entry: os.DirEntry[str], kind: str | Problem, rules: Rules) -> str:
     """Why an entry of a folder is left out, empty if it is not."""
-    if kind == "folder" and _is_store(entry.name):
+    if (kind == "folder" and _is_store(entry.name)) or (kind == "file" and is_sheet(Path(entry))):
         return "harmonia"
     return rules.reason(Path(entry), is_folder=kind == "folder") or (kind == "special" and "special") or ""
 

@@ -19,6 +19,9 @@ IGNORE_FILE = ".harmoniaignore"
 EXPORT_MARK = ".harmonia-export"
 """A folder that holds a file of this name was written by ``harmonia export``: its media are copies."""
 
+SHEET_MARK = "Harmonia contact sheet"
+"""What the first text chunk of a contact sheet (PNG) says."""
+
 SYSTEM = (
     "@eadir", "@recycle", "#recycle", "#snapshot", ".thumbnails", "thumbs.db", "ehthumbs*.db", "desktop.ini",
     ".ds_store", "._*", "__macosx", ".appledouble", ".spotlight-v100", ".fseventsd", ".trash*",
@@ -30,7 +33,7 @@ SYSTEM = (
 REASONS = {
     "system": "thumbnails and system files left out; name them to remember them",
     "hidden": "hidden files and folders left out; name them to remember them",
-    "harmonia": "memories and exports of Harmonia left out",
+    "harmonia": "memories, exports and contact sheets of Harmonia left out",
     "exclude": "left out by --exclude",
     "harmoniaignore": f"left out by {IGNORE_FILE}",
     "special": "pipes, sockets and devices left out",
@@ -75,6 +78,17 @@ class Rules:
         if any(fnmatchcase(path.name.lower(), pattern) for pattern in SYSTEM):
             return "system"
         return "hidden" if path.name.startswith(".") else ""
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a contact sheet of Harmonia; only the head of PNG files is read."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with path.open("rb") as file:
+            return SHEET_MARK.encode() in file.read(128)
+    except OSError:  # whoever decodes it reports the reason
+        return False
 
 
 def compiled(patterns: Sequence[str]) -> Any:

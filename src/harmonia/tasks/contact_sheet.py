@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from harmonia.data.left_out import SHEET_MARK
 from harmonia.modalities import MODALITIES
+from harmonia.modalities.limits import replacing
 from harmonia.types import HarmoniaError, Part, Recalled, Recollection, Signal
 
 CELL, GAP, LINE = 200, 12, 16
@@ -49,8 +52,14 @@ def draw_sheet(rows: Sequence[Row], root: Path, *, across: int = 5) -> Image.Ima
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write the sheet to a PNG file, atomically."""
-    MODALITIES["image"].write(Signal("image", np.asarray(sheet)), path)
+    """Write the sheet to an image file, atomically. A PNG file says what it is: walks leave it out."""
+    if path.suffix.lower() != ".png":
+        MODALITIES["image"].write(Signal("image", np.asarray(sheet)), path)
+        return
+    mark = PngInfo()
+    mark.add_text("Software", SHEET_MARK)
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG", pnginfo=mark)
 
 
 def _record(recalled: Recalled, root: Path) -> Image.Image:
