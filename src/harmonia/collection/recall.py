@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Correlation of a caption's BM25 scores with its cosines, over 1,000 other photos' captions (Flickr8k dev).
 WORDS_OVERLAP = 0.75
+# How far which words are shared counts against how they are spelled: it finds the record more often.
+WORDS_WEIGHT = 2.0
 
 Fetch = Callable[[Sequence[str]], Sequence[Record]]
 """Reads records by id from the store."""
@@ -78,7 +80,9 @@ def recall_many(
     if calibration is None:
         given = [[g for cue in several for g in given_by(encoders, memory, cue)] for several in cues]
     else:
-        given = [[g for some in calibration.given(encoders, memory, several) for g in some] for several in cues]
+        given = [
+            [g for some in calibration.given(encoders, memory, several) for g in some] for several in cues
+        ]
         if options.beta is None and options.noise is None:
             betas = [calibration.beta(memory, q) if q else None for q in given]
     questions = [_with_words(snapshot, query, several) for query, several in zip(queries, given, strict=True)]
@@ -97,6 +101,7 @@ def _with_words(snapshot: Snapshot, query: Query, given: Sequence[Given]) -> Que
     modality, words count as far as they say anything: "what is this?" says nothing about a picture.
     """
     texts = {item.name: item.words for item in query if item.words.strip()}
+    signs = {item.name: item.weight for item in query}
     if snapshot.words is None or not texts or not given:
         return Question(given)
     index, memory = snapshot.words(), snapshot.memory
@@ -104,16 +109,18 @@ def _with_words(snapshot: Snapshot, query: Query, given: Sequence[Given]) -> Que
     scored: list[Scored] = []
     scale: dict[str, float] = {}
     for name, words in texts.items():
-        views = [g.weight * memory.trusts.get(g.key, 1.0) for g in given if g.name == name]
+        views = math.sqrt(
+            sum((g.weight * memory.trusts.get(g.key, 1.0)) ** 2 for g in given if g.name == name)
+        )
         if not views:
             continue
         scale[name] = index.informs(words) if beside else 1.0
         scores = index.in_units_of_chance(words)
         if scores is not None:
-            weight = math.sqrt(sum(w**2 for w in views) / (len(views) + 1)) * scale[name]
-            weight = math.copysign(weight, views[0])
+            # one more view of the cue, which counts as much as before
+            scale[name] /= math.hypot(1.0, WORDS_WEIGHT)
+            weight = math.copysign(WORDS_WEIGHT * views * scale[name], signs[name])
             scored.append(Scored(torch.from_numpy(scores)[None], weight, name, WORDS_OVERLAP))
-            scale[name] *= math.sqrt(len(views) / (len(views) + 1))
     return Question([replace(g, weight=g.weight * scale.get(g.name, 1.0)) for g in given], scored)
 
 

@@ -21,7 +21,10 @@ from harmonia.collection.question_words import meant
 from harmonia.encoders.descriptors.text import IDEOGRAMS, SYMBOLS, tokens
 
 # How soon a repeated word saturates, and how far long records are held back.
-SATURATION, LENGTH = 1.2, 0.75
+SATURATION, LENGTH = 0.4, 0.75
+# A small memory says little about how rare a word is: as many records of other language are counted in, which
+# lack each word that says something.
+BACKGROUND = 50
 # Of a record without words no score is known.
 ABSENT = math.nan
 
@@ -77,17 +80,18 @@ class WordIndex:
         return total
 
     def in_units_of_chance(self, words: str) -> NDArray[np.float32] | None:
-        """``scores`` about their mean, in units of their spread; NaN where a record has no words at all.
+        """The square root of twice the ``scores``, about its mean; NaN where a record has no words at all.
 
-        None if the words say nothing here. A word that one record alone holds is rare by chance too, so the
-        unit is at least half of what makes such a word score what the best of all records does by chance.
+        None if the words say nothing here. A record of N has words of idf s by chance with a probability of
+        about e^-s, and a normal variable exceeds sqrt(2 s) with about the same: a word of one record alone
+        scores what the best of all records does by chance, and evidence of several words adds up as it does
+        for codes.
         """
         scores, held = self.scores(words), self.held
         if not scores.any():
             return None
-        least = 0.5 * math.sqrt(math.log(max(held.sum(), 2)) / 2)
-        unit = max(float(scores[held].std()), least)
-        return np.where(held, (scores - scores[held].mean()) / unit, np.float32(ABSENT)).astype(np.float32)
+        root = np.sqrt(2 * scores)
+        return np.where(held, root - root[held].mean(), np.float32(ABSENT)).astype(np.float32)
 
     def informs(self, words: str) -> float:
         """How much the words can say about which record is meant, from 0 to 1.
@@ -98,7 +102,7 @@ class WordIndex:
         asked = meant(tokens(words))
         if not asked:
             return 0.0
-        most = math.log1p(max(int(self.held.sum()), 1))
+        most = math.log1p(int(self.held.sum()) + BACKGROUND)
         known = [self.vocabulary.get(stem) for stem in _stems(asked)]
         said = sum(most / 2 if number is None else self._rarity(number) for number in known)
         return min(1.0, said / most)
@@ -111,7 +115,7 @@ class WordIndex:
     def _rarity(self, number: int) -> float:
         """The idf of a stem."""
         among = int(self.start[number + 1] - self.start[number])
-        return math.log1p((int(self.held.sum()) - among + 0.5) / (among + 0.5))
+        return math.log1p((int(self.held.sum()) + BACKGROUND - among + 0.5) / (among + 0.5))
 
 
 def stemmed(texts: Sequence[str]) -> tuple[NDArray[np.int64], pa.Array]:

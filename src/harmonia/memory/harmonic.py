@@ -255,7 +255,10 @@ class HarmonicMemory:
             return None
         mask = self.bias + self.count.log() / beta
         if fields:
-            mask, able = mask[:, None] + torch.stack(tuple(fields)).sum(dim=0).T, None if able is None else able[:, None]
+            mask, able = (
+                mask[:, None] + torch.stack(tuple(fields)).sum(dim=0).T,
+                None if able is None else able[:, None],
+            )
         return mask if able is None else mask.masked_fill(~able, -math.inf)
 
     def external_fields(

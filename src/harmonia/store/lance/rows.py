@@ -157,7 +157,9 @@ def arrow_table(lists: Mapping[str, object], schema: pa.Schema) -> pa.Table:
 def all_texts(parts: Table, only: Collection[str] | None) -> tuple[list[str], list[str]]:
     """The text of each part, once, with its record's id."""
     names = ["record_id", "part", "text"]
-    found = scan(parts, names, "text IS NOT NULL") if only is None else rows_in(parts, "record_id", only, names)
+    found = (
+        scan(parts, names, "text IS NOT NULL") if only is None else rows_in(parts, "record_id", only, names)
+    )
     found = found.filter(pc.is_valid(found["text"])).group_by(["record_id", "part"], use_threads=False)
     once = found.aggregate([("text", "first")])
     return once["record_id"].to_pylist(), once["text_first"].to_pylist()
