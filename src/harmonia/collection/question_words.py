@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from harmonia.encoders.descriptors.text import COMMON, tokens
 
 # English, German, French and Czech, accents folded.
-ASKING = frozenset(
-    "about again all also any anyone anything been can could did do does done dont ever find for get give got "
-    "had has have hello help here hi how i if image images just know let like list look looking many me mean "
-    "much my need not now of one ones our photo photos picture pictures please question really recall remember "
-    "remind said same say search see seen shall should show shown so some somebody someone something such take "
-    "talk tell than thank thanks them then there these thing things think this those us very want wants was "
-    "were what whats when where whether which who whom whose why will with without would yes you your "
-    "was wer wie wo wann warum welche welcher welches gibt es mir mich mein meine du dein bitte zeig zeige "
-    "weisst kennst kennt siehst bild foto habe hast haben kann kannst uber etwas suche finde nach alles "
-    "que quoi qui quel quelle quels quelles est ce il elle je tu me moi mon ma mes ton ta tes montre image "
-    "co kdo kde kdy jak jaky jaka jake mi me muj moje ukaz obrazek fotka mam mas vis neco".split()
+ASKING_WORDS = (
+    "about again all also any anyone anything been can could did do does done dont ever find for get give "
+    "got had has have hello help here hi how i if image images just know let like list look looking many "
+    "me mean much my need not now of one ones our photo photos picture pictures please question really "
+    "recall remember remind said same say search see seen shall should show shown so some somebody "
+    "someone something such take talk tell than thank thanks them then there these thing things think "
+    "this those us very want wants was were what whats when where whether which who whom whose why will "
+    "with without would yes you your wer wie wo wann warum welche welcher welches gibt es mir mich mein "
+    "meine du dein bitte zeig zeige weisst kennst kennt siehst bild foto habe hast haben kann kannst uber "
+    "etwas suche finde nach alles que quoi qui quel quelle quels quelles est ce il elle je tu moi mon ma "
+    "mes ton ta tes montre co kdo kde kdy jak jaky jaka jake mi muj moje ukaz obrazek fotka mam mas vis "
+    "neco"
 )
+ASKING = frozenset(ASKING_WORDS.split())
 
 
 def meant(words: Sequence[str]) -> list[str]:

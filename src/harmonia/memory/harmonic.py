@@ -186,7 +186,8 @@ class HarmonicMemory:
         variance ``noise`` per number (on codes scaled by sqrt d). ``free`` gives weights to modalities that
         have no cue but are updated as well, starting at zero. ``scored`` are cues that were compared
         elsewhere, on this rank's records if sharded; they add to the scores of the ``cues``, of which there
-        is at least one. ``allowed`` (slots,) bool restricts the records. Slots are left out of the readout only if their probability is below ``tail_tolerance``.
+        is at least one. ``allowed`` (slots,) bool restricts the records. Slots are left out of the readout
+        only if their probability is below ``tail_tolerance``.
 
         The recalled codes are raw, in the encoders' own spaces. Raises ValueError without a cue.
         """
