@@ -175,8 +175,13 @@ def main(media: Path | None) -> None:
 
 
 def _holds(collection: Memory, one: Try, found: Recollection) -> bool:
-    needed = not one.alone or not any(first(recall(collection, [cue]), one.wanted) for cue in one.cues)
-    return needed and first(found, one.wanted)
+    return first(found, one.wanted) and not (one.alone and _answered_alone(collection, one))
+
+
+def _answered_alone(collection: Memory, one: Try) -> bool:
+    """Whether one of the cues by itself brings the record first, without "nothing here matches"."""
+    alone = [recall(collection, [cue]) for cue in one.cues]
+    return any(first(found, one.wanted) and not found.abstained for found in alone)
 
 
 def _print(tries: Sequence[Try], found: Sequence[Recollection], good: Sequence[bool]) -> None:

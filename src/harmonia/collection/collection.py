@@ -28,6 +28,7 @@ from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Re
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration
     from harmonia.collection.remember import Report, Watch
+    from harmonia.collection.word_index import WordIndex
     from harmonia.memory.harmonic import HarmonicMemory
     from harmonia.memory.matrix import Centering
 
@@ -63,6 +64,7 @@ class Memory:
         self._centering: tuple[tuple[int, ...], Mapping[str, Centering]] | None = None
         self._calibration: tuple[tuple[int, int] | None, Calibration | None] | None = None
         self._records: CachedRecords | None = None
+        self._words: tuple[CodeTable, WordIndex] | None = None
 
     @property
     def exists(self) -> bool:
@@ -198,7 +200,9 @@ class Memory:
         if memory is None:
             raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
         allowed = self._allowed(table, options.where, leave_out)
-        snapshot = Snapshot(self.encoders, table, memory, self._fetch, self.calibration)
+        snapshot = Snapshot(
+            self.encoders, table, memory, self._fetch, self.calibration, lambda: self._words_of(table)
+        )
         return recall_many(snapshot, queries, options, allowed)
 
     def retrieve(
@@ -282,7 +286,7 @@ class Memory:
         found = Memory(self.root, self._models, self._device, self._ram, self.limits)
         found._encoders = self.encoders
         if self.exists and fits(found.store, self._ram):
-            found.bound()
+            found._words_of(found.bound()[0])
             found._records = CachedRecords(found.store.records)
         return found
 
@@ -378,7 +382,20 @@ class Memory:
         population = int(self.store.status()["records"])
         memory = build_memory(self.encoders, table, self._centering[1], population)
         self._calibrate(table, memory)
-        return table, memory, [[item_of(cue) for cue in several] for several in cues]
+        words = [{item.name: item.words for item in query} for query in queries]
+        return table, memory, [
+            [item_of(cue, said.get(cue.name, "")) for cue in several]
+            for several, said in zip(cues, words, strict=True)
+        ]  # fmt: skip
+
+    def _words_of(self, table: CodeTable) -> WordIndex:
+        """The words of the records whose codes a table holds; made anew when the store has changed."""
+        from harmonia.collection.word_index import WordIndex
+
+        if self._words is None or self._words[0] is not table:
+            only = None if table is self._table else table.record_ids
+            self._words = table, WordIndex.build(table.record_ids, *self.store.texts(only))
+        return self._words[1]
 
     def _fetch(self, ids: Sequence[str]) -> list[Record]:
         return self.store.records(ids) if self._records is None else self._records(ids)

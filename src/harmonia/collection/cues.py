@@ -30,7 +30,7 @@ class QueryItem:
 
     ``value`` is words, a path, bytes or a signal; once decoded (:func:`decode`) a tuple of signals, the
     windows of a long file; or the codes that a stored record has already. ``weight`` and ``trust`` are those
-    of :class:`harmonia.types.Cue`.
+    of :class:`harmonia.types.Cue`. ``words`` are those of a text, once decoded.
     """
 
     name: str
@@ -38,6 +38,7 @@ class QueryItem:
     value: Medium | tuple[Signal, ...] | tuple[Code, ...]
     weight: float = 1.0
     trust: float = float("inf")
+    words: str = ""
 
 
 Query = Sequence[QueryItem]
@@ -134,7 +135,8 @@ def _decode(item: QueryItem, limits: Limits) -> Iterator[QueryItem]:
         yield item
         return
     windows = _windows(item.modality, item.value, limits)
-    yield replace(item, value=windows)
+    words = " ".join(str(window.data) for window in windows) if item.modality == "text" else ""
+    yield replace(item, value=windows, words=words)
     sounds = tuple(window.sound for window in windows if window.sound is not None)
     if sounds:
         yield replace(item, name=f"{item.name} sound", modality="audio", value=sounds)
@@ -158,7 +160,7 @@ def encode(encoders: EncoderSet, queries: Sequence[Query]) -> list[list[Cue]]:
     The code of a long item is the mean of its windows' codes.
     """
     signals = [s for query in queries for item in query for s in item.value if isinstance(s, Signal)]  # type: ignore[union-attr]
-    codes = iter(encoders.encode(signals))
+    codes = iter(encoders.encode(signals, asking=True))
     return [[cue for item in query for cue in _cues(item, codes)] for query in queries]
 
 
@@ -173,6 +175,6 @@ def _cues(item: QueryItem, encoded: Iterator[Sequence[Code]]) -> Iterator[Cue]:
         yield Cue(item.name, Code(codes[0].modality, mean, space), item.weight, item.trust)
 
 
-def item_of(cue: Cue) -> QueryItem:
+def item_of(cue: Cue, words: str = "") -> QueryItem:
     """A cue as an item of a query that need not be encoded again."""
-    return QueryItem(cue.name, cue.code.modality, (cue.code,), cue.weight, cue.trust)
+    return QueryItem(cue.name, cue.code.modality, (cue.code,), cue.weight, cue.trust, words)

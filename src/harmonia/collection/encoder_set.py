@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harmonia.collection.question_words import without_question_words
 from harmonia.encoders.base import Bridge, Encoder
 from harmonia.pretrained.loading import load_by_model, load_descriptor, load_model
 from harmonia.store.atomic import write_atomically
@@ -105,14 +106,20 @@ class EncoderSet:
         """The encoders as a store records them."""
         return tuple(EncoderInfo(e.name, e.modality, e.space, e.dim) for e in self.encoders)
 
-    def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
-        """The codes of each signal, one per encoder of its modality; batched by encoder."""
+    def encode(self, signals: Sequence[Signal], *, asking: bool = False) -> list[list[Code]]:
+        """The codes of each signal, one per encoder of its modality; batched by encoder.
+
+        If the signals are ``asking``, descriptors, which compare spelling, get texts without question words.
+        """
         codes: list[list[Code]] = [[] for _ in signals]
         for encoder in self.encoders:
             rows = [i for i, signal in enumerate(signals) if signal.modality == encoder.modality]
             if not rows:
                 continue
-            vectors = encoder.encode([signals[i] for i in rows])
+            given = [signals[i] for i in rows]
+            if asking and encoder.modality == "text" and encoder in self.models.get("descriptors", ()):
+                given = [replace(s, data=without_question_words(str(s.data))) for s in given]
+            vectors = encoder.encode(given)
             for i, vector in zip(rows, vectors, strict=True):
                 codes[i].append(Code(encoder.modality, vector, encoder.space))
         return codes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,29 +15,44 @@ from numpy.typing import NDArray
 from harmonia.collection.cues import Query, RecallOptions, encode
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.matrices import bridged, given_by
-from harmonia.memory.harmonic import Given, HarmonicMemory
+from harmonia.memory.harmonic import Given, HarmonicMemory, Scored
 from harmonia.memory.settle import Settled
 from harmonia.store.protocol import CodeTable
 from harmonia.types import Certificate, Code, HarmoniaError, Match, Part, Recalled, Recollection, Record
 
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration
+    from harmonia.collection.word_index import WordIndex
+
+# Correlation of a caption's BM25 scores with its cosines, over 1,000 other photos' captions (Flickr8k dev).
+WORDS_OVERLAP = 0.75
+# How far which words are shared counts against how they are spelled: it finds the record more often.
+WORDS_WEIGHT = 2.0
 
 Fetch = Callable[[Sequence[str]], Sequence[Record]]
 """Reads records by id from the store."""
-Question = Sequence[Given]
-"""What cues ask of matrices, to be settled together."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What cues ask, to be settled together: of matrices, and of the words of the records."""
+
+    given: Sequence[Given]
+    words: Sequence[Scored] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """What is recalled from: the encoders, the codes of one state of the store, and the memory over them."""
+    """What is recalled from: the encoders, the codes of one state of the store, the memory over them, and the
+    words of its records, made when they are asked for.
+    """
 
     encoders: EncoderSet
     table: CodeTable
     memory: HarmonicMemory
     fetch: Fetch
     calibration: Calibration | None
+    words: Callable[[], WordIndex] | None = None
 
 
 def recall_many(
@@ -62,19 +78,50 @@ def recall_many(
     cues = encode(encoders.own, queries)
     betas = [options.beta] * len(queries)
     if calibration is None:
-        questions = [[g for cue in several for g in given_by(encoders, memory, cue)] for several in cues]
+        given = [[g for cue in several for g in given_by(encoders, memory, cue)] for several in cues]
     else:
-        questions = [
-            [g for given in calibration.given(encoders, memory, several) for g in given] for several in cues
+        given = [
+            [g for some in calibration.given(encoders, memory, several) for g in some] for several in cues
         ]
         if options.beta is None and options.noise is None:
-            betas = [calibration.beta(memory, q) if q else None for q in questions]
+            betas = [calibration.beta(memory, q) if q else None for q in given]
+    questions = [_with_words(snapshot, query, several) for query, several in zip(queries, given, strict=True)]
     found: list[Recollection | None] = ask.all(questions, betas, [mask] * len(questions))
     for q, answer in _by_bridges(ask, queries, questions, found, mask).items():
         own = found[q]
         if own is None or not own.records or not answer.abstained:
             found[q] = answer
     return [answer or _incomparable(snapshot, query) for answer, query in zip(found, queries, strict=True)]
+
+
+def _with_words(snapshot: Snapshot, query: Query, given: Sequence[Given]) -> Question:
+    """What the cues ask, with the words of each text scored by how rare they are in the memory.
+
+    The words are one more view of their cue, which counts as much as before. Beside a cue of another
+    modality, words count as far as they say anything: "what is this?" says nothing about a picture.
+    """
+    texts = {item.name: item.words for item in query if item.words.strip()}
+    signs = {item.name: item.weight for item in query}
+    if snapshot.words is None or not texts or not given:
+        return Question(given)
+    index, memory = snapshot.words(), snapshot.memory
+    beside = any(item.weight > 0 and g.name == item.name not in texts for item in query for g in given)
+    scored: list[Scored] = []
+    scale: dict[str, float] = {}
+    for name, words in texts.items():
+        views = math.sqrt(
+            sum((g.weight * memory.trusts.get(g.key, 1.0)) ** 2 for g in given if g.name == name)
+        )
+        if not views:
+            continue
+        scale[name] = index.informs(words) if beside else 1.0
+        scores = index.in_units_of_chance(words)
+        if scores is not None:
+            # one more view of the cue, which counts as much as before
+            scale[name] /= math.hypot(1.0, WORDS_WEIGHT)
+            weight = math.copysign(WORDS_WEIGHT * views * scale[name], signs[name])
+            scored.append(Scored(torch.from_numpy(scores)[None], weight, name, WORDS_OVERLAP))
+    return Question([replace(g, weight=g.weight * scale.get(g.name, 1.0)) for g in given], scored)
 
 
 def _by_bridges(
@@ -90,8 +137,8 @@ def _by_bridges(
     free = {q: _without(ask.snapshot, questions[q]) for q in lost}
     free = {q: without if mask is None else without & mask for q, without in free.items()}
     lost = [q for q in lost if free[q].any()]
-    bridges: list[tuple[int, Question]] = [
-        (q, question)
+    bridges = [
+        (q, Question(question))
         for q, cues in zip(lost, encode(encoders.bridges, [queries[q] for q in lost]), strict=True)
         for question in bridged(encoders, memory, cues)
     ]
@@ -134,19 +181,26 @@ class _Batch:
         """An answer to each question; None to one that asks nothing."""
         batches: dict[Any, list[int]] = {}
         for q, question in enumerate(questions):
-            if question:
-                kinds = tuple((g.key, g.weight, g.trust, g.origin, g.codes.shape) for g in question)
+            if question.given:
+                kinds = (
+                    *((g.key, g.weight, g.trust, g.origin, g.codes.shape) for g in question.given),
+                    *((s.name, s.weight) for s in question.words),
+                )
                 mask = allowed[q]
                 batches.setdefault((kinds, betas[q], None if mask is None else _bits(mask)), []).append(q)
         settled: dict[int, tuple[Settled, int]] = {}
         for members in batches.values():
             given = [
                 replace(channels[0], codes=torch.cat([g.codes for g in channels]))
-                for channels in zip(*(questions[q] for q in members), strict=True)
+                for channels in zip(*(questions[q].given for q in members), strict=True)
+            ]
+            scored = [
+                replace(words[0], scores=torch.cat([s.scores for s in words]))
+                for words in zip(*(questions[q].words for q in members), strict=True)
             ]
             first, o = members[0], self.options
             whole = self.snapshot.memory.recall(
-                given, k=o.k, steps=o.steps, alpha=o.alpha, beta=betas[first], noise=o.noise,
+                given, scored=scored, k=o.k, steps=o.steps, alpha=o.alpha, beta=betas[first], noise=o.noise,
                 allowed=allowed[first],
             )  # fmt: skip
             settled |= {q: (whole, row) for row, q in enumerate(members)}
@@ -188,7 +242,7 @@ def _bits(mask: torch.Tensor) -> bytes:
 def _without(snapshot: Snapshot, question: Question) -> torch.Tensor:
     """Which records have no part of the modalities in which cues were given, bool (records,)."""
     modality = {e.name: e.modality for e in snapshot.encoders.encoders}
-    asked = {modality[given.key] for given in question}
+    asked = {modality[given.key] for given in question.given}
     without = torch.ones(len(snapshot.table.record_ids), dtype=torch.bool)
     for name, codes in snapshot.table.encoders.items():
         if modality[name] in asked:
@@ -199,9 +253,10 @@ def _without(snapshot: Snapshot, question: Question) -> torch.Tensor:
 class _Evidence:
     """Why each record came: what every cue adds to its score, and by which part."""
 
-    def __init__(self, snapshot: Snapshot, given: Question, settled: Settled, row: int) -> None:
+    def __init__(self, snapshot: Snapshot, question: Question, settled: Settled, row: int) -> None:
         self.memory, self.table = snapshot.memory, snapshot.table
-        self.given, self.settled, self.row = given, settled, row
+        self.given, self.words = question.given, question.words
+        self.settled, self.row = settled, row
 
     def recalled(self, column: int, record: Record) -> Recalled:
         adds: dict[str, float] = dict.fromkeys((given.name for given in self.given), 0.0)
@@ -211,6 +266,8 @@ class _Evidence:
             match = self._match(channel, column, record)
             if match and (name not in matches or match.similarity > matches[name].similarity):
                 matches[name] = match
+        for words, field in self._fields:
+            adds[words] += float(field[int(self.settled.slots[self.row, column])])
         total = sum(abs(value) for value in adds.values()) or 1.0
         return Recalled(
             rank=column + 1,
@@ -228,6 +285,13 @@ class _Evidence:
             return None
         part = int(self.table.encoders[self.given[channel].key].part[row])
         return Match(record.parts[part], float(self._similarity[channel][column]))
+
+    @cached_property
+    def _fields(self) -> list[tuple[str, torch.Tensor]]:
+        """For each scored cue its name, and what it adds to the score of each slot (slots,)."""
+        beta = float(self.settled.beta[self.row])
+        fields = self.memory.external_fields(self.given, self.words, beta=beta)
+        return [(words.name, field[0]) for words, field in zip(self.words, fields, strict=True)]
 
     @cached_property
     def _similarity(self) -> list[torch.Tensor]:

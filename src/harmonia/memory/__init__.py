@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from harmonia.memory.entropies import fenchel_young as fenchel_young
     from harmonia.memory.harmonic import Given as Given
     from harmonia.memory.harmonic import HarmonicMemory as HarmonicMemory
+    from harmonia.memory.harmonic import Scored as Scored
     from harmonia.memory.hopfield import retrieve as retrieve
     from harmonia.memory.learning import learn_bias as learn_bias
     from harmonia.memory.learning import learn_couplings as learn_couplings
@@ -70,6 +71,7 @@ NAMES = {
     "Layout": "record_layout",
     "Matrix": "matrix",
     "Norm": "entropies",
+    "Scored": "harmonic",
     "Settled": "settle",
     "Shannon": "entropies",
     "Slots": "energy",

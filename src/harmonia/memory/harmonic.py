@@ -66,6 +66,21 @@ class Given:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A cue that was compared elsewhere, by a word index for example: ``scores`` (Q, slots), and a weight.
+
+    The scores are in units of chance, NaN for a record that has nothing to be compared. They act as an
+    external field: retrieval does not move them. ``name`` is what explanations call the cue; ``overlap`` is
+    how far the scores correlate, over unrelated records, with those of the :class:`Given` of the same name.
+    """
+
+    scores: Tensor
+    weight: float = 1.0
+    name: str = ""
+    overlap: float = 0.0
+
+
 class HarmonicMemory:
     """An associative memory of records whose modalities are retrieved jointly, over raw unit codes.
 
@@ -153,6 +168,7 @@ class HarmonicMemory:
         self,
         cues: Sequence[Given],
         *,
+        scored: Sequence[Scored] = (),
         k: int = 10,
         steps: int = 8,
         alpha: float = 1.0,
@@ -168,8 +184,10 @@ class HarmonicMemory:
         distribution over slots: 1 is softmax, greater is alpha-entmax. ``beta`` is the inverse temperature in
         units of chance; by default the critical one, or the best one for cues with additive noise of
         variance ``noise`` per number (on codes scaled by sqrt d). ``free`` gives weights to modalities that
-        have no cue but are updated as well, starting at zero. ``allowed`` (slots,) bool restricts the
-        records. Slots are left out of the readout only if their probability is below ``tail_tolerance``.
+        have no cue but are updated as well, starting at zero. ``scored`` are cues that were compared
+        elsewhere, on this rank's records if sharded; they add to the scores of the ``cues``, of which there
+        is at least one. ``allowed`` (slots,) bool restricts the records. Slots are left out of the readout
+        only if their probability is below ``tail_tolerance``.
 
         The recalled codes are raw, in the encoders' own spaces. Raises ValueError without a cue.
         """
@@ -182,11 +200,12 @@ class HarmonicMemory:
         if beta is None:
             critical = self.beta(self.population or seen)
             beta = critical if noise is None else self.beta_of_noise(cues, noise)
-        channels = self.channels(cues, free or {}, beta)
+        channels = self.channels(cues, free or {}, beta, scored)
         temperature = torch.full_like(channels[0].weight, beta)
         field = Field(
             layout=self.layout, view=view, matrices=self.matrices, beta=temperature,
-            entropy=entropy(alpha), null=temperature, mask=self._mask(able, beta),
+            entropy=entropy(alpha), null=temperature,
+            mask=self._mask(able, beta, self.external_fields(cues, scored, free or {}, beta)),
             k=min(max(k, DEEP), self.shards.total if self.shards else self.slots),
             tail_tolerance=tail_tolerance, couplings=self.couplings, shards=self.shards,
         )  # fmt: skip
@@ -229,12 +248,42 @@ class HarmonicMemory:
             return self.alive & allowed.to(self.device)
         return None if bool(self.alive.all()) else self.alive
 
-    def _mask(self, able: Tensor | None, beta: float) -> Tensor | None:
-        """The addend of the scores (slots,): bias, log count, -inf for excluded slots; None if it is zero."""
-        if able is None and not bool(self.bias.any()) and bool((self.count == 1).all()):
+    def _mask(self, able: Tensor | None, beta: float, fields: Sequence[Tensor]) -> Tensor | None:
+        """The addend of the scores (slots,), or (slots, Q) with external fields (Q, slots): bias, log count,
+        the fields, -inf for excluded slots; None if it is zero.
+        """
+        if able is None and not fields and not bool(self.bias.any()) and bool((self.count == 1).all()):
             return None
         mask = self.bias + self.count.log() / beta
+        if fields:
+            mask, able = (
+                mask[:, None] + torch.stack(tuple(fields)).sum(dim=0).T,
+                None if able is None else able[:, None],
+            )
         return mask if able is None else mask.masked_fill(~able, -math.inf)
+
+    def external_fields(
+        self,
+        cues: Sequence[Given],
+        scored: Sequence[Scored],
+        free: Mapping[str, float] = MappingProxyType({}),
+        beta: float = 0.0,
+    ) -> list[Tensor]:
+        """What each cue that was ``scored`` elsewhere adds to the slots' scores, (Q, slots)."""
+        total = self._norm(cues, scored, free)
+        shares = [one.weight / total for one in scored]
+        absent = [0.5 * beta * share**2 if share > 0 else 0.0 for share in shares]
+        return [
+            (one.scores.to(self.bias) * share).nan_to_num(nan=none)
+            for one, share, none in zip(scored, shares, absent, strict=True)
+        ]
+
+    def _norm(self, cues: Sequence[Given], scored: Sequence[Scored], free: Mapping[str, float]) -> float:
+        """The standard deviation of the weighted sum of all scores, each in units of chance."""
+        own = [(cue.name, cue.weight * self.trusts.get(cue.key, 1.0)) for cue in cues]
+        square = sum(w**2 for w in (*(w for _, w in own), *(one.weight for one in scored), *free.values()))
+        square += sum(2 * s.overlap * s.weight * w for s in scored for name, w in own if name == s.name)
+        return math.sqrt(square) or 1.0
 
     def _fit(self, key: str, codes: Tensor) -> Centering:
         codes = codes.to(self.device) if self.precision != "int8" else codes
@@ -254,11 +303,15 @@ class HarmonicMemory:
         return beta
 
     def channels(
-        self, cues: Sequence[Given], free: Mapping[str, float] = MappingProxyType({}), beta: float = 0.0
+        self,
+        cues: Sequence[Given],
+        free: Mapping[str, float] = MappingProxyType({}),
+        beta: float = 0.0,
+        scored: Sequence[Scored] = (),
     ) -> list[Channel]:
         """The cues and the ``free`` modalities, in units of chance; absent parts score by ``beta``."""
         weights = [cue.weight * self.trusts.get(cue.key, 1.0) for cue in cues]
-        total = math.sqrt(sum(w**2 for w in (*weights, *free.values()))) or 1.0
+        total = self._norm(cues, scored, free)
         channels = []
         for cue, own in zip(cues, weights, strict=True):
             frame = self.frames[cue.key]

@@ -65,11 +65,11 @@ def scan_top(
 ) -> Scan:
     """Scores s = sum over the queries, the maximum over each slot's moments.
 
-    ``beta`` is ``(Q,)``. ``mask`` (slots,) is added to the scores: -inf excludes a slot. Slots without a part
-    in any of the matrices are excluded as well. With fewer than k slots the rest are -inf with slot -1.
+    ``beta`` is ``(Q,)``. ``mask`` (slots,) or (slots, Q) is added to the scores: -inf excludes a slot. Slots
+    without a part in any of the matrices are excluded as well. With fewer than k slots the rest are -inf with slot -1.
     Without ``total`` the log-sum-exp may be NaN where it would take a pass of its own.
     """
-    k = min(k, view.slots)
+    k, mask = min(k, view.slots), _by_cue(mask)
     least = _estimated_threshold(view, queries, k, mask)
     if not bool(least.isneginf().any()) and any(_quantised(query) for query in queries):
         scores, slots = _quantised_top(view, queries, k, mask, least)
@@ -132,7 +132,7 @@ def _quantised_top(
     slot = slots[row, column]
     scores = slot_scores(view, queries, row, slot)
     exact = torch.full_like(quantised, -torch.inf)
-    exact[row, column] = scores if mask is None else scores + mask[slot]
+    exact[row, column] = scores if mask is None else scores + mask.expand(-1, len(least))[slot, row]
     return _best(exact, slots, k)
 
 
@@ -153,7 +153,7 @@ def _estimated_threshold(view: Layout, queries: Sequence[MatrixQuery], k: int, m
         )
         total = scores if not len(total) else total + scores
     if mask is not None:
-        total = total + mask[view.slot[::stride], None]
+        total = total + mask[view.slot[::stride]]
     expected = k / stride
     rank = math.ceil(expected + 5 * math.sqrt(expected) + 5)
     return total.T.contiguous().topk(rank).values[:, -1] if rank < len(total) else lowest
@@ -226,22 +226,27 @@ def scan_blocks(
     view: Layout, queries: Sequence[MatrixQuery], mask: Tensor | None = None, quantised: bool = False
 ) -> Iterator[Block]:
     """The scores of all moments, block by block; the moments of one slot stay in one block."""
-    rows, itemsize = queries[0].cue.shape[0], queries[0].cue.dtype.itemsize
+    rows, itemsize, mask = queries[0].cue.shape[0], queries[0].cue.dtype.itemsize, _by_cue(mask)
     scans = [_QueryScan(query, _quantised(query) if quantised else None) for query in queries]
     for first, last in _block_ranges(view, rows * itemsize):
         scores = _sum_scores(view, scans, first, last)
         slots = view.slot[first:last]
         if view.single:
             if mask is not None:
-                scores = scores + mask[slots, None]
+                scores = scores + mask[slots]
             yield Block(first, last, scores, scores, slots, None)
         else:
             kept, group = torch.unique_consecutive(slots, return_inverse=True)
             top = scores.new_full((len(kept), rows), -torch.inf)
             top.scatter_reduce_(0, group[:, None].expand_as(scores), scores, "amax")
             if mask is not None:
-                top, scores = top + mask[kept, None], scores + mask[slots, None]
+                top, scores = top + mask[kept], scores + mask[slots]
             yield Block(first, last, scores, top, kept, group)
+
+
+def _by_cue(mask: Tensor | None) -> Tensor | None:
+    """A mask as (slots, 1 or Q)."""
+    return mask[:, None] if mask is not None and mask.ndim == 1 else mask
 
 
 class _QueryScan:

@@ -116,7 +116,8 @@ class Field:
 
     def rows(self, active: Tensor) -> Field:
         """The same field for some of the cues."""
-        return replace(self, beta=self.beta[active], null=self.null[active])
+        mask = self.mask if self.mask is None or self.mask.ndim == 1 else self.mask[:, active]
+        return replace(self, beta=self.beta[active], null=self.null[active], mask=mask)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -159,6 +159,10 @@ class Store(Protocol):
         """The metadata of every record, by id."""
         ...
 
+    def texts(self, only: Collection[str] | None = None) -> tuple[list[str], list[str]]:
+        """The text of every part that has one, or of those of some records: record ids, and texts."""
+        ...
+
     def files(self) -> dict[str, FileState]:
         """Every known file, by path."""
         ...

@@ -16,7 +16,7 @@ from lancedb.table import Table
 from numpy.typing import NDArray
 
 from harmonia.store.lance import columns
-from harmonia.store.lance.sql import rows_in, rows_where
+from harmonia.store.lance.sql import rows_in, rows_where, scan
 from harmonia.store.metadata import Layout
 from harmonia.store.protocol import Codes, EncoderInfo, FileState
 from harmonia.types import Code, HarmoniaError, Part, Record
@@ -152,6 +152,17 @@ def arrow_table(lists: Mapping[str, object], schema: pa.Schema) -> pa.Table:
         raise HarmoniaError(
             f"a file name or text is not valid Unicode ({error.object!a}): rename the file"
         ) from error
+
+
+def all_texts(parts: Table, only: Collection[str] | None) -> tuple[list[str], list[str]]:
+    """The text of each part, once, with its record's id."""
+    names = ["record_id", "part", "text"]
+    found = (
+        scan(parts, names, "text IS NOT NULL") if only is None else rows_in(parts, "record_id", only, names)
+    )
+    found = found.filter(pc.is_valid(found["text"])).group_by(["record_id", "part"], use_threads=False)
+    once = found.aggregate([("text", "first")])
+    return once["record_id"].to_pylist(), once["text_first"].to_pylist()
 
 
 CODED = ["record_id", "part", "t0", "t1", "code"]

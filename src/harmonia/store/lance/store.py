@@ -230,6 +230,10 @@ class LanceStore(Store):
         return self._tables.read(read)
 
     @override
+    def texts(self, only: Collection[str] | None = None) -> tuple[list[str], list[str]]:
+        return self._tables.read(lambda snapshot: rows.all_texts(snapshot.parts, only))
+
+    @override
     def files(self) -> dict[str, FileState]:
         return self._tables.read(lambda _: rows.file_states(scan(self._tables.open("files"))))
 
