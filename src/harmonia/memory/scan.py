@@ -66,7 +66,8 @@ def scan_top(
     """Scores s = sum over the queries, the maximum over each slot's moments.
 
     ``beta`` is ``(Q,)``. ``mask`` (slots,) or (slots, Q) is added to the scores: -inf excludes a slot. Slots
-    without a part in any of the matrices are excluded as well. With fewer than k slots the rest are -inf with slot -1.
+    without a part in any of the matrices are excluded as well. With fewer than k slots the rest are -inf with
+    slot -1.
     Without ``total`` the log-sum-exp may be NaN where it would take a pass of its own.
     """
     k, mask = min(k, view.slots), _by_cue(mask)
