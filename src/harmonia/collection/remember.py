@@ -257,7 +257,8 @@ class _Run:
             kept = media_path(part.digest, path.suffix)
         caption = None
         for signal in module.windows(path, limits=self.limits):
-            piece = replace(part, path=kept, start=signal.start, end=signal.end)
+            # the content decides: a video without a picture is a recording
+            piece = replace(part, modality=signal.modality, path=kept, start=signal.start, end=signal.end)
             if signal.modality == "text":
                 piece = replace(piece, text=signal.text)
             yield piece, signal

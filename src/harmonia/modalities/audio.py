@@ -23,15 +23,17 @@ from harmonia.modalities.pyav import (
     check_complete,
     check_rate,
     container_of,
+    declared_seconds,
     decodable,
     tidy,
 )
 from harmonia.modalities.resampling import resample
+from harmonia.modalities.wav_chunks import check_whole, repaired, samples_of
 from harmonia.types import HarmoniaError, Signal
 
 SUFFIXES: tuple[str, ...] = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".m4b", ".aac", ".aiff", ".aif",
-    ".caf", ".amr",
+    ".caf", ".amr", ".au", ".snd", ".w64", ".wma", ".mka", ".weba", ".ac3",
 )  # fmt: skip
 
 SILENCE = 1e-4
@@ -40,7 +42,7 @@ SILENCE = 1e-4
 SHORTEST = 0.5
 """Seconds: a last piece shorter than this joins the window before it."""
 
-_SOUNDFILE_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")
+_SOUNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd")
 _MP3_TAGS, _MP3_SEARCHED = 8, 4096  # ID3 tags that are skipped, bytes after them with the first frame in them
 # The first frame of an MP3 may hold, after 4 bytes and its side information, the number of frames instead of
 # sound. The lowest bit of the flags says that the number is there.
@@ -137,9 +139,9 @@ def _opened_audio(source: Source, limits: Limits) -> Iterator[_Stream]:
     """Open with soundfile what it reads well, the rest with PyAV; check the header and the end."""
     with opened(source, limits) as file:
         head = file.read(12)
-        reader = _by_soundfile if head.startswith(_SOUNDFILE_MAGIC) else _by_pyav
-        if head[8:] == b"AVI ":
-            reader = _by_pyav
+        file = _with_right_sizes(source, file)
+        ours = head.startswith(_SOUNDFILE_MAGIC) and head[8:] != b"AVI " and _soundfile_reads(file)
+        reader = _by_soundfile if ours else _by_pyav
         with reader(source, file, limits) as stream:
             check_rate(source, stream.rate)
             if stream.seconds is not None:
@@ -161,7 +163,6 @@ def _checked(source: Source, stream: _Stream, limits: Limits) -> Iterator[NDArra
 @contextmanager
 def _by_soundfile(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Stream]:
     caption = _tags(file)
-    _check_riff(source, file)
     file.seek(0)
     try:
         with soundfile.SoundFile(file) as sound:
@@ -179,16 +180,21 @@ def _by_soundfile(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_S
         raise fail(source, problem, "get an intact copy") from error
 
 
-def _check_riff(source: Source, file: BinaryIO) -> None:
-    """libsndfile silently shortens a WAV file that was cut off, so compare the sizes first."""
+def _soundfile_reads(file: BinaryIO) -> bool:
+    """Whether libsndfile opens a file and reads its beginning; what it cannot, FFmpeg may."""
     file.seek(0)
-    head = file.read(8)
-    size = file.seek(0, 2)
-    declared = int.from_bytes(head[4:8], "little") + 8
-    # recorders that stream write 0 or a size near the maximum
-    if head[:4] == b"RIFF" and 8 < declared < 0x7FFFF000 and size < declared:
-        problem = f"is truncated: {size:,} of {declared:,} bytes are there"
-        raise fail(source, problem, "get an intact copy")
+    try:
+        with soundfile.SoundFile(file) as sound:
+            return len(sound.read(1024, dtype="float32")) > 0 or not sound.frames
+    except soundfile.LibsndfileError:
+        return False
+
+
+def _with_right_sizes(source: Source, file: BinaryIO) -> BinaryIO:
+    """The file, or a view of it whose sizes are right; HarmoniaError if samples are missing."""
+    found = samples_of(file)
+    check_whole(source, found)
+    return repaired(file, found) if found is not None and found.repairable else file
 
 
 @contextmanager
@@ -199,10 +205,9 @@ def _by_pyav(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_Stream
         if not streams:
             raise fail(source, "has no audio stream", _REMEDY)
         stream = streams[0]
-        if stream.duration is not None and container.format.name.startswith("mov"):
-            declared = float(stream.duration * stream.time_base)
-        elif container.duration is not None and container.format.name.startswith("matroska"):
-            declared = container.duration / 1e6
+        if container.format.name.startswith(("mov", "matroska", "flac", "asf")):
+            start = float((stream.start_time or 0) * stream.time_base)
+            declared = declared_seconds(container, [stream], start)
         check_rate(source, stream.rate)
         if samples is not None and container.format.name == "mp3":
             declared = samples / stream.rate

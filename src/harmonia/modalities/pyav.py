@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -14,7 +15,10 @@ from numpy.typing import NDArray
 from harmonia.modalities.limits import Limits, Source, caption_of, fail, wrong_kind
 
 # Playlists and concat scripts would make FFmpeg open other files and addresses: not in this list.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mp3,aac,ogg,flac,wav,aiff,caf,amr"
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,"
+    "mp3,aac,ac3,eac3,ogg,flac,wav,w64,aiff,au,caf,amr"
+)
 _RATES = range(100, 1_000_001)
 
 
@@ -52,6 +56,30 @@ def decodable(source: Source, streams: Any) -> list[Any]:
     if found and not known:
         raise fail(source, "uses an unknown codec or is damaged", "convert it, or get an intact copy")
     return known
+
+
+def declared_seconds(container: Any, streams: Sequence[Any], origin: float = 0.0) -> float | None:
+    """The length that the header declares for some of its streams, from ``origin`` on; None if for none.
+
+    The container's own length is that of its longest track, which may be another one, and in Matroska it is
+    counted from zero.
+    """
+    found = [seconds for stream in streams if (seconds := _ends(stream)) is not None]
+    if found:
+        return max(0.0, max(found) - origin)
+    if container.duration is None or len(container.streams) > len(streams):
+        return None
+    from_zero = origin if container.format.name.startswith("matroska") else 0.0
+    return max(0.0, float(container.duration / 1e6) - from_zero)
+
+
+def _ends(stream: Any) -> float | None:
+    """The second of the container's clock at which a stream ends, as it declares."""
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    # Matroska notes it in a tag
+    found = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "").rstrip("\0"))
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def check_rate(source: Source, rate: int) -> None:

@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harmonia.modalities import audio
 from harmonia.modalities.limits import LIMITS, Limits, Source, fail, replacing
 from harmonia.modalities.plots import waveform
-from harmonia.modalities.video_frames import Frame, VideoStream, opened_video
+from harmonia.modalities.video_frames import Frame, OnlySound, VideoStream, opened_video
 from harmonia.types import Signal
 
-SUFFIXES: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mpg", ".mpeg")
+SUFFIXES: tuple[str, ...] = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".3g2", ".mpg", ".mpeg", ".mts", ".m2ts",
+    ".wmv", ".flv", ".ogv",
+)  # fmt: skip
 
 SHORTEST = 1.0
 """Seconds: no window is shorter, unless the whole video is."""
@@ -82,10 +86,20 @@ def windows(
 
     A shot ends where the colour histogram jumps between sampled frames. Every window has up to
     ``max_frames`` frames, ``start``, ``end`` and ``times`` in seconds of the file, and its own
-    ``sound`` (None where silent). The file is decoded once, in order, as windows are taken.
+    ``sound`` (None where silent). The file is decoded once, in order, as windows are taken. Of a file that
+    holds only sound, the windows of :func:`harmonia.modalities.audio.windows` come, of modality audio.
     """
     if seconds < 2 * SHORTEST:
         raise ValueError(f"seconds must be at least {2 * SHORTEST}")
+    try:
+        yield from _windows(source, seconds, max_frames, max_side, limits)
+    except OnlySound:
+        yield from audio.windows(source, limits=limits)
+
+
+def _windows(
+    source: Source, seconds: float, max_frames: int, max_side: int, limits: Limits
+) -> Iterator[Signal]:
     with opened_video(source, limits, max_side) as video:
         video.sample(min(seconds, video.duration or seconds), 20)
         shots = _Shots(seconds, video.duration)

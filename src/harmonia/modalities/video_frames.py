@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +20,17 @@ from harmonia.modalities.pyav import (
     check_complete,
     check_rate,
     container_of,
+    declared_seconds,
     decodable,
 )
-from harmonia.types import Signal
+from harmonia.modalities.wav_chunks import check_whole, samples_of
+from harmonia.types import HarmoniaError, Signal
 
 _REMEDY = "give an MP4, MOV, MKV, WebM or AVI file"
+
+
+class OnlySound(HarmoniaError):
+    """A file has sound, and no picture but for cover art."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +112,15 @@ class VideoStream:
         self.limits, self.max_side = limits, max_side
         streams = decodable(source, container.streams.video)
         if not streams:
-            raise fail(source, "has no video stream", "read it as audio, or " + _REMEDY)
+            error = fail(source, "has no video stream", "read it as audio, or " + _REMEDY)
+            raise OnlySound(str(error)) if container.streams.audio else error
         self.stream = streams[0]
         limits.check_pixels(source, self.stream.width, self.stream.height)
-        self.duration = container.duration / 1e6 if container.duration else None
-        limits.check_seconds(source, self.duration or 0.0)
-        self.origin = (container.start_time or 0) / 1e6
         tracks = [s for s in container.streams.audio if s.codec_context is not None and s.rate]
+        used = [self.stream, *tracks[:1]]
+        self.origin = _start(container, used)
+        self.duration = declared_seconds(container, used, self.origin)
+        limits.check_seconds(source, self.duration or 0.0)
         self.sound = AudioTrack(source, tracks[0], self.origin, limits) if tracks else None
         self.rate = float(self.stream.average_rate) if self.stream.average_rate else None
         self.caption = caption_in(container)
@@ -207,11 +215,16 @@ class VideoStream:
         return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
 
+def _start(container: Any, streams: Sequence[Any]) -> float:
+    """The second of the container's clock at which the first of the streams begins."""
+    starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
+    return min(starts, default=(container.start_time or 0) / 1e6)
+
+
 @contextmanager
 def opened_video(source: Source, limits: Limits, max_side: int) -> Iterator[VideoStream]:
     """Open a video for one pass; HarmoniaError when it is none, damaged, or over ``limits``."""
-    with (
-        opened(source, limits) as file,
-        container_of(source, file, "video", _REMEDY) as container,
-    ):
-        yield VideoStream(source, container, limits, max_side)
+    with opened(source, limits) as file:
+        check_whole(source, samples_of(file))
+        with container_of(source, file, "video", _REMEDY) as container:
+            yield VideoStream(source, container, limits, max_side)
