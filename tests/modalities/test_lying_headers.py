@@ -42,7 +42,7 @@ def seconds(data: bytes) -> float:
     heard = audio.read(data)
     assert heard.rate
     assert float(np.abs(heard.array).max()) > 0.4
-    return heard.array.shape[1] / heard.rate
+    return float(heard.array.shape[1] / heard.rate)
 
 
 def sized(at: int, size: int, data: bytes = WAV) -> bytes:

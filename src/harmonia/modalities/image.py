@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 import xml.etree.ElementTree as ElementTree
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,35 +12,25 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from harmonia.modalities.limits import (
-    LIMITS,
-    Limits,
-    Source,
-    caption_of,
-    fail,
-    name_of,
-    opened,
-    replacing,
-    wrong_kind,
+from harmonia.modalities import image_formats
+from harmonia.modalities.image_formats import (
+    DAMAGE,
+    deep_tiff,
+    developed,
+    is_raw,
+    open_image,
+    stretched,
+    without_broken_metadata,
 )
+from harmonia.modalities.limits import LIMITS, Limits, Source, caption_of, fail, opened, replacing
 from harmonia.modalities.provenance import Mark, from_xmp
-from harmonia.types import Signal
+from harmonia.types import HarmoniaError, Signal
 
-SUFFIXES: tuple[str, ...] = (
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif",
-)  # fmt: skip
+SUFFIXES: tuple[str, ...] = image_formats.SUFFIXES
 
-# Other plugins of Pillow start programs (EPS) or read rare, little tested formats.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# Those that are written, and of these those that say that they were generated.
+_WRITTEN = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MARKED = ("JPEG", "PNG", "WEBP")
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-_REMEDY = "give a JPEG, PNG, WebP, GIF, BMP, TIFF or HEIC file"
-
-# what Pillow raises for damaged files, as found by feeding it many
-_DAMAGE = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, EOFError, MemoryError,
-    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
 
 
 def read(source: Source, *, max_side: int | None = None, limits: Limits = LIMITS) -> Signal:
@@ -54,20 +42,53 @@ def read(source: Source, *, max_side: int | None = None, limits: Limits = LIMITS
     Raises HarmoniaError when the file is not an image, damaged, truncated, or over ``limits``.
     """
     with opened(source, limits) as file:
-        image = _open(source, file)
-        limits.check_pixels(source, *image.size)
         try:
-            if max_side is not None and image.mode in ("L", "RGB", "CMYK"):
-                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-            image.load()
-            caption = _extras(image)
-            rgb = _to_rgb(image)
-        except _DAMAGE as error:
-            problem = f"is damaged or truncated ({error})"
-            raise fail(source, problem, "get an intact copy") from error
+            rgb, caption = _decoded(source, file, max_side, limits)
+        except HarmoniaError:
+            plain = without_broken_metadata(file)
+            if plain is None:
+                raise
+            try:
+                rgb, caption = _decoded(source, plain, max_side, limits)
+            except HarmoniaError:
+                plain = None
+            if plain is None:  # it was not the metadata: the first error is the right one
+                raise
     if max_side is not None:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return Signal("image", np.array(rgb), caption=caption)
+
+
+def _decoded(
+    source: Source, file: BinaryIO, max_side: int | None, limits: Limits
+) -> tuple[Image.Image, str | None]:
+    """An image, upright and in 8-bit RGB, and its caption."""
+    if is_raw(source, file):
+        return _to_rgb(developed(source, file, limits)), None
+    deep = deep_tiff(source, file, limits)
+    try:
+        image = open_image(source, file)
+    except HarmoniaError as error:
+        if deep is None:
+            raise _unsupported(source, file, error) from error
+        return ImageOps.exif_transpose(deep).convert("RGB"), None
+    limits.check_pixels(source, *image.size)
+    try:
+        if max_side is not None and image.mode in ("L", "RGB", "CMYK"):
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        if deep is None:
+            image.load()
+        caption = _extras(image) if deep is None else _own_caption(image)
+        return _to_rgb(image) if deep is None else ImageOps.exif_transpose(deep).convert("RGB"), caption
+    except DAMAGE as error:
+        raise fail(source, f"is damaged or truncated ({error})", "get an intact copy") from error
+
+
+def _unsupported(source: Source, file: BinaryIO, error: HarmoniaError) -> HarmoniaError:
+    """The error for a TIFF of a kind that nothing here reads: it is not damaged."""
+    if "unknown pixel mode" not in str(error):
+        return error
+    return fail(source, "is a TIFF of a kind that is not supported", "save it with 8 or 16 bits per sample")
 
 
 def opacity(source: Source, *, limits: Limits = LIMITS) -> NDArray[np.uint8] | None:
@@ -76,7 +97,7 @@ def opacity(source: Source, *, limits: Limits = LIMITS) -> NDArray[np.uint8] | N
     Raises HarmoniaError as ``read`` does.
     """
     with opened(source, limits) as file:
-        image = _open(source, file)
+        image = open_image(source, file)
         limits.check_pixels(source, *image.size)
         try:
             image.load()
@@ -84,7 +105,7 @@ def opacity(source: Source, *, limits: Limits = LIMITS) -> NDArray[np.uint8] | N
                 return None
             _extras(image)
             return np.array(image.convert("RGBA").getchannel("A"))
-        except _DAMAGE as error:
+        except DAMAGE as error:
             problem = f"is damaged or truncated ({error})"
             raise fail(source, problem, "get an intact copy") from error
 
@@ -94,65 +115,16 @@ def windows(source: Source, *, max_side: int | None = 1024, limits: Limits = LIM
     yield read(source, max_side=max_side, limits=limits)
 
 
-def _open(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
-    """Open without decoding.
-
-    Not by ``Image.open``: its size check obeys a process-wide setting, ours is ``limits``.
-    """
-    head = file.read(64)
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
-        return _open_heic(source, file)
-    Image.preinit()
-    Image.init()
-    for name in _FORMATS:
-        factory, accept = Image.OPEN[name]
-        if accept is None or accept(head[:16]) is True:
-            file.seek(0)
-            try:
-                return factory(file, name_of(source))
-            except _DAMAGE as error:
-                problem = f"is a damaged {name} image ({error})"
-                raise fail(source, problem, "get an intact copy") from error
-    raise wrong_kind(source, head, "image", _REMEDY)
-
-
-def _open_heic(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError:
-        remedy = "pip install 'harmonia[heic]', or save it as JPEG"
-        raise fail(source, "is a HEIC image, for which a package is missing", remedy) from None
-    file.seek(0)
-    try:
-        return HeifImageFile(file, name_of(source))  # type: ignore[no-any-return]
-    except _DAMAGE as error:
-        raise fail(source, f"is a damaged HEIC image ({error})", "get an intact copy") from error
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        return Image.fromarray(_stretch(np.asarray(image))).convert("RGB")
+        return Image.fromarray(stretched(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _stretch(tones: NDArray[Any]) -> NDArray[np.uint8]:
-    """Tones of no fixed scale: [0, 1] and 16-bit ranges are full scales, others are stretched."""
-    tones = np.nan_to_num(tones.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(tones.min()), float(tones.max())
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and 255 < high <= 65535:
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    scaled = (tones - low) * (255.0 / ((high - low) or 1.0))
-    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
 def _extras(image: ImageFile.ImageFile) -> str | None:
@@ -161,7 +133,14 @@ def _extras(image: ImageFile.ImageFile) -> str | None:
         caption = _caption(image)
         ImageOps.exif_transpose(image, in_place=True)
         return caption
-    except _DAMAGE:
+    except DAMAGE:
+        return None
+
+
+def _own_caption(image: ImageFile.ImageFile) -> str | None:
+    try:
+        return _caption(image)
+    except DAMAGE:
         return None
 
 
@@ -231,7 +210,7 @@ def write(signal: Signal, path: str | Path, mark: Mark | None = None) -> None:
     path = Path(path)
     Image.init()
     name = Image.EXTENSION.get(path.suffix.lower())
-    if name not in _FORMATS:
+    if name not in _WRITTEN:
         raise fail(path, "is of no format that can be written", "name it .png or .jpg")
     if mark is not None and name not in _MARKED:
         raise fail(path, "is of a format that cannot say that it was generated", "name it .png or .jpg")
@@ -246,7 +225,7 @@ def write(signal: Signal, path: str | Path, mark: Mark | None = None) -> None:
 def mark_of(source: Source, *, limits: Limits = LIMITS) -> Mark | None:
     """How an image was generated, if its file says that it was; only the head of the file is read."""
     with opened(source, limits) as file:
-        return from_xmp(_open(source, file).info.get("xmp"))
+        return from_xmp(open_image(source, file).info.get("xmp"))
 
 
 def _marked(name: str, mark: Mark | None) -> dict[str, Any]:
