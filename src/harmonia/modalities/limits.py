@@ -162,6 +162,20 @@ _MAGIC = (
     (b"BM", "image"),
     (b"II*\0", "image"),
     (b"MM\0*", "image"),
+    (b"II+\0", "image"),
+    (b"MM\0+", "image"),
+    (b"IIRO", "image"),
+    (b"IIU\0", "image"),
+    (b"FUJIFILMCCD-RAW", "image"),
+    (b"\xff\x0a", "image"),
+    (b"\xff\x4f\xff\x51", "image"),
+    (b"\0\0\0\x0cjP  ", "image"),
+    (b"\0\0\0\x0cJXL ", "image"),
+    (b".snd", "audio"),
+    (b"caff", "audio"),
+    (b"#!AMR", "audio"),
+    (b"riff", "audio"),
+    (b"0&\xb2u\x8ef\xcf\x11", "video"),
     (b"fLaC", "audio"),
     (b"OggS", "audio"),
     (b"ID3", "audio"),
@@ -169,7 +183,7 @@ _MAGIC = (
     (b"\x1aE\xdf\xa3", "video"),
 )
 _BRANDS = {b"M4A ": "audio", b"M4B ": "audio"} | dict.fromkeys(
-    (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif"), "image"
+    (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx "), "image"
 )
 _RIFF = {b"WAVE": "audio", b"AVI ": "video", b"WEBP": "image"}
 
@@ -179,7 +193,7 @@ def sniff(head: bytes) -> str | None:
     readable = bytes(range(32, 256)) + b"\t\n\r\f"
     if head and not head.translate(None, readable):
         return "text"
-    if head[:4] in (b"RIFF", b"RF64"):
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
         return _RIFF.get(head[8:12])
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "video")
