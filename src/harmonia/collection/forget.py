@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from harmonia.collection.file_tracking import settle_copies
 from harmonia.store import Store, Where, digest_file, garbage
 from harmonia.types import HarmoniaError, Record
 
@@ -37,11 +38,11 @@ def forget(
     if where is not None:
         wanted |= {record.id: record for record in store.records(where=where)}
     if gone:
-        paths: dict[str, list[str]] = {}
-        for state in store.files().values():
-            paths.setdefault(state.record_id, []).append(state.path)
-        lost = [i for i, files in paths.items() if not any(Path(f).exists() for f in files)]
-        wanted |= {record.id: record for record in store.records(lost)}
+        states = list(store.files().values())
+        missing = [state for state in states if not Path(state.path).exists()]
+        lost = {s.record_id for s in states} - {s.record_id for s in set(states) - set(missing)}
+        wanted |= {record.id: record for record in store.records(sorted(lost))}
+        settle_copies(store, missing, states)
     store.remove(wanted)
     lost_media = {part.path for record in wanted.values() for part in record.parts if part.path}
     if any(not Path(path).is_absolute() for path in lost_media):

@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from harmonia.collection.encoder_set import EncoderSet
+from harmonia.collection.file_tracking import FILE_FACTS, FileTracker, coded_parts
 from harmonia.collection.prefetch import Produced, look_ahead
 from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
@@ -27,8 +28,6 @@ from harmonia.types import HarmoniaError, Part, Record, Signal
 # Signals in one encoding batch, and the maximum number of decoded results that wait for it.
 BATCH = 64
 DEPTH = 128
-# Metadata of a plain file; the same content in another place does not change them.
-FILE_FACTS = ("path", "name", "folder", "modified")
 # Records, or seconds, after which a commit is made.
 COMMIT_RECORDS, COMMIT_SECONDS = 256, 10.0
 OUTSIDE = "the file is outside of the folders that may be read"
@@ -73,7 +72,16 @@ class _Known:
 Watch = Callable[[int, int], bool]
 """Called after each record with the number of records read and their total; False stops the run."""
 
-_Found = _Growing | _Known | Problem | tuple[_Growing, Part, Signal]
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """Content that could not be read, so that its copies are reported too."""
+
+    digest: str
+    problem: Problem
+
+
+_Found = _Growing | _Known | _Broken | Problem | tuple[_Growing, Part, Signal | None]
 
 
 def remember(
@@ -134,8 +142,8 @@ def remember(
                         break
     except KeyboardInterrupt:
         stopped = True
-    run.finish()
-    gone = () if stopped else run.gone(given, records)
+    run.finish(stopped)
+    gone = () if stopped else run.gone(given)
     return Report(
         run.remembered, run.already, tuple(run.problems), gone, ignored.total(), stopped,
         _most_first(ignored), _most_first(left_out),
@@ -165,6 +173,9 @@ class _Run:
         self.remembered = self.already = 0
         self._files = store.files()
         self._seen = store.metadata()
+        self._tracker = FileTracker(store, root, self._files, dict(self._seen))
+        self._taken: set[str] = set()
+        self._broken: dict[str, str] = {}
         self._lock = threading.Lock()
         self._pending: list[tuple[_Growing, Part, Signal]] = []
         self._open: dict[int, _Growing] = {}
@@ -173,7 +184,6 @@ class _Run:
         self._failed: dict[str, str] = {}
         self._touched: list[FileState] = []
         self._described: dict[str, dict[str, Any]] = {}
-        self._replaced: set[str] = set()
         self._committed = time.monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[int] | None = None
@@ -202,21 +212,37 @@ class _Run:
         record = Record(identity, tuple(parts), facts | dict(record.metadata))
         files = [replace(state, record_id=identity) for state in files]
         with self._lock:
-            fresh = identity not in self._seen
+            fresh, first = identity not in self._seen, identity not in self._taken
+            self._taken.add(identity)
             if fresh:
                 self._seen[identity] = dict(record.metadata)
+        todo = parts
         if not fresh:
             yield _Known(record, files)
+            passing = {part.path for part in parts} - {state.path for state in files}
+            todo = self._tracker.lacking(identity, parts, passing) if first else []
+        if not todo:
             return
         growing = _Growing(record, [])
         yield growing
-        for part in parts:
+        for part in todo:
             try:
-                for piece, signal in self._decode(part):
+                for piece, signal in self._reused(part) or self._decode(part):
                     yield growing, piece, signal
                 growing.files += [state for state in files if state.path == part.path]
             except (OSError, HarmoniaError) as error:
-                yield Problem(part.path or "inline text", _reason(error))
+                yield _Broken(part.digest, Problem(part.path or "inline text", _reason(error)))
+
+    def _reused(self, part: Part) -> list[tuple[Part, Signal | None]]:
+        """What an earlier run made of the same content, with its codes; empty if nothing."""
+        if part.path is None:
+            return []
+        for identity in sorted(self._tracker.read.get(part.digest, ())):
+            found = coded_parts(self.store, identity, part.digest)
+            if found and found[0].modality == part.modality:
+                kept = self._place(part)
+                return [(replace(piece, path=kept), None) for piece in found]
+        return []
 
     def _identify(self, part: Part) -> tuple[str, FileState | None]:
         """The digest of a part's content; that of an unchanged file is reused."""
@@ -226,11 +252,7 @@ class _Run:
         if not self._allowed(path):
             raise HarmoniaError(OUTSIDE)
         stat = path.stat()
-        known = self._files.get(part.path)
-        if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-            digest = known.digest
-        else:
-            digest = digest_file(path)
+        digest = self._tracker.known_digest(part.path, stat) or digest_file(path)
         # A temporary file inside the memory gets no state, since it will not exist in the next run.
         passing = path.is_relative_to(self.root) and not self._kept(path)
         return digest, None if passing else FileState(part.path, stat.st_size, stat.st_mtime_ns, digest, "")
@@ -241,6 +263,15 @@ class _Run:
     def _kept(self, path: Path) -> bool:
         """Whether a file lies in the media folder of the memory."""
         return path.is_relative_to(self.root / MEDIA)
+
+    def _place(self, part: Part) -> str:
+        """The path that a part keeps. With ``copy``, the file is copied there."""
+        assert part.path is not None
+        path = Path(part.path)
+        if self._kept(path):
+            # Extracted from a manifest into the memory: the path is relative, so that the memory can move.
+            return str(path.relative_to(self.root))
+        return put_media(self.root, path, part.digest)[0] if self.copy else part.path
 
     def _decode(self, part: Part) -> Iterator[tuple[Part, Signal]]:
         module = MODALITIES[part.modality]
@@ -277,12 +308,16 @@ class _Run:
         match result.value:
             case Problem() as problem:
                 self.problems.append(problem)
-                if id(result.item) in self._open:
-                    self._open[id(result.item)].reason = problem.reason
+            case _Broken(digest, problem):
+                self.problems.append(problem)
+                self._broken[digest] = problem.reason
+                self._open[id(result.item)].reason = problem.reason
             case _Known() as known:
                 self._twins.append(known)
             case _Growing() as growing:
                 self._open[id(result.item)] = growing
+            case (growing, part, None):
+                growing.parts.append(part)
             case (growing, part, signal):
                 self._pending.append((growing, part, signal))
                 if len(self._pending) >= BATCH:
@@ -308,13 +343,19 @@ class _Run:
             self.problems += [Problem(path, self._failed[known.record.id]) for path in paths]
             return
         self.already += 1
-        self._touched += [state for state in known.files if self._files.get(state.path) != state]
-        held = self._seen[known.record.id]
-        # A manifest may have new metadata; those of a file change with the file only.
-        if any(
-            key not in FILE_FACTS and held.get(key) != value for key, value in known.record.metadata.items()
-        ):
-            self._described[known.record.id] = dict(known.record.metadata)
+        named = {problem.path for problem in self.problems}
+        for part in known.record.parts:
+            if part.path and part.digest in self._broken and part.path not in named:
+                self.problems.append(Problem(part.path, self._broken[part.digest]))
+        files = [state for state in known.files if state.digest not in self._broken]
+        self._tracker.see(known.record, files)
+        self._touched += [state for state in files if self._files.get(state.path) != state]
+        held, facts = self._seen[known.record.id], known.record.metadata
+        # Where a file is follows it by the tracker; a manifest may have new metadata.
+        there = held.get("path") == facts.get("path")
+        new = {k: v for k, v in facts.items() if (there or k not in FILE_FACTS) and held.get(k) != v}
+        if new:
+            self._described[known.record.id] = self._described.get(known.record.id, {}) | new
 
     def _encode(self) -> None:
         pending, self._pending = self._pending, []
@@ -325,7 +366,9 @@ class _Run:
             growing.parts += [replace(part, code=code) for code in found]
 
     def _commit(self) -> None:
-        self._failed |= {g.record.id: g.reason for g in self._done if self._lost(g)}
+        # A stored record whose missing part failed once more is there all the same.
+        new = [g for g in self._done if g.record.id not in self._tracker.metadata]
+        self._failed |= {g.record.id: g.reason for g in new if self._lost(g)}
         done, self._done = [g for g in self._done if not self._lost(g)], []
         records = [replace(g.record, parts=tuple(g.parts)) for g in done]
         files = [state for g in done for state in g.files]
@@ -333,7 +376,8 @@ class _Run:
         if records:
             # The store writes without the GIL, so decoding and encoding continue meanwhile.
             self._writing = self._writer.submit(self.store.add, records, files)
-            self._note_replaced(files)
+        for growing in done:
+            self._tracker.see(growing.record, growing.files)
         self._committed = time.monotonic()
 
     def _lost(self, growing: _Growing) -> bool:
@@ -345,38 +389,26 @@ class _Run:
         if writing is not None:
             self.remembered += writing.result()
 
-    def _note_replaced(self, files: Sequence[FileState]) -> None:
-        for state in files:
-            before = self._files.get(state.path)
-            if before and before.record_id != state.record_id:
-                self._replaced.add(before.record_id)
-
-    def finish(self) -> None:
-        """Encode and commit what is complete, and remove records whose files all belong to others now."""
+    def finish(self, stopped: bool) -> None:
+        """Encode and commit what is complete, follow moved files, and remove records that others replaced."""
         self._encode()
         self._commit()
         self._join()
         # Only now is it known whether the first file of each content could be read.
         for known in self._twins:
             self._renew(known)
-        if self._described:
-            self.store.describe(self._described)
-        if self._touched:
-            self.store.touch(self._touched)
-            self._note_replaced(self._touched)
-        if self._replaced:
-            held = {state.record_id for state in self.store.files().values()}
-            self.store.remove(self._replaced - held)
+        if stopped:
+            # What is not seen yet may hold what seems replaced; the next run sees all.
+            self._touched = [s for s in self._touched if s.path not in self._files]
+            self.store.relocate({}, self._described, self._touched)
+            return
+        self._tracker.follow(self._touched, self._described, self.copy)
+        if replaced := self._tracker.replaced():
+            self.store.remove(replaced)
 
-    def gone(self, paths: Sequence[str | Path], records: Sequence[Record]) -> tuple[str, ...]:
-        """Remembered files under ``paths`` that no longer exist."""
-        roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100
-        return tuple(
-            path
-            for path in sorted(self._files)
-            if any(path == root or path.startswith(root + os.sep) for root in roots)
-            and not Path(path).exists()
-        )
+    def gone(self, paths: Sequence[str | Path]) -> tuple[str, ...]:
+        """Remembered files under ``paths`` that no longer exist anywhere that the run saw."""
+        return self._tracker.gone([os.path.abspath(path) for path in paths])  # noqa: PTH100
 
 
 def _is_generated(part: Part) -> bool:

@@ -117,6 +117,19 @@ class Store(Protocol):
         """Insert or update file states; those of unknown records are left out. Returns the rest."""
         ...
 
+    def relocate(
+        self,
+        paths: Mapping[str, Mapping[str, str]],
+        metadata: Mapping[str, Mapping[str, Any]],
+        files: Sequence[FileState],
+    ) -> int:
+        """Say where files are now: paths of parts by record id and digest, metadata by id, file states.
+
+        No code changes. They are committed in this order, and doing it again completes what was interrupted.
+        Unknown records are left out. Returns how many records' parts have another path now.
+        """
+        ...
+
     def forget_files(self, paths: Collection[str]) -> int:
         """Forget file states, keeping their records; returns how many there were."""
         ...

@@ -22,6 +22,7 @@ from typing_extensions import override
 from harmonia.store.filters import In
 from harmonia.store.lance import columns, rows, search
 from harmonia.store.lance.metadata_rows import add_records, complete_columns
+from harmonia.store.lance.part_paths import relocate_parts
 from harmonia.store.lance.sql import delete_in, rows_in, scan, sorted_ids
 from harmonia.store.lance.tables import KEEP, NAMES, Snapshot, Tables, folder_bytes, upsert
 from harmonia.store.metadata import (
@@ -134,6 +135,21 @@ class LanceStore(Store):
             add_records(table, {i: given[i] for i in old}, old)
             self._tables.tidy()
         return len(old)
+
+    @override
+    def relocate(
+        self,
+        paths: Mapping[str, Mapping[str, str]],
+        metadata: Mapping[str, Mapping[str, Any]],
+        files: Sequence[FileState],
+    ) -> int:
+        with self._tables.writing():
+            count = relocate_parts(self._tables.open("parts"), paths)
+        if metadata:
+            self.describe(metadata)
+        if files:
+            self.touch(files)
+        return count
 
     @override
     def remove(self, ids: Collection[str]) -> int:
