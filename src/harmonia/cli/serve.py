@@ -31,7 +31,7 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "h1
 @click.option("--rate", type=click.FloatRange(0), default=0.0, metavar="N",
               help="Maximum requests per second of each key or address (default: unlimited).")  # fmt: skip
 @click.option("--burst", type=click.IntRange(0), default=0, metavar="N",
-              help="Requests at once before --rate applies (default: those of one second).")  # fmt: skip
+              help="Requests at once before --rate applies (default: those of five seconds).")  # fmt: skip
 @click.option("--upload", type=click.IntRange(1, 4096), default=64, show_default=True, metavar="MIB",
               help="Maximum size of a request body.")  # fmt: skip
 @click.option("--json", "json_size", type=click.IntRange(1, 4096), default=32, show_default=True,

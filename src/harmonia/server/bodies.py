@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -12,16 +13,18 @@ from harmonia.server.errors import ApiError
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-MAX_ELEMENTS = 100_000
-"""Most elements (members of lists and objects) of a JSON text.
+MAX_ELEMENTS = 20_000
+"""Most elements of a JSON text: its commas, lists and objects.
 
 A parser holds Python's interpreter lock, so that no thread keeps the event loop free: the number of
-elements bounds the time.
+elements bounds the time that a parser, a validator and its list of errors take: 0.3 s at most.
 """
-MAX_DEPTH = 64
+MAX_DEPTH = 256
 """Most levels of lists and objects in each other."""
 FREE_BYTES = 64 * 1024
 """The first bytes of each body do not count among the bodies in flight: small requests always get in."""
+DRAIN_SECONDS = 5.0
+"""Seconds in which the rest of a refused body is discarded."""
 
 _BRACKETS = b"{[]}"
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS))
@@ -128,8 +131,14 @@ class Body:
             self.on_leave()
             return message
         piece = message.get("body", b"")
-        self._count(piece)
-        if not message.get("more_body", False):
+        last = not message.get("more_body", False)
+        try:
+            self._count(piece)
+        except ApiError:
+            if not last:
+                await drain(self.receive, self.most)
+            raise
+        if last:
             self.done = True
             self._watcher = asyncio.create_task(self._watch())
         return message
@@ -157,6 +166,20 @@ class Body:
             pass
         self._gone.set()
         self.on_leave()
+
+
+async def drain(receive: Receive, most: int) -> None:
+    """Discard what the client still sends, at most ``most`` bytes, so that it can read the refusal.
+
+    A connection that is closed with unread bytes is reset, and the answer is lost.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while most > 0:
+                message = await receive()
+                most -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def too_large(most: int, *, json: bool = False) -> ApiError:

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from harmonia.server import errors
-from harmonia.server.bodies import Body, InFlight, Receive, too_large
+from harmonia.server.bodies import Body, InFlight, Receive, drain, too_large
 from harmonia.server.errors import ApiError
 from harmonia.server.keys import LOCAL, OWNER, Key, find_key
 from harmonia.server.origins import (
@@ -41,8 +41,10 @@ HANDSHAKE = "/v1/memory/owner"
 """Needs no API key: the server proves itself to the memory\'s owner, and learns nothing."""
 PAGE = ("/", "/page/")
 """The page needs no key; its data come through the API with the key that the user enters."""
-FAILED_RATE, FAILED_BURST = 1.0, 30
+FAILED_RATE, FAILED_BURST = 1.0, 60
 """Wrong keys per second of one address, and at once, without ``rate``; further ones get 429."""
+BURST_SECONDS = 5.0
+"""Seconds of ``rate`` that may come at once, without ``burst``."""
 LEFT = 499
 """The status in the log of a request whose client left before the answer began."""
 
@@ -74,7 +76,7 @@ class GuardMiddleware:
         self.hosts = {host[0] for name in names if (host := authority(name))} | {host_name(settings.host)}
         self.any_host = "*" in settings.names
         self.cors = named_origins(settings.cors)
-        self.rates = Rates(settings.rate, settings.burst or max(1, math.ceil(settings.rate)))
+        self.rates = Rates(settings.rate, settings.burst or max(1, math.ceil(BURST_SECONDS * settings.rate)))
         self.failures = Rates(settings.rate or FAILED_RATE, settings.burst or FAILED_BURST)
         self.in_flight = InFlight(settings.in_flight)
         self.requests = Counter("harmonia_requests_total", "Requests", ("route", "status"), registry=registry)
@@ -105,6 +107,8 @@ class GuardMiddleware:
         try:
             key = self._admit(scope, headers, recorder)
         except ApiError as error:
+            if error.status == 413 and "expect" not in headers:
+                await drain(receive, self.settings.upload)
             await _refuse(scope, receive, recorder, error)
             return
         scope.setdefault("state", {})["key"] = key
@@ -207,10 +211,10 @@ class GuardMiddleware:
         try:
             key = LOCAL if _open(path) or (named and preflight) else self._key(scope, headers)
         except ApiError as error:
-            if error.status == 401:
+            if error.code == "invalid_api_key":
                 self.failures.take(address)
             raise
-        if key is not OWNER and self.settings.rate:
+        if key is not OWNER and self.settings.rate and path not in OPEN:
             recorder.headers |= self.rates.take(key.name if key is not LOCAL else address)
         return key
 

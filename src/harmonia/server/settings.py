@@ -26,7 +26,7 @@ class Settings:
     ``upload``      most bytes of a request body
     ``limits``      decoding limits of one file
     ``rate``        requests per second of one key (or address) in the long run; 0 for no limit
-    ``burst``       requests at once before ``rate`` applies; 0 for those of one second
+    ``burst``       requests at once before ``rate`` applies; 0 for those of five seconds
     ``json``        most bytes of a JSON body
     ``in_flight``   most bytes of all bodies that are received or answered at one time; further ones get 503
     ``cors``        origins whose pages may use the API (``https://photos.example``)
