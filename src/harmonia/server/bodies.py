@@ -50,18 +50,18 @@ class JsonSize:
         split = piece.split(b'"')
         outside = b"".join(split[self._in_string :: 2])
         self._in_string ^= not len(split) % 2
-        self.elements += outside.count(b",") + outside.count(b"{") + outside.count(b"[")
-        if self.elements > MAX_ELEMENTS:
-            raise ApiError(
-                413, f"JSON of more than {MAX_ELEMENTS:,} elements: send several requests, or files",
-                code="too_large",
-            )  # fmt: skip
         levels = list(
             accumulate(map(_STEP.__getitem__, outside.translate(None, _OTHERS)), initial=self.depth)
         )
         if max(levels) > MAX_DEPTH:
             raise ApiError(400, f"JSON nested deeper than {MAX_DEPTH} levels", code="invalid_json")
         self.depth = levels[-1]
+        self.elements += outside.count(b",") + outside.count(b"{") + outside.count(b"[")
+        if self.elements > MAX_ELEMENTS:
+            raise ApiError(
+                413, f"JSON of more than {MAX_ELEMENTS:,} elements: send several requests, or files",
+                code="too_large",
+            )  # fmt: skip
 
 
 def check_json(text: str) -> None:
