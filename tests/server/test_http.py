@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
+import logging
 import socket
 import threading
 import time
@@ -15,10 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harmonia.server.app import create_app
 from harmonia.server.bodies import MAX_DEPTH, MAX_ELEMENTS, InFlight, JsonSize
 from harmonia.server.errors import ApiError
 from harmonia.server.file_response import MediaResponse
 from harmonia.server.keys import new_key
+from harmonia.server.launcher import JsonFormatter
 from harmonia.server.origins import authority, origin_of, same_origin
 from harmonia.server.rates import Rates
 from harmonia.server.settings import Settings
@@ -384,3 +389,56 @@ def test_wrong_keys_are_limited_and_lock_nobody_out(tmp_path: Path) -> None:
         assert tried[0].status_code == 401 and tried[-1].status_code == 429
         assert int(tried[-1].headers["retry-after"]) >= 1
         assert client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+
+
+def test_the_work_for_a_client_that_leaves_ends_and_is_one_line(tmp_path: Path) -> None:
+    app = create_app(Settings(memory_of(tmp_path)))
+    began, ended = threading.Event(), threading.Event()
+
+    @app.post("/long")
+    async def long(body: dict[str, int]) -> None:
+        began.set()
+        try:
+            await asyncio.sleep(120)
+        finally:
+            ended.set()
+
+    app.router.routes.insert(0, app.router.routes.pop())
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    names = ("harmonia.server", "uvicorn", "asyncio")
+    with serve(app) as url:
+        for name in names:
+            logging.getLogger(name).addHandler(handler)
+        where = (urlsplit(url).hostname, urlsplit(url).port)
+        with socket.create_connection(where) as line:
+            line.sendall(
+                b"POST /long HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+            )
+            assert began.wait(30)
+        assert ended.wait(30), "nobody waits for this answer, but it is still worked on"
+        body = json.dumps({"model": "harmonia", "stream": True, "n": 8,
+                           "messages": [{"role": "user", "content": "milk"}]}).encode()  # fmt: skip
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        for number in range(20):
+            with socket.create_connection(where) as line:
+                line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                if number % 2:
+                    line.recv(20)
+        with socket.create_connection(where) as line:  # leaves in the middle of its body
+            line.sendall(head + b"Content-Length: 500\r\n\r\n{")
+            time.sleep(0.2)
+        until = time.monotonic() + 30
+        while stream.getvalue().count("\n") < 22 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert httpx.get(url + "/health").status_code == 200
+        for name in names:
+            logging.getLogger(name).removeHandler(handler)
+    lines = [json.loads(one) for one in stream.getvalue().splitlines()]
+    assert {one["event"] for one in lines} == {"request"}
+    asked = [one for one in lines if one["route"] != "/health"]
+    assert len(asked) == 22
+    assert (asked[0]["route"], asked[0]["status"], asked[0]["left"]) == ("/long", 499, True)
+    assert asked[-1]["status"] == 499 and len({one["request"] for one in asked}) == 22
