@@ -30,16 +30,24 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "h1
               help="Folder of an image generator (default: built in).")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0), default=0.0, metavar="N",
               help="Maximum requests per second of each key or address (default: unlimited).")  # fmt: skip
+@click.option("--burst", type=click.IntRange(0), default=0, metavar="N",
+              help="Requests at once before --rate applies (default: those of five seconds).")  # fmt: skip
 @click.option("--upload", type=click.IntRange(1, 4096), default=64, show_default=True, metavar="MIB",
               help="Maximum size of a request body.")  # fmt: skip
+@click.option("--json", "json_size", type=click.IntRange(1, 4096), default=32, show_default=True,
+              metavar="MIB", help="Maximum size of a JSON body.")  # fmt: skip
+@click.option("--in-flight", type=click.IntRange(1, 65536), default=512, show_default=True, metavar="MIB",
+              help="Maximum size of all bodies received at one time.")  # fmt: skip
+@click.option("--cors", multiple=True, metavar="ORIGIN",
+              help="Origin whose pages may use the API (https://photos.example); repeatable.")  # fmt: skip
 @click.option("--fetch", is_flag=True, help="Allow image_url to name public internet addresses.")
 @click.option(
     "--name", "names", multiple=True, metavar="HOST", help="Host name that clients use; repeatable."
 )
 def command(
     memory: Path | None, host: str, port: int, roots: tuple[Path, ...], keys: Path | None,
-    new_key: str | None, scope: str, generator: Path | None, rate: float, upload: int, fetch: bool,
-    names: tuple[str, ...],
+    new_key: str | None, scope: str, generator: Path | None, rate: float, burst: int, upload: int,
+    json_size: int, in_flight: int, cors: tuple[str, ...], fetch: bool, names: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start the HTTP server.
 
@@ -66,7 +74,8 @@ def command(
         raise HarmoniaError("the server needs more packages: pip install 'harmonia[server]'") from None
     settings = Settings(
         find_memory(memory), host, port, keys, roots, names, str(generator or ""), fetch,
-        upload=upload * 2**20, rate=rate,
+        upload=upload * 2**20, rate=rate, burst=burst, json=json_size * 2**20, in_flight=in_flight * 2**20,
+        cors=cors,
     )  # fmt: skip
     listener = bind(settings)
     with listener:

@@ -10,10 +10,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from harmonia.types import HarmoniaError
 
 log = logging.getLogger("harmonia.server")
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+"""The methods of routes; HEAD is answered as GET, and OPTIONS everywhere."""
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error",
          429: "rate_limit_error", 501: "not_implemented_error", 503: "overloaded_error"}  # fmt: skip
@@ -74,7 +79,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HarmoniaError, _harmonia_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _crash)
 
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:
@@ -96,11 +100,30 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return JSONResponse(body(error.status_code, str(error.detail)), error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(allowed_methods(request.app, request.scope))
+    return JSONResponse(body(error.status_code, str(error.detail)), error.status_code, headers=headers)
 
 
-async def _crash(request: Request, error: Exception) -> JSONResponse:
-    """An internal error: the log has the traceback, the client does not."""
-    route = getattr(request.scope.get("route"), "path", "other")
+def allowed_methods(app: FastAPI, scope: Mapping[str, Any]) -> list[str]:
+    """The methods that a path has over all routes; none for an unknown path."""
+    found = [method for method in METHODS if _serves(app, {**scope, "method": method})]
+    if "GET" in found:
+        found.insert(1, "HEAD")
+    return [*found, "OPTIONS"] if found else []
+
+
+def _serves(app: FastAPI, scope: dict[str, Any]) -> bool:
+    for route in app.router.routes:
+        if route.matches(scope)[0] is Match.FULL:
+            # a mounted folder answers every method, but its files have only one
+            return scope["method"] == "GET" or not isinstance(route, Mount)
+    return False
+
+
+def crash(scope: Scope, error: Exception) -> JSONResponse:
+    """The response to an internal error: the log has the traceback, the client does not."""
+    route = getattr(scope.get("route"), "path", "other")
     log.error("failed", extra={"facts": {"route": route}}, exc_info=error)
     return JSONResponse(body(500, "internal server error: see the log of the server", "internal_error"), 500)

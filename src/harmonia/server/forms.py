@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.routing import Match
 from starlette.types import Scope
 
+from harmonia.server.bodies import check_json
 from harmonia.server.errors import ApiError
 from harmonia.server.service import Service, ServiceDep
 
@@ -64,6 +65,7 @@ def validate_body(value: Any, model: type[M]) -> M:
 
 def parse_json(text: str, param: str) -> Any:
     """Parse JSON text; ApiError 400 if it is invalid."""
+    check_json(text)
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

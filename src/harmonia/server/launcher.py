@@ -25,6 +25,7 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from harmonia.server import address, errors
 from harmonia.server.log_handler import BackgroundLogHandler
+from harmonia.server.response_recorder import request_id
 from harmonia.server.settings import Settings
 from harmonia.types import HarmoniaError
 
@@ -157,7 +158,7 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
         def send_400_response(self, msg: str) -> None:
             body = json.dumps(errors.body(400, "invalid HTTP request")).encode()
             headers = [("content-type", "application/json"), ("content-length", str(len(body))),
-                       ("connection", "close")]  # fmt: skip
+                       ("x-request-id", request_id()), ("connection", "close")]  # fmt: skip
             for event in (
                 h11.Response(status_code=400, headers=headers, reason=STATUS_PHRASES[400]),
                 h11.Data(data=body),
@@ -231,6 +232,7 @@ LOGGING: dict[str, Any] = {
     "handlers": {"json": {"()": BackgroundLogHandler, "formatter": "json"}},
     "loggers": {
         "uvicorn": {"handlers": ["json"], "level": "WARNING", "propagate": False},
+        "asyncio": {"handlers": ["json"], "level": "ERROR", "propagate": False},
         "harmonia.server": {"handlers": ["json"], "level": "INFO", "propagate": False},
         "python_multipart": {"level": "ERROR"},  # it would log each malformed form
     },

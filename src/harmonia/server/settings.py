@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harmonia.modalities import Limits
+from harmonia.server.origins import named_origins
 from harmonia.types import HarmoniaError
 
 
@@ -25,7 +26,10 @@ class Settings:
     ``upload``      most bytes of a request body
     ``limits``      decoding limits of one file
     ``rate``        requests per second of one key (or address) in the long run; 0 for no limit
-    ``burst``       requests at once before ``rate`` applies
+    ``burst``       requests at once before ``rate`` applies; 0 for those of five seconds
+    ``json``        most bytes of a JSON body
+    ``in_flight``   most bytes of all bodies that are received or answered at one time; further ones get 503
+    ``cors``        origins whose pages may use the API (``https://photos.example``)
     ``patience``    seconds in which a request must arrive
     ``delay``       seconds that a recall waits for others in its batch
     ``batch``       most recalls in one batch
@@ -45,7 +49,10 @@ class Settings:
         default=Limits(pixels=50_000_000, seconds=1800.0, decoded_bytes=2**29, text_bytes=4 * 2**20)
     )
     rate: float = 0.0
-    burst: int = 100
+    burst: int = 0
+    json: int = 32 * 2**20
+    in_flight: int = 512 * 2**20
+    cors: tuple[str, ...] = ()
     patience: float = 30.0
     delay: float = 0.002
     batch: int = 64
@@ -61,7 +68,10 @@ class Settings:
         for root in self.roots:
             if not root.is_dir():
                 raise HarmoniaError(f"--root {root} is not a directory")
-        for name in ("upload", "burst", "batch", "queue"):
+        if self.rate < 0 or self.burst < 0:
+            raise HarmoniaError("rate and burst must not be negative")
+        named_origins(self.cors)
+        for name in ("upload", "json", "in_flight", "batch", "queue"):
             if getattr(self, name) < 1:
                 raise HarmoniaError(f"{name} must be at least 1, not {getattr(self, name)}")
 

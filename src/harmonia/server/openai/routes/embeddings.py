@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from numpy.typing import NDArray
 
 from harmonia.collection.cues import CUE_WINDOWS
@@ -32,7 +33,7 @@ CHUNK = 64
 
 
 @router.post("")
-async def embed(body: EmbeddingsRequest, service: ServiceDep) -> JSONResponse:
+async def embed(body: EmbeddingsRequest, service: ServiceDep) -> Response:
     """A unit vector per input: the normalised sum over its parts, each the mean over its windows."""
     encoders = models.by_modality(service.collection.encoders, body.model)
     inputs = body.input
@@ -46,12 +47,10 @@ async def embed(body: EmbeddingsRequest, service: ServiceDep) -> JSONResponse:
             count_words(s.text) if s.modality == "text" else 1 for item in signals for p in item for s in p
         )
         vectors += await _vectors(service, signals, encoders)
-    data = [
-        {"object": "embedding", "index": index, "embedding": _encode_vector(vector, body)}
-        for index, vector in enumerate(vectors)
-    ]
     usage = {"prompt_tokens": used, "total_tokens": used}
-    return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+    head = json.dumps({"object": "list", "model": body.model, "usage": usage})
+    data = await service.work(lambda: _render(vectors, body))
+    return Response(f'{head[:-1]}, "data": [{data}]}}', media_type="application/json")
 
 
 def _check(
@@ -114,6 +113,14 @@ async def _vectors(
         _unit(sum(_unit(np.mean(list(islice(each, len(windows))), axis=0)) for windows in parts))
         for parts in inputs
     ]
+
+
+def _render(vectors: Sequence[NDArray[np.float32]], body: EmbeddingsRequest) -> str:
+    """The vectors as JSON, one by one: other threads run between them, which one call would keep waiting."""
+    return ", ".join(
+        json.dumps({"object": "embedding", "index": index, "embedding": _encode_vector(vector, body)})
+        for index, vector in enumerate(vectors)
+    )
 
 
 def _unit(vector: Any) -> NDArray[np.float32]:
