@@ -40,6 +40,11 @@ class Question:
     given: Sequence[Given]
     words: Sequence[Scored] = ()
 
+NOTHING = Recollection(
+    (), {}, Certificate((0.0,), tail_mass=0.0, error_bound=0.0, nothing=1.0, steps=0, converged=True, beta=0.0,
+                        contraction=0.0), abstained=True)  # fmt: skip
+"""The answer where a condition leaves no record: nothing matches, for certain."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:

@@ -92,7 +92,6 @@ async def _chunks(
 
 def turn_of(message: ChatMessage, param: str) -> Turn:
     """A message as a turn; ApiError 400 if a part cannot be read."""
-    message.refuse_unsupported()
     texts, media = [], []
     for i, part in enumerate(message.content):
         place = f"{param}.content.{i}"

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from harmonia.server.schemas.base import Strict
 from harmonia.server.schemas.filters import Filter
-from harmonia.server.schemas.memory import Strict, Words
+from harmonia.server.schemas.memory import Words
 
 Name = Annotated[str, Field(max_length=256)]
 FileId = Annotated[str, Field(min_length=1, max_length=100)]
