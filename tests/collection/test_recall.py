@@ -109,7 +109,7 @@ def test_a_condition_that_leaves_no_record_is_answered_by_nothing(memory: Memory
     assert answer_text(recollection).startswith("Nothing that is remembered matches")
     assert "none fulfils the condition" in " ".join(explanation(recollection))
     assert memory.retrieve(image=half(1), where="year = 1900") == ()
-    everything = {record for record in memory.store.ids()}
+    everything = set(memory.store.ids())
     several = memory.recall_many([make_query({"image": half(1)})] * 2, leave_out=everything)
     assert all(isinstance(one, Recollection) and one.abstained and not one.records for one in several)
 

@@ -40,9 +40,11 @@ class Question:
     given: Sequence[Given]
     words: Sequence[Scored] = ()
 
-NOTHING = Recollection(
-    (), {}, Certificate((0.0,), tail_mass=0.0, error_bound=0.0, nothing=1.0, steps=0, converged=True, beta=0.0,
-                        contraction=0.0), abstained=True)  # fmt: skip
+_CERTAIN = Certificate(
+    energies=(0.0,), tail_mass=0.0, error_bound=0.0, nothing=1.0, steps=0, converged=True, beta=0.0,
+    contraction=0.0,
+)  # fmt: skip
+NOTHING = Recollection((), {}, _CERTAIN, abstained=True)
 """The answer where a condition leaves no record: nothing matches, for certain."""
 
 

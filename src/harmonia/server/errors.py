@@ -99,7 +99,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def refusal(detail: Mapping[str, Any], given: Any, start: int = 1) -> ApiError:
-    """One validation error of pydantic as a 400; ``detail["loc"]`` is a path in ``given`` from ``start`` on."""
+    """One validation error of pydantic as a 400. Its "loc" is a path in ``given`` from ``start`` on."""
     param = field_path(detail["loc"][start:], given)
     reason = str(detail["msg"]).removeprefix("Value error, ")
     if "UploadFile" in reason:
@@ -114,8 +114,8 @@ def field_path(loc: Sequence[str | int], given: Any) -> str:
     """
     path: list[str] = []
     for depth, part in enumerate(loc):
-        inside = isinstance(given, dict) if isinstance(part, str) else isinstance(given, list)
-        there = inside and (part in given if isinstance(given, dict) else int(part) < len(given))
+        inside = isinstance(given, Mapping) if isinstance(part, str) else isinstance(given, list)
+        there = inside and (part in given if isinstance(given, Mapping) else int(part) < len(given))
         if there:
             given = given[part]
         if there or (depth == len(loc) - 1 and inside) or given is None:

@@ -75,6 +75,9 @@ class Reply:
         return extension
 
 
+NOTHING_ASKED = Reply("Nothing is asked: the input is empty.", None, abstained=True)
+
+
 def check_model(name: str) -> None:
     """ApiError 404 for a model name that cannot answer conversations."""
     if name not in (RECALLS, IMAGINES):

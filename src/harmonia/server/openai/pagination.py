@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
+
+Cursor = Annotated[str | None, Query(max_length=100, pattern="^[!-~]*$")]
+"""The id after or before which a page lies."""
+Limit = Annotated[int, Query(ge=0, le=100)]
+"""Most ids of a page."""
+Order = Literal["asc", "desc"]
+"""By time of creation."""
 
 
 def page(

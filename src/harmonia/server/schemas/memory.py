@@ -122,7 +122,7 @@ class RecordByPath(Strict):
 
     path: str = Field(min_length=1, max_length=4096)
     text: Words | None = None
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default={})
 
 
 class UpdateRecordRequest(Strict):

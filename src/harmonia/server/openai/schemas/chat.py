@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from harmonia.server.openai.schemas.base import AnswerRequest
-from harmonia.server.schemas.base import Body, Seed
+from harmonia.server.schemas.base import Body, Seed, Strict
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Model = Annotated[str, Field(max_length=200, json_schema_extra={"enum": ["harmonia", "harmonia-imagine"]})]
@@ -95,6 +95,12 @@ class ChatMessage(Body):
     ] = Field(default=[])
 
 
+class UpdateCompletionRequest(Strict):
+    """The new metadata of a stored completion, which replace the old ones; null clears them."""
+
+    metadata: dict[str, str] | None
+
+
 class StreamOptions(Body):
     """Options of a stream."""
 
@@ -120,6 +126,7 @@ class ChatRequest(AnswerRequest):
     )
     seed: Seed | None = None
     metadata: dict[str, str] | None = None
+    store: bool | None = False
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
