@@ -40,6 +40,7 @@ class Question:
     given: Sequence[Given]
     words: Sequence[Scored] = ()
 
+
 _CERTAIN = Certificate(
     energies=(0.0,), tail_mass=0.0, error_bound=0.0, nothing=1.0, steps=0, converged=True, beta=0.0,
     contraction=0.0,
