@@ -118,10 +118,15 @@ def ids_of(client: httpx.Client) -> Json:
     ).json()
     job = client.post("/v1/memory/jobs", json={"files": [file["id"]]}).json()
     said = client.post("/v1/responses", json={"model": "harmonia", "input": "milk"}).json()
+    stored = client.post(
+        "/v1/chat/completions",
+        json={"model": "harmonia", "messages": [{"role": "user", "content": "milk"}], "store": True},
+    ).json()
     while client.get(f"/v1/memory/jobs/{job['id']}").json()["state"] != "completed":
         time.sleep(0.02)
     media = next(part["digest"] for part in record["parts"] if part["modality"] == "video")
     return {
         "record_id": record["id"], "digest": media, "file_id": file["id"], "store_id": store["id"],
         "batch_id": batch["id"], "job_id": job["id"], "response_id": said["id"], "model": "mini",
+        "completion_id": stored["id"],
     }  # fmt: skip

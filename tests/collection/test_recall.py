@@ -12,6 +12,8 @@ from PIL import Image
 
 import harmonia
 from harmonia.collection.collection import Memory
+from harmonia.collection.cues import make_query
+from harmonia.collection.sentences import answer_text, explanation
 from harmonia.tasks.contact_sheet import draw_sheet, save_sheet
 from harmonia.types import HarmoniaError, Recollection, Signal
 from tests.media import make_photo, make_tone, make_video, scene, tone
@@ -99,8 +101,17 @@ def test_where_filters_on_metadata(memory: Memory) -> None:
     assert found(memory.recall(image=half(1), where="year >= 2020 and place = 'land'")) == ["5"]
     with pytest.raises(HarmoniaError, match=r"columns are .*place"):
         memory.recall(image=half(1), where="colour = 'red'")
-    with pytest.raises(HarmoniaError, match="no record is left"):
-        memory.recall(image=half(1), where="year = 1900")
+
+
+def test_a_condition_that_leaves_no_record_is_answered_by_nothing(memory: Memory) -> None:
+    recollection = memory.recall(image=half(1), where="year = 1900")
+    assert not recollection.records and recollection.abstained and recollection.certificate.nothing == 1.0
+    assert answer_text(recollection).startswith("Nothing that is remembered matches")
+    assert "none fulfils the condition" in " ".join(explanation(recollection))
+    assert memory.retrieve(image=half(1), where="year = 1900") == ()
+    everything = set(memory.store.ids())
+    several = memory.recall_many([make_query({"image": half(1)})] * 2, leave_out=everything)
+    assert all(isinstance(one, Recollection) and one.abstained and not one.records for one in several)
 
 
 def test_words_against_push_a_record_down(memory: Memory) -> None:

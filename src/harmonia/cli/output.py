@@ -41,6 +41,9 @@ def print_recollection(recollection: Json, *, explain: bool) -> None:
     from rich.text import Text
 
     console, certificate = Console(), recollection["certificate"]
+    if not recollection["records"]:
+        print("Nothing here matches: no record fulfils the condition.")
+        return
     if recollection["abstained"]:
         console.print(
             f"Nothing here matches (probability of that: {certificate['nothing']:.0%}). The nearest:",

@@ -194,12 +194,14 @@ class Memory:
     def _recall_decoded(
         self, queries: Sequence[Query], options: RecallOptions, leave_out: Collected[str]
     ) -> list[Recollection | HarmoniaError]:
-        from harmonia.collection.recall import Snapshot, recall_many
+        from harmonia.collection.recall import NOTHING, Snapshot, recall_many
 
         table, memory, queries = self._held(queries, options.where)
-        if memory is None:
+        if memory is None and not self.store.ids():
             raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
         allowed = self._allowed(table, options.where, leave_out)
+        if memory is None or (allowed is not None and not allowed.any()):
+            return [NOTHING for _ in queries]
         snapshot = Snapshot(
             self.encoders, table, memory, self._fetch, self.calibration, lambda: self._words_of(table)
         )
@@ -238,6 +240,8 @@ class Memory:
         cues = encode(self.encoders.own, [decode(query, self.limits)])[0]
         table = self._codes(cues, where)
         allowed = self._allowed(table, where, leave_out)
+        if allowed is not None and not allowed.any():
+            return ()
         return retrieve(self.encoders, table, self._fetch, cues, k=k, metric=metric, allowed=allowed)
 
     def cues(self, query: Query) -> list[Cue]:
@@ -414,8 +418,6 @@ class Memory:
         if where is not None:
             allowed &= np.isin(ids, self.store.select(where))
         allowed &= ~np.isin(ids, list(leave_out))
-        if not allowed.any():
-            raise HarmoniaError("no record is left to recall: loosen the condition")
         return allowed
 
 

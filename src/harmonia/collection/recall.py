@@ -41,6 +41,14 @@ class Question:
     words: Sequence[Scored] = ()
 
 
+_CERTAIN = Certificate(
+    energies=(0.0,), tail_mass=0.0, error_bound=0.0, nothing=1.0, steps=0, converged=True, beta=0.0,
+    contraction=0.0,
+)  # fmt: skip
+NOTHING = Recollection((), {}, _CERTAIN, abstained=True)
+"""The answer where a condition leaves no record: nothing matches, for certain."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """What is recalled from: the encoders, the codes of one state of the store, the memory over them, and the

@@ -61,6 +61,8 @@ def described(one: Recalled) -> str:
 def explanation(found: Recollection) -> list[str]:
     """The certificate in words, a sentence each."""
     c = found.certificate
+    if not found.codes and not c.beta:
+        return ["No record was left to recall: none fulfils the condition."]
     return [
         "Scores are in units of chance: an unrelated record scores 0 on average, with a spread of 1.",
         f"The inverse temperature (beta) is {c.beta:.3g}.",

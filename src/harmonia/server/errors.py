@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,9 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from harmonia.types import HarmoniaError
+
+_RAISE = re.compile(r",? or raise Limits\.\w+")
+"""Advice for callers of the Python API, which no client of the server can follow."""
 
 log = logging.getLogger("harmonia.server")
 
@@ -87,15 +91,40 @@ async def _api_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _harmonia_error(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(body(400, request.app.state.service.without_paths(str(error))), 400)
+    message = request.app.state.service.without_paths(str(error))
+    return JSONResponse(body(400, _RAISE.sub("", message)), 400)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """The first validation error. The invalid value is not echoed."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    param = ".".join(str(part) for part in first["loc"][1:]) or None
-    return JSONResponse(body(400, f"{param or 'the body'}: {first['msg']}", "invalid_value", param), 400)
+    invalid = refusal(error.errors()[0], error.body)
+    return JSONResponse(body(400, invalid.message, invalid.code, invalid.param), 400)
+
+
+def refusal(detail: Mapping[str, Any], given: Any, start: int = 1) -> ApiError:
+    """One validation error of pydantic as a 400. Its "loc" is a path in ``given`` from ``start`` on."""
+    param = field_path(detail["loc"][start:], given)
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    if "UploadFile" in reason:
+        reason = "send a file, with a file name"
+    return ApiError(400, f"{param or 'the body'}: {reason}", code="invalid_value", param=param or None)
+
+
+def field_path(loc: Sequence[str | int], given: Any) -> str:
+    """The path of a field as OpenAI's API writes it, such as ``input.1``.
+
+    pydantic's path also has the names of the types that it tried; those are left out.
+    """
+    path: list[str] = []
+    for depth, part in enumerate(loc):
+        inside = isinstance(given, Mapping) if isinstance(part, str) else isinstance(given, list)
+        there = inside and (part in given if isinstance(given, Mapping) else int(part) < len(given))
+        if there:
+            given = given[part]
+        if there or (depth == len(loc) - 1 and inside) or given is None:
+            path.append(str(part))
+    return ".".join(path)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -52,15 +52,15 @@ def parse_body(text: str, model: type[M]) -> M:
     return validate_body(parse_json(text, "request"), model)
 
 
-def validate_body(value: Any, model: type[M]) -> M:
-    """Validate a value; errors are the same as for a JSON body."""
+def validate_body(value: Any, model: type[M], *, strict: bool | None = None) -> M:
+    """Validate a value; errors are the same as for a JSON body. ``strict`` false: text may say a number."""
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, strict=strict)
     except ValidationError as error:
         errors = [
             {**detail, "loc": ("body", *detail["loc"])} for detail in error.errors(include_context=False)
         ]
-        raise RequestValidationError(errors) from None
+        raise RequestValidationError(errors, body=value) from None
 
 
 def parse_json(text: str, param: str) -> Any:

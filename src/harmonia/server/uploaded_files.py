@@ -37,6 +37,12 @@ class UploadedFile:
     suffix: str
     mime: str
     modality: str | None
+    expires_at: int | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= time.time()
 
 
 class UploadedFiles:
@@ -47,8 +53,11 @@ class UploadedFiles:
         self._lock = threading.Lock()
         self._files = {file.id: file for file in map(_read, self.folder.glob("*.json")) if file}
 
-    def add(self, content: BinaryIO, name: str, purpose: str) -> UploadedFile:
-        """Store an upload; the same content again is the same file, with its new name."""
+    def add(self, content: BinaryIO, name: str, purpose: str, seconds: int | None = None) -> UploadedFile:
+        """Store an upload, for so many ``seconds`` or for ever; the same content again is the same file.
+
+        It then has its new name, purpose and time.
+        """
         head = content.read(HEAD)
         if not head:
             raise ApiError(400, "the file is empty", param="file", code="empty_file")
@@ -62,6 +71,7 @@ class UploadedFiles:
                 shown_name(name), purpose, draft.stat().st_size, int(time.time()),
                 kind.suffix if kind else "", kind.mime if kind else "application/octet-stream",
                 kind.modality if kind else None,
+                None if seconds is None else int(time.time()) + seconds,
             )  # fmt: skip
             with self._lock:
                 if before := self._files.get(file.id):
@@ -73,8 +83,12 @@ class UploadedFiles:
         return file
 
     def find(self, file_id: str) -> UploadedFile | None:
-        """The file of an id, or None."""
-        return self._files.get(file_id)
+        """The file of an id, or None. A file whose time is over is deleted; its record stays."""
+        file = self._files.get(file_id)
+        if file is not None and file.expired:
+            self.remove(file)
+            return None
+        return file
 
     def get(self, file_id: str) -> UploadedFile:
         """The file of an id; ApiError 404 if there is none."""
@@ -85,6 +99,8 @@ class UploadedFiles:
 
     def all(self) -> list[UploadedFile]:
         """All files, oldest first."""
+        for file in [file for file in list(self._files.values()) if file.expired]:
+            self.remove(file)
         return sorted(self._files.values(), key=lambda file: (file.created_at, file.id))
 
     def path(self, file: UploadedFile) -> Path:

@@ -127,7 +127,6 @@ def test_length_and_stop(client: OpenAI) -> None:
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"logprobs": True}, "logprobs"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"store": True}, "store"),
         ({"n": 99}, "n"),
         ({"messages": [{"role": "user", "content": []}]}, "messages"),
         ({"messages": [said("hello", role="assistant")]}, "messages"),

@@ -208,12 +208,11 @@ def test_bad_files(client: openai.OpenAI, url: str) -> None:
         upload(client, "a.txt", b"")
     with pytest.raises(openai.BadRequestError, match="purpose"):
         client.files.create(file=("a.txt", b"x"), purpose="fun")  # type: ignore[arg-type]
-    with pytest.raises(openai.BadRequestError, match="files do not expire"):
+    with pytest.raises(openai.BadRequestError, match="seconds"):
         client.files.create(
-            file=("a.txt", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+            file=("a.txt", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 1}
         )
-    with pytest.raises(openai.BadRequestError, match="unknown cursor"):
-        client.files.list(after="file-0")
+    assert client.files.list(after="file-0").data == []
     with pytest.raises(openai.APIStatusError, match="over the limit") as error:
         upload(client, "large.txt", b"x" * 2**21)
     assert error.value.status_code == 413
@@ -244,8 +243,31 @@ def test_stores(client: openai.OpenAI) -> None:
     assert code_of(error) == "vector_store_not_found"
     with pytest.raises(openai.BadRequestError, match="the memory itself"):
         client.vector_stores.delete("vs_memory")
-    with pytest.raises(openai.BadRequestError, match="expires_after"):
-        client.vector_stores.create(name="x", expires_after={"anchor": "last_active_at", "days": 1})
+    with pytest.raises(openai.BadRequestError, match="does not expire"):
+        client.vector_stores.update("vs_memory", expires_after={"anchor": "last_active_at", "days": 1})
+
+
+def test_what_expires(client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = client.files.create(
+        file=("old.txt", b"an old note"), purpose="batch",
+        expires_after={"anchor": "created_at", "seconds": 3600},
+    )  # fmt: skip
+    assert file.expires_at and 3590 <= file.expires_at - time.time() <= 3600
+    store = client.vector_stores.create(name="x", expires_after={"anchor": "last_active_at", "days": 2})
+    assert store.expires_at == store.created_at + 2 * 86_400 and store.status == "completed"
+    client.vector_stores.search(store.id, query="milk")
+    active = client.vector_stores.update(store.id, expires_after={"anchor": "last_active_at", "days": 3})
+    assert active.last_active_at and active.expires_at == active.last_active_at + 3 * 86_400
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 4 * 86_400)
+    assert client.vector_stores.retrieve(store.id).status == "expired"
+    with pytest.raises(openai.BadRequestError, match="has expired"):
+        client.vector_stores.search(store.id, query="milk")
+    assert file.id not in [one.id for one in client.files.list()]
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+    monkeypatch.undo()
+    client.vector_stores.delete(store.id)
 
 
 def test_a_store_from_upload_to_search(client: openai.OpenAI, root: Path, tmp_path: Path) -> None:

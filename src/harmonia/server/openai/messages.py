@@ -26,6 +26,8 @@ from harmonia.types import Recollection
 
 RECALLS, IMAGINES = "harmonia", "harmonia-imagine"
 """The models that answer: with recalled records, and with a picture generated from them."""
+ASKING = ("user", "developer", "system")
+"""The roles whose last message is the cue; those after the first only where the ones before are absent."""
 MAX_MEDIA, MAX_CHARACTERS = 16, 20_000
 """Most media of one message, and most characters of its text."""
 
@@ -71,6 +73,9 @@ class Reply:
             picture = base64.b64encode(self.pictures[number]).decode()
             extension["image"] = {"b64_json": picture, "output_format": "png"}
         return extension
+
+
+NOTHING_ASKED = Reply("Nothing is asked: the input is empty.", None, abstained=True)
 
 
 def check_model(name: str) -> None:
@@ -131,7 +136,8 @@ def _how(found: Recollection | None) -> str:
 
 async def _cues_of(service: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
     """The cues in the last message of the user, by modality."""
-    last = next((turn for turn in reversed(turns) if turn.role == "user"), None)
+    asked = next((role for role in ASKING if any(turn.role == role for turn in turns)), None)
+    last = next((turn for turn in reversed(turns) if turn.role == asked), None)
     if last is None or not (last.text.strip() or last.media):
         raise ApiError(400, f"{param} has no user message with text or media", param=param)
     if len(last.media) > MAX_MEDIA or len(last.text) > MAX_CHARACTERS:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from harmonia.server.errors import ApiError
+from fastapi import Query
+
+Cursor = Annotated[str | None, Query(max_length=100, pattern="^[!-~]*$")]
+"""The id after or before which a page lies."""
+Limit = Annotated[int, Query(ge=0, le=100)]
+"""Most ids of a page."""
+Order = Literal["asc", "desc"]
+"""By time of creation."""
 
 
 def page(
@@ -13,12 +20,14 @@ def page(
 ) -> tuple[list[str], bool]:
     """One page of ``ids`` (given oldest first), and whether more follow.
 
-    ApiError 400 if ``after`` or ``before`` is not one of ``ids``.
+    Nothing comes after or before an id that is not one of ``ids``. An empty cursor is none.
     """
     ordered = list(ids) if order == "asc" else list(reversed(ids))
-    begin = 0 if after is None else _index(ordered, after, "after") + 1
-    if before is not None:
-        end = _index(ordered, before, "before")
+    if any(cursor and cursor not in ordered for cursor in (after, before)):
+        return [], False
+    begin = ordered.index(after) + 1 if after else 0
+    if before:
+        end = ordered.index(before)
         begin = max(begin, end - limit)
         return ordered[begin:end], begin > 0
     return ordered[begin : begin + limit], len(ordered) > begin + limit
@@ -33,10 +42,3 @@ def list_json(data: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:
         "last_id": data[-1]["id"] if data else None,
         "has_more": more,
     }
-
-
-def _index(ids: Sequence[str], wanted: str, param: str) -> int:
-    try:
-        return ids.index(wanted)
-    except ValueError:
-        raise ApiError(400, f"unknown cursor: {param} is not an id of this list", param=param) from None

@@ -28,13 +28,18 @@ log = logging.getLogger("harmonia.server")
 KIND = "vector_store"
 MEMORY = "vs_memory"
 """The store of all records."""
+ACTIVE_SECONDS = 60
+"""How exactly the last activity of a store that expires is noted."""
 UNSUPPORTED = "unknown file format: send an image, audio, video or text file"
 _ID = re.compile("file-[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
 class VectorStore:
-    """One store. ``troubles`` maps the id of each failed file to its error code, message and time."""
+    """One store. ``troubles`` maps the id of each failed file to its error code, message and time.
+
+    ``expires_days`` is how many days it lasts after ``last_active_at``; None for ever.
+    """
 
     id: str
     name: str
@@ -42,6 +47,20 @@ class VectorStore:
     description: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     troubles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    expires_days: int | None = None
+    last_active_at: int | None = None
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it expires (Unix seconds): days after its last search or file; None for never."""
+        if self.expires_days is None:
+            return None
+        return (self.last_active_at or self.created_at) + self.expires_days * 86_400
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has expired: it is listed, but not searched, and takes no files."""
+        return self.expires_at is not None and self.expires_at <= time.time()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +109,45 @@ class VectorStores:
             raise not_found("vector store", store_id)
         return store
 
-    def create(self, name: str, description: str | None, metadata: Mapping[str, str]) -> VectorStore:
+    def create(
+        self, name: str, description: str | None, metadata: Mapping[str, str], expires_days: int | None = None
+    ) -> VectorStore:
         """Create a store."""
-        store = VectorStore(f"vs_{uuid.uuid4().hex}", name, int(time.time()), description, dict(metadata))
+        store = VectorStore(
+            f"vs_{uuid.uuid4().hex}", name, int(time.time()), description, dict(metadata),
+            expires_days=expires_days,
+        )  # fmt: skip
         with self._lock:
             self._stores[store.id] = store
             self._save(store)
         return store
 
-    def change(self, store: VectorStore, name: str | None, metadata: Mapping[str, str] | None) -> None:
-        """Change the name or metadata of a store; None keeps them."""
+    def used(self, store: VectorStore) -> None:
+        """Note that a store is searched or given a file; ApiError 400 if it has expired."""
+        if store.expired:
+            raise ApiError(400, f"the vector store {store.id!r} has expired", code="vector_store_expired")
+        now = int(time.time())
+        if store.expires_days is not None and now - (store.last_active_at or 0) >= ACTIVE_SECONDS:
+            with self._lock:
+                store.last_active_at = now
+                self._save(store)
+
+    def change(
+        self,
+        store: VectorStore,
+        name: str | None,
+        metadata: Mapping[str, str] | None,
+        expires_days: int | None = None,
+    ) -> None:
+        """Change the name, metadata or expiry of a store; None keeps them."""
+        if store.id == MEMORY and expires_days is not None:
+            raise ApiError(400, "the memory's own store does not expire", param="expires_after")
         if store.id == MEMORY and name not in (None, store.name):
             raise ApiError(400, "the memory's own store cannot be renamed", param="name")
         with self._lock:
             store.name = store.name if name is None else name
             store.metadata = store.metadata if metadata is None else dict(metadata)
+            store.expires_days = store.expires_days if expires_days is None else expires_days
             self._save(store)
 
     def delete(self, store: VectorStore) -> None:
@@ -130,6 +173,7 @@ class VectorStores:
 
     def attach(self, store: VectorStore, uploads: Mapping[str, Mapping[str, Any]]) -> Job:
         """Start a job that adds files to a store; ``uploads`` maps file ids to attributes. ApiError 404."""
+        self.used(store)
         files = [self.files.get(upload_id) for upload_id in uploads]
         paths = [self.files.path(file) for file in files if file.modality]
         files_note = {upload_id: dict(attributes) for upload_id, attributes in uploads.items()}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from harmonia.collection.json_output import View, record_json
 from harmonia.server import filters
@@ -58,10 +58,11 @@ async def create_form(
     files: Annotated[list[UploadFile], File()] = [],  # noqa: B006 (FastAPI copies it)
     text: Annotated[str | None, Form()] = None,
     metadata: Annotated[str, Form()] = "{}",
-    separate: Annotated[bool, Form()] = False,
+    separate: Annotated[bool, Form(), BeforeValidator(lambda v: False if v in ("", "null") else v)] = False,
 ) -> JSONResponse:
     """Remember uploaded files and text: as one record, or with ``separate`` one record per file."""
-    fields = parse_json(metadata, "metadata")
+    fields = parse_json(metadata or "{}", "metadata")
+    fields = {} if fields is None else fields
     if not isinstance(fields, dict):
         raise ApiError(400, "metadata must be a JSON object", param="metadata")
     fields = checked_metadata(fields)
@@ -208,10 +209,11 @@ async def _create_each(
 
 
 def _filter(text: str | None) -> Filter | None:
-    if text is None:
+    given = parse_json(text, "filters") if text else None
+    if given is None:
         return None
     try:
-        parsed: Filter = TypeAdapter(Filter).validate_python(parse_json(text, "filters"))
+        parsed: Filter = TypeAdapter(Filter).validate_python(given)
     except ValidationError as error:
         raise ApiError(400, f"filters: {error.errors()[0]['msg']}", param="filters") from None
     return parsed

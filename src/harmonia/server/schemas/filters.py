@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from harmonia.server.schemas.base import Strict
 
 Value = bool | int | float | Annotated[str, Field(max_length=1000)]
 
 
-class Comparison(BaseModel):
+class Comparison(Strict):
     """One metadata key compared with a value. ``contains`` is for keys that hold lists, such as tags."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains"]
     key: str = Field(min_length=1, max_length=200)
     value: Value | Annotated[list[Value], Field(max_length=1000)]
 
 
-class Compound(BaseModel):
+class Compound(Strict):
     """Several filters: all of them, or any."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["and", "or"]
     filters: list[Comparison | Compound] = Field(min_length=1, max_length=64)

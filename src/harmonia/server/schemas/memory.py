@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from harmonia.collection.cues import RecallOptions
+from harmonia.server.schemas.base import Seed, Strict
 from harmonia.server.schemas.filters import Filter
 from harmonia.store.protocol import Where
 
@@ -16,12 +17,6 @@ Words = Annotated[str, Field(min_length=1, max_length=20_000)]
 Media = Annotated[
     str, Field(min_length=1, description="base64, a data URL, or cid:NAME for a file of the same form")
 ]
-
-
-class Strict(BaseModel):
-    """A body that refuses unknown fields."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class CueIn(Strict):
@@ -109,7 +104,7 @@ class ImagineRequest(Cues):
 
     to: Literal["image"] = "image"
     n: int = Field(1, ge=1, le=10)
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Seed = 0
     guidance: float | None = Field(
         None, ge=0, le=50, description="guidance scale; null for the generator's default"
     )
@@ -127,7 +122,7 @@ class RecordByPath(Strict):
 
     path: str = Field(min_length=1, max_length=4096)
     text: Words | None = None
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default={})
 
 
 class UpdateRecordRequest(Strict):

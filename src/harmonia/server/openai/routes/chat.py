@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
+from harmonia.server.openai import pagination
 from harmonia.server.openai.messages import (
     Attachment,
     Reply,
@@ -20,6 +21,8 @@ from harmonia.server.openai.messages import (
     count_input_words,
     no_speech,
 )
+from harmonia.server.openai.pagination import Cursor, Limit, Order
+from harmonia.server.openai.response_store import ResponseStore
 from harmonia.server.openai.schemas.chat import (
     AudioPart,
     ChatMessage,
@@ -27,6 +30,7 @@ from harmonia.server.openai.schemas.chat import (
     FilePart,
     ImagePart,
     TextPart,
+    UpdateCompletionRequest,
 )
 from harmonia.server.schemas.errors import NO_MODEL
 from harmonia.server.service import ServiceDep
@@ -57,15 +61,97 @@ async def completions(body: ChatRequest, request: Request, service: ServiceDep) 
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     usage = _usage(count_input_words(turns), count_words(text) * (body.n or 1))
     reason = "length" if cut else "stop"
-    if body.stream:
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return stream(_chunks(head, reply, text, reason, body.n or 1, usage if with_usage else None))
     choices = [
         {"index": i, "finish_reason": reason, "logprobs": None,
          "message": {"role": "assistant", "content": text, "refusal": None, "harmonia": reply.harmonia(i)}}
         for i in range(body.n or 1)
     ]  # fmt: skip
-    return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage})
+    finished = {**head, "object": "chat.completion", "choices": choices, "usage": usage}
+    if body.store:
+        finished["metadata"] = body.metadata or {}
+        messages = [_message_json(message, f"{head['id']}-{i}") for i, message in enumerate(body.messages)]
+        _completions(request).keep(request.state.key.name, finished, items=messages)
+    if body.stream:
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        return stream(_chunks(head, reply, text, reason, body.n or 1, usage if with_usage else None))
+    return JSONResponse(finished)
+
+
+@router.get("/completions")
+async def list_completions(
+    request: Request,
+    limit: Limit = 20,
+    order: Order = "asc",
+    after: Cursor = None,
+    model: Annotated[str | None, Query(max_length=200)] = None,
+) -> dict[str, Any]:
+    """List the completions that were stored (``store``), by ``model`` and ``metadata[KEY]=VALUE``."""
+    wanted = {
+        name[len("metadata[") : -1]: value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata[")
+    }
+    held = {
+        one["id"]: one
+        for one in _completions(request).all(request.state.key.name)
+        if model in (None, one["model"]) and wanted.items() <= one["metadata"].items()
+    }
+    ids, more = pagination.page(list(held), limit, order, after)
+    return pagination.list_json([held[completion_id] for completion_id in ids], more)
+
+
+@router.get("/completions/{completion_id}")
+async def retrieve(completion_id: str, request: Request) -> dict[str, Any]:
+    """Read a stored completion."""
+    return _completions(request).get(request.state.key.name, completion_id).response
+
+
+@router.post("/completions/{completion_id}")
+async def change(completion_id: str, body: UpdateCompletionRequest, request: Request) -> dict[str, Any]:
+    """Replace the metadata of a stored completion."""
+    store, caller = _completions(request), request.state.key.name
+    stored = store.get(caller, completion_id)
+    changed = {**stored.response, "metadata": body.metadata or {}}
+    store.keep(caller, changed, items=stored.items)
+    return changed
+
+
+@router.delete("/completions/{completion_id}")
+async def delete(completion_id: str, request: Request) -> dict[str, Any]:
+    """Delete a stored completion."""
+    _completions(request).forget(request.state.key.name, completion_id)
+    return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
+
+
+@router.get("/completions/{completion_id}/messages")
+async def list_messages(
+    completion_id: str, request: Request, limit: Limit = 20, order: Order = "asc", after: Cursor = None
+) -> dict[str, Any]:
+    """List the messages that a stored completion answers: their texts, without media."""
+    items = _completions(request).get(request.state.key.name, completion_id).items
+    messages = {one["id"]: one for one in items}
+    ids, more = pagination.page(list(messages), limit, order, after)
+    return pagination.list_json([messages[message_id] for message_id in ids], more)
+
+
+def _completions(request: Request) -> ResponseStore:
+    """The stored completions of this app."""
+    state = request.app.state
+    if not hasattr(state, "completions"):
+        state.completions = ResponseStore(what="chat completion")
+    store: ResponseStore = state.completions
+    return store
+
+
+def _message_json(message: ChatMessage, message_id: str) -> dict[str, Any]:
+    texts = [part.text for part in message.content if isinstance(part, TextPart)]
+    return {
+        "id": message_id,
+        "role": message.role,
+        "content": "\n".join(texts) if message.content else None,
+        "refusal": None,
+        "content_parts": None,
+    }
 
 
 async def _chunks(
@@ -92,7 +178,6 @@ async def _chunks(
 
 def turn_of(message: ChatMessage, param: str) -> Turn:
     """A message as a turn; ApiError 400 if a part cannot be read."""
-    message.refuse_unsupported()
     texts, media = [], []
     for i, part in enumerate(message.content):
         place = f"{param}.content.{i}"

@@ -92,8 +92,8 @@ def _windows(modality: str, value: str, param: str, limits: Limits) -> list[Sign
     if modality == "text":
         if not value.strip():
             raise ApiError(400, f"{param} is empty", param=param)
-        # split a long text: encoders truncate what is longer than a window
-        return list(MODALITIES["text"].windows(encode_utf8(value, param), limits=limits))
+        # a NUL would make it binary data; split a long text, since encoders truncate what exceeds a window
+        return list(MODALITIES["text"].windows(encode_utf8(value.replace("\0", " "), param), limits=limits))
     data = check_modality(decode_base64(value, param), modality, param)
     return list(islice(MODALITIES[modality].windows(data, limits=limits), CUE_WINDOWS))
 

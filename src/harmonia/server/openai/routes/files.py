@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.file_response import FILE_RESPONSES, MediaResponse
 from harmonia.server.openai import pagination
+from harmonia.server.openai.pagination import Cursor, Order
 from harmonia.server.openai.routes.vector_stores import VectorStoresDep
 from harmonia.server.service import ServiceDep
 from harmonia.server.uploaded_files import UploadedFile, record_id
@@ -25,20 +26,22 @@ async def upload(
     service: ServiceDep,
     file: UploadFile,
     purpose: Annotated[Purpose, Form()],
-    expires: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
+    anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
+    seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
 ) -> dict[str, Any]:
     """Store a file, to attach to a vector store. The same content again is the same file."""
-    if expires is not None:
-        raise ApiError(400, "files do not expire: leave expires_after out", param="expires_after")
-    return file_json(await service.work(lambda: service.files.add(file.file, file.filename or "", purpose)))
+    if (anchor is None) != (seconds is None):
+        raise ApiError(400, "expires_after takes both anchor and seconds", param="expires_after")
+    name = file.filename or ""
+    return file_json(await service.work(lambda: service.files.add(file.file, name, purpose, seconds)))
 
 
 @router.get("")
 async def list_files(
     service: ServiceDep,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
-    order: Literal["asc", "desc"] = "desc",
-    after: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=0, le=10_000)] = 10_000,
+    order: Order = "desc",
+    after: Cursor = None,
     purpose: Annotated[str | None, Query(max_length=100)] = None,
 ) -> dict[str, Any]:
     """List the files, newest first."""
@@ -75,4 +78,4 @@ async def delete(file_id: str, service: ServiceDep, stores: VectorStoresDep) -> 
 def file_json(file: UploadedFile) -> dict[str, Any]:
     """A file in OpenAI's format."""
     shown = {k: v for k, v in asdict(file).items() if k not in ("suffix", "mime", "modality")}
-    return {"object": "file", **shown, "status": "processed", "expires_at": None, "status_details": None}
+    return {"object": "file", **shown, "status": "processed", "status_details": None}

@@ -90,7 +90,9 @@ async def _form(request: Request, model: type[D]) -> tuple[D, dict[str, bytes]]:
     async with request.form(max_files=FILES, max_fields=FILES) as form:
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         files = await _pictures(form)
-    return validate_body(fields, model), files
+    optional = {name for name, field in model.model_fields.items() if not field.is_required()}
+    given = {k: v for k, v in fields.items() if k not in optional or v not in ("", "null")}
+    return validate_body(given, model, strict=False), files
 
 
 async def _pictures(form: FormData) -> dict[str, bytes]:

@@ -116,9 +116,9 @@ def _event(event: Any) -> Event:
     try:
         return EVENTS.validate_python(event)
     except ValidationError as error:
-        first = error.errors(include_context=False)[0]
-        param = ".".join(str(one) for one in first["loc"][1:]) or "type"
-        raise ApiError(400, f"{param}: {first['msg']}", code="invalid_value", param=param) from None
+        invalid = errors.refusal(error.errors(include_context=False)[0], event)
+        invalid.param = invalid.param or "type"
+        raise invalid from None
 
 
 def _error(error: ApiError, name: str | None) -> dict[str, Any]:

@@ -6,13 +6,23 @@ import base64
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from harmonia.server.errors import ApiError
-from harmonia.server.openai.messages import Attachment, Reply, Turn, answer, check_model, count_input_words
+from harmonia.server.openai import pagination
+from harmonia.server.openai.messages import (
+    NOTHING_ASKED,
+    Attachment,
+    Reply,
+    Turn,
+    answer,
+    check_model,
+    count_input_words,
+)
+from harmonia.server.openai.pagination import Cursor, Limit, Order
 from harmonia.server.openai.response_store import ResponseStore
 from harmonia.server.openai.schemas.responses import (
     InputFile,
@@ -49,21 +59,49 @@ async def create(body: ResponseRequest, request: Request, service: ServiceDep) -
     previous = body.previous_response_id
     turns = [*(store.get(caller, previous, "previous_response_id").turns if previous else ()), *new_turns]
     all_turns = turns + ([Turn("developer", body.instructions)] if body.instructions else [])
-    reply = await cancel_on_disconnect(request, answer(service, body.model, new_turns, param="input"))
+    pending = answer(service, body.model, new_turns, param="input")
+    reply = await cancel_on_disconnect(request, pending) if body.input else NOTHING_ASKED
     text, cut = truncate(reply.text, body.max_output_tokens)
     started = _started(body)
     finished = started | _finished(reply, text, cut, count_input_words(all_turns))
     if body.store is not False:
-        store.keep(caller, finished, [*turns, Turn("assistant", text)])
+        items = [_item_json(item) for item in body.input if isinstance(item, ResponseMessage)]
+        store.keep(caller, finished, [*turns, Turn("assistant", text)], items)
     if body.stream:
         return stream(_numbered(_events(started, finished)))
     return JSONResponse(finished)
 
 
-@router.get("/{response_id}")
-async def retrieve(response_id: str, request: Request) -> dict[str, Any]:
-    """Read a stored response."""
-    return _response_store(request).get(request.state.key.name, response_id).response
+@router.get("/{response_id}", responses=STREAM)
+async def retrieve(
+    response_id: str,
+    request: Request,
+    stream_: Annotated[bool, Query(alias="stream")] = False,
+    starting_after: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """Read a stored response; with ``stream`` its events again, those after number ``starting_after``."""
+    response = _response_store(request).get(request.state.key.name, response_id).response
+    if not stream_:
+        return JSONResponse(response)
+    started = {**response, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
+    return stream(_numbered(_events(started, response), -1 if starting_after is None else starting_after))
+
+
+@router.get("/{response_id}/input_items")
+async def list_input_items(
+    response_id: str,
+    request: Request,
+    limit: Limit = 20,
+    order: Order = "desc",
+    after: Cursor = None,
+    before: Cursor = None,
+) -> dict[str, Any]:
+    """List the input of a stored response: its messages, without the bytes of media."""
+    items = {
+        one["id"]: one for one in _response_store(request).get(request.state.key.name, response_id).items
+    }
+    ids, more = pagination.page(list(items), limit, order, after, before)
+    return pagination.list_json([items[item_id] for item_id in ids], more)
 
 
 @router.delete("/{response_id}")
@@ -149,8 +187,28 @@ def _finished(reply: Reply, text: str, cut: bool, input_words: int) -> dict[str,
     }  # fmt: skip
 
 
-async def _numbered(events: Iterator[dict[str, Any]]) -> AsyncIterator[str]:
+def _item_json(message: ResponseMessage) -> dict[str, Any]:
+    """A message of the input, as it is listed; media that came as bytes are told without them."""
+    content = []
+    for part in message.content:
+        shown = part.model_dump(exclude_none=True)
+        for name in ("image_url", "file_data", "file_url"):
+            if name in shown and not shown[name].lower().startswith(("http://", "https://")):
+                del shown[name]
+        if isinstance(part, InputSound):
+            shown["input_audio"] = {"data": "", "format": part.input_audio.format or "wav"}
+        if isinstance(part, WordsPart) and part.type == "output_text":
+            shown |= {"annotations": [], "logprobs": []}
+        content.append({"detail": "auto", **shown} if isinstance(part, InputImage) else shown)
+    item_id = message.id or f"msg_{uuid.uuid4().hex}"
+    facts = {"type": "message", "role": message.role, "status": "completed", "content": content}
+    return {"id": item_id, **facts}
+
+
+async def _numbered(events: Iterator[dict[str, Any]], after: int = -1) -> AsyncIterator[str]:
     for number, item in enumerate(events):
+        if number <= after:
+            continue
         yield event({**item, "sequence_number": number}, item["type"])
 
 

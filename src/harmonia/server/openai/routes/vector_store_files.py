@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
@@ -13,7 +13,8 @@ from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of, checked_attributes, size_of
-from harmonia.server.openai.routes.vector_stores import Cursor, Limit, VectorStoresDep, counted, filename
+from harmonia.server.openai.pagination import Cursor, Limit, Order
+from harmonia.server.openai.routes.vector_stores import VectorStoresDep, counted, filename
 from harmonia.server.openai.schemas.vector_stores import (
     AttachFileRequest,
     FileBatchRequest,
@@ -32,7 +33,6 @@ from harmonia.types import Record
 
 router = APIRouter(prefix="/v1/vector_stores/{store_id}", tags=["openai"])
 
-Order = Literal["asc", "desc"]
 ATTACH_SECONDS, POLL_SECONDS = 1.0, 0.02
 """Seconds for which attaching waits for a file to complete, and between two checks."""
 POLL_HEADERS = {"openai-poll-after-ms": "250"}

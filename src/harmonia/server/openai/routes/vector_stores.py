@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 
 from harmonia.collection.cues import QueryItem, RecallOptions
 from harmonia.collection.json_output import SERVED, finite, part_json
 from harmonia.server import filters
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of
+from harmonia.server.openai.pagination import Cursor, Limit, Order
 from harmonia.server.openai.schemas.vector_stores import (
     CreateStoreRequest,
     Ranking,
@@ -25,9 +26,6 @@ from harmonia.store import Where
 from harmonia.types import HarmoniaError, Recalled, Recollection, Record
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])
-
-Limit = Annotated[int, Query(ge=1, le=100)]
-Cursor = Annotated[str | None, Query(max_length=100)]
 
 
 async def get_vector_stores(request: Request) -> VectorStores:
@@ -48,7 +46,8 @@ async def create(body: CreateStoreRequest, service: ServiceDep, stores: VectorSt
     for uploaded in attributes:
         stores.files.get(uploaded)
     metadata = checked_metadata(body.metadata or {})
-    store = await service.work(lambda: stores.create(name, body.description, metadata))
+    days = body.expires_after.days if body.expires_after else None
+    store = await service.work(lambda: stores.create(name, body.description, metadata, days))
     if attributes:
         await service.work(lambda: stores.attach(store, attributes))
     return await service.work(lambda: store_json(stores, store))
@@ -59,7 +58,7 @@ async def list_stores(
     service: ServiceDep,
     stores: VectorStoresDep,
     limit: Limit = 20,
-    order: Literal["asc", "desc"] = "desc",
+    order: Order = "desc",
     after: Cursor = None,
     before: Cursor = None,
 ) -> dict[str, Any]:
@@ -80,10 +79,11 @@ async def read(store_id: str, service: ServiceDep, stores: VectorStoresDep) -> d
 async def change(
     store_id: str, body: UpdateStoreRequest, service: ServiceDep, stores: VectorStoresDep
 ) -> dict[str, Any]:
-    """Change the name or the metadata of a vector store."""
+    """Change the name, the metadata or the expiry of a vector store."""
     store = stores.get(store_id)
     metadata = None if body.metadata is None else checked_metadata(body.metadata)
-    await service.work(lambda: stores.change(store, body.name, metadata))
+    days = body.expires_after.days if body.expires_after else None
+    await service.work(lambda: stores.change(store, body.name, metadata, days))
     return await service.work(lambda: store_json(stores, store))
 
 
@@ -104,6 +104,7 @@ async def search(
     ``score`` is the posterior probability of the record among all records of the store and "nothing".
     """
     ranking = body.ranking_options or Ranking()
+    await service.work(lambda: stores.used(stores.get(store_id)))
     recollection = await recall_in_store(service, stores, stores.get(store_id), body, admin=admin_of(request))
     results = (
         [recalled for recalled in recollection.records if recalled.probability >= ranking.score_threshold]
@@ -163,6 +164,7 @@ def filename(stores: VectorStores, record: Record) -> str:
 def store_json(stores: VectorStores, store: VectorStore) -> dict[str, Any]:
     """A vector store in OpenAI's format."""
     counts = counted([entry.status for entry in stores.entries(store).values()])
+    expires = store.expires_days is not None
     return {
         "id": store.id,
         "object": "vector_store",
@@ -171,12 +173,18 @@ def store_json(stores: VectorStores, store: VectorStore) -> dict[str, Any]:
         "description": store.description,
         "usage_bytes": stores.usage_bytes(store),
         "file_counts": counts,
-        "status": "in_progress" if counts["in_progress"] else "completed",
-        "expires_after": None,
-        "expires_at": None,
-        "last_active_at": None,
+        "status": _status(store, counts),
+        "expires_after": {"anchor": "last_active_at", "days": store.expires_days} if expires else None,
+        "expires_at": store.expires_at,
+        "last_active_at": store.last_active_at,
         "metadata": store.metadata,
     }
+
+
+def _status(store: VectorStore, counts: dict[str, int]) -> str:
+    if store.expired:
+        return "expired"
+    return "in_progress" if counts["in_progress"] else "completed"
 
 
 def counted(statuses: list[str]) -> dict[str, int]:

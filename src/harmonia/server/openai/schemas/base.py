@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
 
 from harmonia.server.errors import ApiError
+from harmonia.server.schemas.base import Body
 
 NOTHING: tuple[Any, ...] = (
     None, False, [], {}, "auto", "none", "default", "disabled",
     {"type": "text"}, {"format": {"type": "text"}},
 )  # fmt: skip
 """OpenAI's defaults: parameters with these values have no effect."""
-SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-"""Ignored sampling parameters: answers are composed from records, not sampled."""
-LABELS = (
-    "user", "safety_identifier", "service_tier", "prompt_cache_key", "prompt_cache_retention",
-    "prompt_cache_options", "parallel_tool_calls",
-)  # fmt: skip
-"""Ignored parameters that only concern OpenAI's own service."""
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
-class OpenAIRequest(BaseModel):
+class OpenAIRequest(Body):
     """A request body whose unknown fields are refused by name, unless they have a default value."""
 
     model_config = ConfigDict(extra="allow")
 
-    without_effect: ClassVar[tuple[str, ...]] = SAMPLING + LABELS
+    without_effect: ClassVar[tuple[str, ...]] = ()
 
     def refuse_unsupported(self) -> None:
         """ApiError 400 for the first unsupported parameter, by name."""
         for name, value in (self.model_extra or {}).items():
             if name not in self.without_effect and value not in NOTHING:
                 raise unsupported(name)
+
+
+class AnswerRequest(OpenAIRequest):
+    """The fields of chat and responses that are checked and have no effect.
+
+    Answers are composed from records, not sampled; the other fields concern OpenAI's own service.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
 
 def unsupported(name: str, why: str = "") -> ApiError:

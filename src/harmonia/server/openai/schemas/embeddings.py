@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from harmonia.server.errors import ApiError
-from harmonia.server.schemas.memory import Media, Strict
+from harmonia.server.schemas.base import Strict
+from harmonia.server.schemas.memory import Media
 
 INPUTS = 2048
 """Most inputs of one request."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from harmonia.server.openai.schemas.base import OpenAIRequest
+from harmonia.server.schemas.base import Seed
 
 SIDE = 4096
 """Most pixels of a side; the generator's smaller images are scaled up."""
@@ -29,7 +30,7 @@ class ImageRequest(OpenAIRequest):
     n: Annotated[int, Field(ge=1, le=10)] | None = None
     size: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,3}x[1-9][0-9]{0,3}$"), Auto] = None
     response_format: Literal["b64_json", "url"] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    seed: Seed | None = None
 
     @property
     def pixels(self) -> tuple[int, int] | None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from harmonia.server.openai.schemas.base import OpenAIRequest
 from harmonia.server.openai.schemas.chat import Encoded, Text
+from harmonia.server.schemas.base import Body
 
 Id = Annotated[str, Field(min_length=1, max_length=100)]
 Most = Annotated[int, Field(ge=1)] | Literal["inf"]
 Modalities = list[Literal["text", "audio"]]
 
 
-class SoundFormat(BaseModel):
+class SoundFormat(Body):
     """The format of audio without a header."""
 
     type: Literal["audio/pcm"] = "audio/pcm"
@@ -44,14 +45,14 @@ class SessionChange(OpenAIRequest):
     audio: Sound | None = None
 
 
-class SessionUpdate(BaseModel):
+class SessionUpdate(Body):
     """Change the settings of the session."""
 
     type: Literal["session.update"]
     session: SessionChange
 
 
-class ItemPart(BaseModel):
+class ItemPart(Body):
     """A part of a message: text, audio (16-bit PCM at 24 kHz, or a file) or an image (a data URL)."""
 
     type: Literal["input_text", "input_audio", "input_image", "output_text"]
@@ -60,7 +61,7 @@ class ItemPart(BaseModel):
     image_url: Encoded | None = None
 
 
-class Item(BaseModel):
+class Item(Body):
     """A message."""
 
     id: Id | None = None
@@ -69,28 +70,28 @@ class Item(BaseModel):
     content: list[ItemPart] = Field(max_length=64)
 
 
-class ItemCreate(BaseModel):
+class ItemCreate(Body):
     """Append a message."""
 
     type: Literal["conversation.item.create"]
     item: Item
 
 
-class ItemNamed(BaseModel):
+class ItemNamed(Body):
     """Read or delete a message."""
 
     type: Literal["conversation.item.retrieve", "conversation.item.delete"]
     item_id: Id
 
 
-class BufferAppend(BaseModel):
+class BufferAppend(Body):
     """Append audio to the buffer: 16-bit PCM at 24 kHz."""
 
     type: Literal["input_audio_buffer.append"]
     audio: Encoded
 
 
-class BufferEvent(BaseModel):
+class BufferEvent(Body):
     """Commit the buffer as a message, or clear it."""
 
     type: Literal["input_audio_buffer.commit", "input_audio_buffer.clear"]
@@ -106,14 +107,14 @@ class ResponseOptions(OpenAIRequest):
     max_output_tokens: Most | None = None
 
 
-class ResponseCreate(BaseModel):
+class ResponseCreate(Body):
     """Request a response."""
 
     type: Literal["response.create"]
     response: ResponseOptions | None = None
 
 
-class ResponseCancel(BaseModel):
+class ResponseCancel(Body):
     """Cancel a response."""
 
     type: Literal["response.cancel"]

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from harmonia.server.openai.schemas.base import LABELS, SAMPLING, OpenAIRequest
-from harmonia.server.openai.schemas.chat import Encoded, InputAudio, Model, RefusalPart, Text
+from harmonia.server.openai.schemas.base import AnswerRequest
+from harmonia.server.openai.schemas.chat import MESSAGES, Encoded, InputAudio, Model, RefusalPart, Text
+from harmonia.server.schemas.base import Body
 
 ResponseId = Annotated[str, Field(max_length=100)]
 
 
-class WordsPart(BaseModel):
+class WordsPart(Body):
     """Text of either side."""
 
     type: Literal["input_text", "output_text"]
     text: Text
 
 
-class InputImage(BaseModel):
+class InputImage(Body):
     """An image as a cue."""
 
     type: Literal["input_image"]
@@ -27,14 +28,14 @@ class InputImage(BaseModel):
     file_id: str | None = None
 
 
-class InputSound(BaseModel):
+class InputSound(Body):
     """Audio as a cue."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
-class InputFile(BaseModel):
+class InputFile(Body):
     """A file as a cue."""
 
     type: Literal["input_file"]
@@ -51,26 +52,47 @@ ResponsePart = Annotated[
 
 def as_parts(content: Any) -> Any:
     """Convert a plain string to one text part."""
-    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+    if isinstance(content, str):
+        return [{"type": "input_text", "text": content}]
+    return [] if content is None else content
 
 
-class ResponseMessage(BaseModel):
+class ResponseMessage(Body):
     """One message of the input; of assistant messages only the text is read."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
+    id: Annotated[str, Field(max_length=100)] | None = None
     content: Annotated[
         list[ResponsePart],
         Field(max_length=64),
-        BeforeValidator(as_parts, json_schema_input_type=str | list[ResponsePart]),
+        BeforeValidator(as_parts, json_schema_input_type=str | list[ResponsePart] | None),
     ]
 
 
-class DrawnItem(BaseModel):
-    """A generated image of an earlier output; it is ignored."""
+class SkippedItem(Body):
+    """An item of an earlier output, or a tool's answer, as clients send it back; it is skipped."""
 
-    type: Literal["image_generation_call"]
-    id: str
+    type: Literal[
+        "image_generation_call", "function_call", "function_call_output", "custom_tool_call",
+        "custom_tool_call_output", "reasoning", "item_reference", "compaction", "file_search_call",
+        "web_search_call", "computer_call", "computer_call_output", "code_interpreter_call",
+        "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output", "apply_patch_call",
+        "apply_patch_call_output", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response",
+        "mcp_call",
+    ]  # fmt: skip
+
+
+def kind_of_item(item: Any) -> str:
+    """Which of the two an item is: a message, also without a type, or one that is skipped."""
+    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
+    return "message" if kind in (None, "message") else "skipped"
+
+
+Item = Annotated[
+    Annotated[ResponseMessage, Tag("message")] | Annotated[SkippedItem, Tag("skipped")],
+    Discriminator(kind_of_item),
+]
 
 
 def as_messages(given: Any) -> Any:
@@ -78,16 +100,18 @@ def as_messages(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-Items = Annotated[list[ResponseMessage | DrawnItem], Field(min_length=1, max_length=256)]
+Items = Annotated[list[Item], Field(max_length=MESSAGES)]
 
 
-class ResponseRequest(OpenAIRequest):
+class ResponseRequest(AnswerRequest):
     """The body of a responses request."""
 
-    without_effect = (*SAMPLING, *LABELS, "truncation", "stream_options")
+    without_effect = ("truncation", "stream_options", "include")
 
-    model: Model
-    input: Annotated[Items, BeforeValidator(as_messages, json_schema_input_type=str | Items)]
+    model: Model = "harmonia"
+    input: Annotated[Items, BeforeValidator(as_messages, json_schema_input_type=str | Items)] = Field(
+        default=[]
+    )
     instructions: Text | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     previous_response_id: ResponseId | None = None

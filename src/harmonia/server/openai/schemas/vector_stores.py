@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from harmonia.server.schemas.base import Strict
 from harmonia.server.schemas.filters import Filter
-from harmonia.server.schemas.memory import Strict, Words
+from harmonia.server.schemas.memory import Words
 
 Name = Annotated[str, Field(max_length=256)]
 FileId = Annotated[str, Field(min_length=1, max_length=100)]
@@ -25,9 +26,15 @@ Attributes = Annotated[
 Chunking = Annotated[
     dict[str, Any] | None, Field(description="ignored: the memory splits media into its own windows")
 ]
-Never = Annotated[None, Field(description="nothing here expires")]
 BATCH = 2000
 """Most files of one batch."""
+
+
+class ExpiresAfter(Strict):
+    """When a vector store expires: days after it was last searched or given a file."""
+
+    anchor: Literal["last_active_at"]
+    days: int = Field(ge=1, le=365)
 
 
 class CreateStoreRequest(Strict):
@@ -38,7 +45,7 @@ class CreateStoreRequest(Strict):
     metadata: Metadata | None = None
     file_ids: list[FileId] = Field(default=[], max_length=BATCH)
     chunking_strategy: Chunking = None
-    expires_after: Never = None
+    expires_after: ExpiresAfter | None = None
 
 
 class UpdateStoreRequest(Strict):
@@ -46,7 +53,7 @@ class UpdateStoreRequest(Strict):
 
     name: Name | None = None
     metadata: Metadata | None = None
-    expires_after: Never = None
+    expires_after: ExpiresAfter | None = None
 
 
 class AttachFileRequest(Strict):
