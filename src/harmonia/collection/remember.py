@@ -21,6 +21,7 @@ from harmonia.collection.prefetch import Produced, look_ahead
 from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
 from harmonia.modalities.image import mark_of
+from harmonia.modalities.metadata import metadata_of
 from harmonia.store import FileState, Store, digest_file, media_path, put_media
 from harmonia.store.media import FOLDER as MEDIA
 from harmonia.types import HarmoniaError, Part, Record, Signal
@@ -30,6 +31,8 @@ BATCH = 64
 DEPTH = 128
 # Records, or seconds, after which a commit is made.
 COMMIT_RECORDS, COMMIT_SECONDS = 256, 10.0
+# Whose metadata counts first.
+METADATA_ORDER = ("image", "video", "audio", "text")
 OUTSIDE = "the file is outside of the folders that may be read"
 
 
@@ -208,14 +211,15 @@ class _Run:
         if not parts or (self.whole and len(parts) < len(record.parts)):
             return
         identity = identity_of(parts)
-        facts = {"generated": True} if any(map(_is_generated, parts)) else {}
-        record = Record(identity, tuple(parts), facts | dict(record.metadata))
+        record = Record(identity, tuple(parts), dict(record.metadata))
         files = [replace(state, record_id=identity) for state in files]
         with self._lock:
             fresh, first = identity not in self._seen, identity not in self._taken
             self._taken.add(identity)
             if fresh:
                 self._seen[identity] = dict(record.metadata)
+        if fresh:
+            record = replace(record, metadata=self._facts_of(parts) | dict(record.metadata))
         todo = parts
         if not fresh:
             yield _Known(record, files)
@@ -233,13 +237,21 @@ class _Run:
             except (OSError, HarmoniaError) as error:
                 yield _Broken(part.digest, Problem(part.path or "inline text", _reason(error)))
 
+    def _facts_of(self, parts: Sequence[Part]) -> dict[str, Any]:
+        """What the files of a new record say about themselves; the first part that names a column counts."""
+        facts: dict[str, Any] = {"generated": True} if any(map(_is_generated, parts)) else {}
+        for part in sorted(parts, key=lambda part: METADATA_ORDER.index(part.modality)):
+            if part.path is not None:
+                facts = metadata_of(Path(part.path), part.modality, self.limits) | facts
+        return facts
+
     def _reused(self, part: Part) -> list[tuple[Part, Signal | None]]:
         """What an earlier run made of the same content, with its codes; empty if nothing."""
         if part.path is None:
             return []
         for identity in sorted(self._tracker.read.get(part.digest, ())):
             found = coded_parts(self.store, identity, part.digest)
-            if found and found[0].modality == part.modality:
+            if found:
                 kept = self._place(part)
                 return [(replace(piece, path=kept), None) for piece in found]
         return []

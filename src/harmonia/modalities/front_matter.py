@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from pathlib import Path
 from typing import Any
+
+from harmonia.modalities.limits import Limits, Source, opened
 
 SUFFIXES = (".md", ".markdown", ".mdx", ".qmd", ".rmd")
 # Characters; more is a text that begins with a rule.
 MOST = 1 << 16
 _BLOCK = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+def body(source: Source, text: str) -> str:
+    """The text of a file without its front matter; all of it where nothing else is there."""
+    rest = split(text)[1] if _is_markdown(source) else text
+    return rest if rest.strip() else text
+
+
+def facts_of(path: Path, limits: Limits) -> dict[str, Any]:
+    """The front matter of a Markdown file; {} for any other."""
+    if not _is_markdown(path):
+        return {}
+    with opened(path, limits) as file:
+        head = file.read(MOST)
+    return split(head.decode("utf-8", "replace").replace("\r\n", "\n"))[0]
+
+
+def _is_markdown(source: Source) -> bool:
+    return isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES
 
 
 def split(text: str) -> tuple[dict[str, Any], str]:

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from PIL import ExifTags, Image, IptcImagePlugin
 
+from harmonia.modalities import front_matter
 from harmonia.modalities.image_formats import is_raw, open_image
 from harmonia.modalities.limits import LIMITS, Limits, opened
 from harmonia.modalities.pyav import container_of
@@ -33,7 +34,9 @@ _RATINGS = range(6)
 _DC, _XMP = "{http://purl.org/dc/elements/1.1/}", "{http://ns.adobe.com/xap/1.0/}"
 _PHOTOSHOP, _EXIF = "{http://ns.adobe.com/photoshop/1.0/}", "{http://ns.adobe.com/exif/1.0/}"
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
-_DATE = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?\s*(Z|[+-]\d\d:?\d\d)?")
+_DATE = re.compile(
+    r"(\d{4})[:-](\d\d)[:-](\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?\s*(Z|[+-]\d\d:?\d\d)?"
+)
 _PLACE = re.compile(r"([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)?")
 
 
@@ -44,13 +47,22 @@ def metadata_of(path: Path, modality: str, limits: Limits = LIMITS) -> Facts:
     fills what both leave open.
     """
     readers: dict[str, Callable[[Path, Limits], Facts]] = {
-        "image": _of_image, "audio": _of_recording, "video": _of_recording
+        "image": _of_image, "audio": _of_recording, "video": _of_recording, "text": front_matter.facts_of
     }  # fmt: skip
     if modality not in readers:
         return {}
     try:
         own = readers[modality](path, limits)
-    except (HarmoniaError, OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, EOFError):
+    except (
+        HarmoniaError,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        SyntaxError,
+        EOFError,
+    ):
         own = {}
     found = _of_takeout(path) | own | _of_sidecar(path)
     taken = str(found.get("taken", ""))
@@ -66,7 +78,11 @@ def _of_image(path: Path, limits: Limits) -> Facts:
     with opened(path, limits) as file:
         if is_raw(path, file):
             file.seek(0)
-            return _of_exif(Image.open(file, formats=["TIFF"]).getexif()) if file.read(2) in (b"II", b"MM") else {}
+            return (
+                _of_exif(Image.open(file, formats=["TIFF"]).getexif())
+                if file.read(2) in (b"II", b"MM")
+                else {}
+            )
         image = open_image(path, file)
         exif = image.getexif()
         width, height = image.size
@@ -83,7 +99,7 @@ def _attempt(read: Callable[[], Facts]) -> Facts:
     """What a reader finds; one source that is broken costs only itself."""
     try:
         return read()
-    except Exception:  # noqa: BLE001  Pillow raises anything for damaged tags
+    except Exception:
         return {}
 
 
@@ -106,7 +122,7 @@ def _of_exif(exif: Image.Exif) -> Facts:
 def _ifd(exif: Image.Exif, which: int) -> Mapping[int, Any]:
     try:
         return exif.get_ifd(which)
-    except Exception:  # noqa: BLE001  Pillow raises anything for damaged tags
+    except Exception:
         return {}
 
 
@@ -130,7 +146,8 @@ def _degrees(parts: Any, side: Any, negative: str, most: int) -> float | None:
     total = sum((number or 0.0) / 60**i for i, number in enumerate(numbers))
     if not 0 <= total <= most:
         return None
-    return round(-total if _text(side) == negative else total, 6)
+    side = _text(side)
+    return float(round(-total if side == negative else total, 6))
 
 
 def _of_iptc(image: Any) -> Facts:
@@ -191,7 +208,9 @@ def _of_recording(path: Path, limits: Limits) -> Facts:
             for name, value in holder.metadata.items():
                 tags.setdefault(name.lower(), value)
         moving = [s for s in container.streams.video if not s.disposition & 0x400]
-        seconds = round(container.duration / 1e6, 2) if container.duration and container.duration > 0 else None
+        seconds = (
+            round(container.duration / 1e6, 2) if container.duration and container.duration > 0 else None
+        )
         size = {"width": moving[0].width, "height": moving[0].height} if moving else {}
     return _of_tags(tags) | _given({"duration": seconds, **size})
 
@@ -306,9 +325,9 @@ def _date(value: Any, zone: Any = None) -> str | None:
     found = _DATE.match(_text(value) or "")
     if found is None:
         return None
-    year, month, day, *clock = (int(part or 0) for part in found.groups()[:6])
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
     try:
-        moment = datetime(year, month, day, *clock)  # noqa: DTZ001  cameras rarely know their zone
+        moment = datetime(year, month, day, hour, minute, second)
     except ValueError:
         return None
     offset = found[7] or _text(zone) or ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from harmonia.modalities import front_matter
 from harmonia.modalities.limits import (
     LIMITS,
     Limits,
@@ -21,7 +22,7 @@ from harmonia.modalities.limits import (
 from harmonia.modalities.text_encoding import decode
 from harmonia.types import Signal
 
-SUFFIXES: tuple[str, ...] = (".txt", ".md", ".markdown", ".rst", ".text")
+SUFFIXES: tuple[str, ...] = (".txt", ".md", ".markdown", ".mdx", ".rst", ".text")
 
 # where to cut, best first: between paragraphs, sentences, lines, words
 _BREAKS = (r"\n\s*\n", r"[.!?…]['\"”’)]*\s+|[。！？]", r"\n", r"\s+")
@@ -54,12 +55,13 @@ def windows(source: Source, *, characters: int = 1200, limits: Limits = LIMITS) 
     """Pieces of at most ``characters``: whole paragraphs packed together, else whole sentences.
 
     ``start`` and ``end`` count characters of what ``read`` returns, so that
-    ``read(source).text[start:end]`` is the piece. White space between pieces is in none.
+    ``read(source).text[start:end]`` is the piece. White space between pieces, and the front matter of
+    Markdown, are in none.
     """
     if characters < 1:
         raise ValueError("characters must be at least 1")
     text = read(source, limits=limits).text
-    start = 0
+    start = len(text) - len(front_matter.body(source, text))
     while start < len(text):
         end = _cut(text, start, characters)
         piece = text[start:end]
