@@ -71,7 +71,9 @@ def damage(content: bytes, suffix: str, number: int) -> bytes:
 
 def write_folder(data: Path, top: Path, count: int, chance: random.Random) -> set[Path]:
     """Write ``count`` files; returns the broken ones."""
-    broken, seen, written = set(), set(), 0
+    broken: set[Path] = set()
+    seen: set[bytes] = set()
+    written = 0
     captions = contents(data, ".txt")
     for suffix, share in SHARES.items():
         source = captions if suffix == ".txt" else contents(data, suffix)
@@ -102,7 +104,8 @@ def rearrange(top: Path, broken: set[Path], chance: random.Random) -> tuple[set[
         by_stem.setdefault(path.with_suffix(""), []).append(path)
     groups = list(by_stem.items())
     chance.shuffle(groups)
-    now, deleted = set(), set()
+    now: set[Path] = set()
+    deleted: set[str] = set()
     for number, (stem, paths) in enumerate(groups):
         new = stem
         if number % 6 == 0:
