@@ -92,3 +92,15 @@ def test_quick_footprint_writes_its_rows() -> None:
     assert all((one["goal"] is None) == (one["holds"] is None) for one in rows.values())
     # a process that loads torch computes for longer than one that prints a version
     assert rows["harmonia --version", "CPU s"]["value"] < rows["harmonia recall moon", "CPU s"]["value"]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
+def test_a_mixed_folder_changes_without_loss() -> None:
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.mixed_folder", "--quick"],
+        cwd=REPOSITORY, check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    written = json.loads((REPOSITORY / "build" / "mixed_folder.json").read_text(encoding="utf-8"))
+    for one in written["rows"]:
+        assert set(one) == COLUMNS
+        assert one["holds"] is not False

@@ -77,7 +77,7 @@ class Memory:
         if self._encoders is None:
             if not self.exists:
                 self._encoders = EncoderSet.load(self._models or DEFAULT, self._device)
-            elif self._models is None:
+            elif self._models is None or tuple(self._models) == EncoderSet.saved_names(self.root):
                 self._encoders = EncoderSet.saved(self.root, self.store.encoders, self._device)
             else:
                 self._encoders = EncoderSet.load(self._models, self._device)
