@@ -36,7 +36,8 @@ def test_the_two_weak_cues_are_both_needed(demo: Path) -> None:
         return memory.recall(**cues).records[0].record.metadata["name"]  # type: ignore[arg-type]
 
     patch = demo / "cues" / "patch.png"
-    assert best(text="red") != "coffee"
+    # by the word alone the coffee may come first, but the memory does not claim it
+    assert memory.recall(text="red").abstained
     assert best(image=patch) != "coffee"
     assert best(text="red", image=patch) == "coffee"
 

@@ -134,6 +134,7 @@ class _Held:
     store: Store
     table: CodeTable
     memory: HarmonicMemory | None
+    words: WordIndex
     documents: Mapping[str, Sequence[str]]
 
     @classmethod
@@ -151,20 +152,25 @@ class _Held:
             )
         table = store.codes()
         held = {record: names[facts["content"]] for record, facts in store.metadata().items()}
-        return cls(folder, store, table, build_memory(model, table), held)
+        words = WordIndex.build(table.record_ids, *store.texts())
+        return cls(folder, store, table, build_memory(model, table), words, held)
 
     def answer(
         self, model: EncoderSet, search: Search, given: Contents, k: int, only: set[str] | None
     ) -> dict[str, float]:
         """The best documents and their scores, best first."""
-        cues = self._comparable(model, encode(model, [decode(make_query(given))])[0]) if given else []
+        asked = decode(make_query(given)) if given else []
+        cues = self._comparable(model, encode(model, [asked])[0]) if asked else []
         allowed = None if only is None else self._allowed(only)
         if not cues or self.memory is None or (allowed is not None and not allowed.any()):
             return {}
         found: list[tuple[str, float]]
         if search == "recall":
-            snapshot = Snapshot(model, self.table, self.memory, self.store.records, None)
-            (answer,) = recall_many(snapshot, [list(map(item_of, cues))], RecallOptions(k=k), allowed)
+            fetch = self.store.records
+            snapshot = Snapshot(model, self.table, self.memory, fetch, None, lambda: self.words)
+            said = {item.name: item.words for item in asked}
+            query = [item_of(cue, said.get(cue.name, "")) for cue in cues]
+            (answer,) = recall_many(snapshot, [query], RecallOptions(k=k), allowed)
             if isinstance(answer, HarmoniaError):
                 raise answer
             found = [(r.record.id, r.score) for r in answer.records]
