@@ -222,7 +222,8 @@ def test_a_record_is_made_read_described_and_forgotten(client: httpx.Client, fol
     answer = client.post("/v1/memory/records", data=form, files=files)
     assert answer.status_code == 201 and answer.json()["created"] is True
     record = answer.json()
-    assert record["metadata"] == {"name": "ach day", "tag": "mine", "place": {"x": 1}}
+    size = {"width": 320, "height": 240}  # what the file says of itself
+    assert record["metadata"] == {"name": "ach day", "tag": "mine", "place": {"x": 1}, **size}
     assert {part["modality"] for part in record["parts"]} == {"image", "text"}
     media = next(part["media"] for part in record["parts"] if part["modality"] == "image")
     kept = list((folder / "memory" / "media").rglob(media.rpartition("/")[2] + "*"))

@@ -218,10 +218,10 @@ class _Run:
             self._taken.add(identity)
             if fresh:
                 self._seen[identity] = dict(record.metadata)
+        todo = parts
         if fresh:
             record = replace(record, metadata=self._facts_of(parts) | dict(record.metadata))
-        todo = parts
-        if not fresh:
+        else:
             yield _Known(record, files)
             passing = {part.path for part in parts} - {state.path for state in files}
             todo = self._tracker.lacking(identity, parts, passing) if first else []
@@ -239,11 +239,12 @@ class _Run:
 
     def _facts_of(self, parts: Sequence[Part]) -> dict[str, Any]:
         """What the files of a new record say about themselves; the first part that names a column counts."""
-        facts: dict[str, Any] = {"generated": True} if any(map(_is_generated, parts)) else {}
+        facts: dict[str, Any] = {}
         for part in sorted(parts, key=lambda part: METADATA_ORDER.index(part.modality)):
             if part.path is not None:
-                facts = metadata_of(Path(part.path), part.modality, self.limits) | facts
-        return facts
+                found = metadata_of(Path(part.path), part.modality, self.limits, allowed=self._allowed)
+                facts = found | facts
+        return facts | ({"generated": True} if any(map(_is_generated, parts)) else {})
 
     def _reused(self, part: Part) -> list[tuple[Part, Signal | None]]:
         """What an earlier run made of the same content, with its codes; empty if nothing."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from harmonia.data.left_out import EXPORT_MARK, IGNORE_FILE, Rules, compiled, is_sheet
 from harmonia.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from harmonia.data.records import Problem, absolute, file_record, is_writable_text, why
-from harmonia.modalities import modality_of
+from harmonia.modalities import modality_of, sidecars
 from harmonia.types import Record
 
 MANIFEST_STEMS = ("metadata", "manifest")
@@ -42,10 +42,10 @@ def gather(
     Records have no id, digests or codes yet, and of media files only the heads of PNG files are read.
     Paths are absolute, with links as the user named them. Media embedded in a manifest are written
     into ``extract_to``.
-    ``ignored`` counts the files of other kinds by lower-case suffix, ``left_out`` files and folders by
-    the keys of :data:`harmonia.data.left_out.REASONS`. HarmoniaError for a wrong pattern. Manifests
-    come first, then folders, then single files; a file that a manifest or its folder brought does
-    not come again.
+    ``ignored`` counts the files of other kinds by lower-case suffix, sidecar files of media aside,
+    ``left_out`` files and folders by the keys of :data:`harmonia.data.left_out.REASONS`. HarmoniaError
+    for a wrong pattern. Manifests come first, then folders, then single files; a file that a manifest
+    or its folder brought does not come again.
     """
     excluded = compiled(exclude) if exclude else None
     out: Counter[str] = Counter() if left_out is None else left_out
@@ -127,6 +127,8 @@ def _manifests_and_folders(
             media = [path for path in found if path not in claimed and _is_media(path)]
             if ignored is not None:
                 others = set(found) - set(media) - claimed
+                if any(path.suffix.lower() in sidecars.SUFFIXES for path in others):
+                    others -= {beside for path in media for beside in sidecars.sidecars_of(path)}
                 ignored.update(path.suffix.lower() for path in others)
             yield from _group(media)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from harmonia.modalities import image_formats
+from harmonia.modalities import image_formats, xmp
 from harmonia.modalities.image_formats import (
     DAMAGE,
     deep_tiff,
@@ -185,14 +184,8 @@ def _user_comment(raw: Any) -> str | None:
 
 def _xmp_description(raw: Any) -> str | None:
     """The first ``dc:description`` of an XMP packet."""
-    # a document type could define entities that expand without end; XMP has none
-    if not isinstance(raw, bytes) or b"<!DOCTYPE" in raw:
-        return None
-    try:
-        root = ElementTree.fromstring(raw.strip(b"\0 \t\r\n"))
-    except ElementTree.ParseError:
-        return None
-    found = root.find(".//{http://purl.org/dc/elements/1.1/}description")
+    root = xmp.parsed(raw)
+    found = None if root is None else root.find(".//{http://purl.org/dc/elements/1.1/}description")
     return None if found is None else " ".join(found.itertext()).strip()
 
 

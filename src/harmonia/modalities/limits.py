@@ -140,12 +140,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def caption_of(*texts: object) -> str | None:
     """One caption of the strings found inside a file: stripped, each once; None when nothing."""
     found = (" ".join(t.replace("\0", " ").split()) for t in texts if isinstance(t, str))
-    kept = [t for t in dict.fromkeys(found) if t and t not in _NOT_CAPTIONS]
+    kept = [t for t in dict.fromkeys(found) if t and t not in NOT_CAPTIONS]
     return ". ".join(t.rstrip(".") for t in kept)[:2000] or None
 
 
 # what cameras write where the owner's words should be
-_NOT_CAPTIONS = {
+NOT_CAPTIONS = {
     "OLYMPUS DIGITAL CAMERA",
     "SONY DSC",
     "MINOLTA DIGITAL CAMERA",

@@ -13,6 +13,8 @@ from importlib.metadata import version
 from typing import Any
 from xml.sax.saxutils import escape
 
+from harmonia.modalities.xmp import parsed
+
 TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """Where the IPTC's words for the source of an image are."""
 WHOLE, COMPOSITE = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
@@ -79,12 +81,8 @@ class Mark:
 
 def from_xmp(packet: Any) -> Mark | None:
     """The mark that a packet holds, whoever wrote it; None if it does not say that a model made this."""
-    # a document type could define entities that expand without end; XMP has none
-    if not isinstance(packet, bytes) or b"<!DOCTYPE" in packet:
-        return None
-    try:
-        root = ElementTree.fromstring(packet.strip(b"\0 \t\r\n"))
-    except ElementTree.ParseError:
+    root = parsed(packet) if isinstance(packet, bytes) else None
+    if root is None:
         return None
     source = _value(root, _SOURCE).rpartition("/")[2]
     if source not in (WHOLE, COMPOSITE):

@@ -61,7 +61,7 @@ def windows(source: Source, *, characters: int = 1200, limits: Limits = LIMITS) 
     if characters < 1:
         raise ValueError("characters must be at least 1")
     text = read(source, limits=limits).text
-    start = len(text) - len(front_matter.body(source, text))
+    start = front_matter.length(source, text)
     while start < len(text):
         end = _cut(text, start, characters)
         piece = text[start:end]

@@ -62,9 +62,9 @@ def _row(record: Record, root: Path, copy_to: Path | None) -> dict[str, Any]:
         row.setdefault(modality, []).append(_placed(root / path, copy_to))
     if texts:
         row.setdefault("text", []).extend(dict.fromkeys(texts))
-    return {
-        key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in row.items()
-    }
+    # a list of metadata stays one, since filters tell a list from a text
+    alone = {key for key in row if column_holds(key) and isinstance(row[key], list) and len(row[key]) == 1}
+    return {key: value[0] if key in alone else value for key, value in row.items()}
 
 
 def _placed(path: Path, copy_to: Path | None) -> str:
