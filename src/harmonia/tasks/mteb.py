@@ -30,6 +30,7 @@ from harmonia.collection.matrices import build_memory
 from harmonia.collection.recall import Snapshot, recall_many
 from harmonia.collection.remember import remember
 from harmonia.collection.retrieve import retrieve
+from harmonia.collection.word_index import WordIndex
 from harmonia.memory import HarmonicMemory
 from harmonia.store import CodeTable, Store
 from harmonia.types import MODALITIES, Cue, HarmoniaError
