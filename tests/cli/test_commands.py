@@ -106,7 +106,7 @@ def test_other_commands(media: Path, tmp_path: Path) -> None:
         for m in (memory, again)
     ]
     assert {r["id"] for r in ids[0]["records"]} == {r["id"] for r in ids[1]["records"]}
-    assert call.invoke(cli, ["forget", *there, "--where", "name = '0'"]).exit_code == 0
+    assert call.invoke(cli, ["forget", *there, "--where", "name = '0'", "--yes"]).exit_code == 0
     assert json.loads(call.invoke(cli, ["status", *there, "--json"]).output)["records"] == 2
 
 

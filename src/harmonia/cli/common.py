@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -66,6 +66,29 @@ def open_or_offer(memory: Path | None) -> Memory:
     if report.stopped:
         raise click.Abort
     return collection
+
+
+def status_of(root: Path) -> dict[str, Any]:
+    """What the memory in a folder holds, counted; empty if there is none."""
+    from harmonia import store
+
+    return store.status(root) if store.exists(root) else {}
+
+
+FEW_WORDS = (
+    "the built-in encoders know few words for pictures; "
+    "`harmonia remember FOLDER --into NEW --model openai/clip-vit-base-patch32` makes one that knows more"
+)
+"""What the built-in encoders cannot do, with the command that mends it."""
+
+
+def knows_few_words(root: Path) -> bool:
+    """Whether the memory in a folder has images, and only the built-in encoders."""
+    from harmonia.collection.encoder_set import DEFAULT, EncoderSet
+
+    return bool(status_of(root).get("parts", {}).get("image")) and set(EncoderSet.saved_names(root)) <= set(
+        DEFAULT
+    )
 
 
 def print_json(value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,11 +44,83 @@ def make_question(
     leave_out_cues: bool, trust: float = float("inf"), **options: Any,
 ) -> Question:  # fmt: skip
     """Build the question from the values of :func:`cue_options`."""
-    files = {"image": image, "audio": audio, "video": video}
+    words, given = _sorted(text)
+    files = {
+        "image": image + given["image"],
+        "audio": audio + given["audio"],
+        "video": video + given["video"],
+    }
     options |= {"k": k, "where": where}
     return Question(
-        memory, " ".join(text) or None, files, against, weights(weight), trust, leave_out_cues, options
+        memory, " ".join(words) or None, files, against, weights(weight), trust, leave_out_cues, options
     )
+
+
+def _sorted(text: Sequence[str]) -> tuple[list[str], dict[str, tuple[Path, ...]]]:
+    """The words among the arguments, and the files, by modality; the content of a text file is words.
+
+    A file has a suffix or a folder in its name, so that a file called "waves" leaves the word alone.
+    UsageError for the name of a media file that does not exist.
+    """
+    words: list[str] = []
+    files: dict[str, tuple[Path, ...]] = dict.fromkeys(FILES, ())
+    for argument in text:
+        path = Path(argument).expanduser()
+        named = bool(path.suffix) or os.sep in argument
+        if not named or (any(c.isspace() for c in argument.strip()) and not _is_file(path)):
+            words.append(argument)
+            continue
+        if not _is_file(path):
+            if argument.endswith(os.sep):
+                raise click.UsageError(f"{argument} is a folder or missing: give a file, or words")
+            if _has_media_suffix(path):
+                raise click.UsageError(f"there is no file {argument}: check the path")
+            words.append(argument)
+            continue
+        modality = _content(path)
+        if modality == "text":
+            from harmonia.modalities import text as texts
+
+            words.append(str(texts.read(path).data))
+        else:
+            files[modality] += (path,)
+    return words, files
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
+
+
+def _has_media_suffix(path: Path) -> bool:
+    if len(path.suffix) > 9 or not path.stem:
+        return False
+    from harmonia.modalities import modality_of
+
+    return modality_of(path) is not None
+
+
+def _content(path: Path) -> str:
+    """The modality of a file: what its first bytes say, else its suffix; HarmoniaError if neither does."""
+    from harmonia.modalities import modality_of, sniff
+    from harmonia.types import HarmoniaError
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise HarmoniaError(f"{path} cannot be read ({error.strerror}): check its rights") from error
+    named, seen = modality_of(path), sniff(head)
+    # A container may hold sound alone, and a text-based image begins like text: there the suffix knows more.
+    if named and (seen is None or seen == "text" or {named, seen} == {"audio", "video"}):
+        return named
+    if seen is None:
+        raise HarmoniaError(
+            f"{path} is neither an image, a sound, a video nor text: give another file, or words"
+        )
+    return seen
 
 
 def cue_options(command: F) -> F:

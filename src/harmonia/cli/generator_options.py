@@ -12,13 +12,31 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
+
+def _given(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    """The folder; UsageError that says which command makes one if there is none."""
+    recipe = "denoising" if ctx.info_name == "denoise" else "vae"
+    folder = Path("runs") / recipe / "model"
+    if value is not None and value.is_dir():
+        return value
+    problem = (
+        f"{ctx.info_name} needs an autoencoder" if value is None else f"there is no autoencoder in {value}"
+    )
+    # One that was trained here before need only be named.
+    make = "" if folder.is_dir() else f"`harmonia train {recipe}` makes one, then "
+    raise click.UsageError(f"{problem}: {make}give --generator {folder}")
+
+
 generator_option = click.option(
     "--generator",
     type=FOLDER,
     help="Folder of a trained generator, or folder or hub name of a diffusers pipeline (default: built in).",
 )
 autoencoder_option = click.option(
-    "--generator", type=FOLDER, required=True, help="Folder of a trained autoencoder, such as a VAE."
+    "--generator",
+    type=FOLDER,
+    callback=_given,
+    help="Folder of a trained autoencoder, such as a VAE (required; `harmonia train` makes one).",
 )
 files_argument = click.argument(
     "files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,16 @@ def title(record: Json) -> str:
     return f"{name}: {shorten(text)}" if text else name
 
 
+def path_of(record: Json, root: Path) -> str | None:
+    """The file of a record: of its first image, sound or video, else of its text; None if it has none.
+
+    Copied media lie in the folder of the memory, ``root``.
+    """
+    parts = sorted(record["parts"], key=lambda part: bool(part["modality"] == "text"))
+    path = next((part["path"] for part in parts if part.get("path")), None)
+    return None if path is None else os.path.abspath(root / path)  # noqa: PTH100 (links stay as they are)
+
+
 def where_in(part: Json) -> str:
     """The location of a part: the file name, and the time of a window."""
     name = Path(part["path"]).name if part.get("path") else f"“{shorten(part.get('text') or '', 30)}”"
@@ -33,7 +44,7 @@ def where_in(part: Json) -> str:
     return f"{name} {part['start']:.0f}–{part['end'] or part['start']:.0f} s"
 
 
-def print_recollection(recollection: Json, *, explain: bool) -> None:
+def print_recollection(recollection: Json, root: Path, *, explain: bool) -> None:
     """Print a table of the records, each cue's share and its match, and then the certificate."""
     from rich import box
     from rich.console import Console
@@ -42,7 +53,6 @@ def print_recollection(recollection: Json, *, explain: bool) -> None:
 
     console, certificate = Console(), recollection["certificate"]
     if not recollection["records"]:
-        print("Nothing here matches: no record fulfils the condition.")
         return
     if recollection["abstained"]:
         console.print(
@@ -66,6 +76,11 @@ def print_recollection(recollection: Json, *, explain: bool) -> None:
         # What comes from files is text, never markup.
         table.add_row(*(Text(cell) for cell in [*cells, "\n".join(why)]))
     console.print(table)
+    for record in recollection["records"]:
+        # not in the table, which would break a path into lines
+        if path := path_of(record, root):
+            click.echo(f"{record['rank']:2d} {path}")
+    click.echo()
     steps, energies = certificate["steps"], certificate["energies"]
     moved = f"settled in {steps} steps, energy {energies[0]:.3f} -> {energies[-1]:.3f}, " if steps else ""
     console.print(
@@ -85,8 +100,9 @@ def _explain(recollection: Json) -> None:
         click.echo(sentence)
 
 
-def print_neighbours(neighbours: Json) -> None:
-    """Print a line for each record: rank, similarity, id, title."""
+def print_neighbours(neighbours: Json, root: Path) -> None:
+    """Print a line for each record: rank, similarity, id, title, path."""
     for record in neighbours["records"]:
         line = f"{record['rank']:3d}  {record['similarity']:6.3f}  {record['id'][:8]}  {title(record)}"
-        click.echo(line)
+        path = path_of(record, root)
+        click.echo(f"{line}  {path}" if path else line)

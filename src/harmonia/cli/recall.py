@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from harmonia.cli.common import json_option, open_or_offer, print_json
+from harmonia.cli.common import find_memory, json_option, open_or_offer, print_json
 from harmonia.cli.cues import Question, cue_options, make_question
+from harmonia.cli.hits import Shown, finish, hit_options
 from harmonia.cli.output import print_recollection
 from harmonia.cli.running_server import through_server
 
@@ -48,15 +49,21 @@ PICTURE = click.Path(dir_okay=False, path_type=Path)
               help="Write an image with the cues and the records side by side.")  # fmt: skip
 @click.option("--landscape", type=PICTURE, metavar="OUT.PNG",
               help="Plot the energy around the first cue.")  # fmt: skip
+@hit_options
 @json_option
-def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: bool, **options: Any) -> None:
+def command(
+    explain: bool, sheet: Path | None, landscape: Path | None, as_json: bool, paths: bool, null: bool,
+    open_first: bool, preview: bool, **options: Any,
+) -> None:  # fmt: skip
     """Recall whole records from any part of them.
 
     TEXT and files together form one query: the memory looks for the records that match all of them.
+    A word that is the path of a file is a cue too. The exit code is 1 if nothing matches.
 
     \b
     harmonia recall waves at dusk
-    harmonia recall --image half.jpg --audio noisy.wav
+    harmonia recall half.jpg --audio noisy.wav
+    harmonia recall beach -0 | xargs -0 ls -l
     harmonia recall beach --not people --where "year > 2019" -k 10
     """
     question = make_question(**options)
@@ -66,10 +73,15 @@ def command(explain: bool, sheet: Path | None, landscape: Path | None, as_json: 
             question.memory, lambda server: server.recall(question, explain=explain)
         )
     recollection = recollection or _recall(question, explain, sheet, landscape)
-    if as_json:
-        print_json(recollection)
-    else:
-        print_recollection(recollection, explain=explain)
+    found = recollection
+
+    def show() -> None:
+        if as_json:
+            print_json(found)
+        else:
+            print_recollection(found, find_memory(question.memory), explain=explain)
+
+    finish(found, question, Shown(paths, null, open_first, preview), show, "recall")
 
 
 def _recall(question: Question, explain: bool, sheet: Path | None, landscape: Path | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from harmonia.cli.common import FOLDER, find_memory, json_option, print_json
+from harmonia.cli.common import FEW_WORDS, FOLDER, find_memory, json_option, knows_few_words, print_json
 from harmonia.cli.running_server import RunningServer, through_server
 
 SHOWN = 20
@@ -70,6 +70,7 @@ def command(
         print_json(report)
     else:
         _print(report, f"in {time.monotonic() - begun:.1f} s ({find_memory(into)})")
+        _advise(find_memory(into), report["remembered"])
     sys.exit(130 if report["stopped"] else 1 if report["problems"] else 0)
 
 
@@ -140,6 +141,19 @@ def _print(report: Mapping[str, Any], where: str) -> None:
         click.echo(f"{count} {REASONS[reason]}")
     if report["stopped"]:
         click.echo("interrupted: run the same command again to continue", err=True)
+
+
+def _advise(root: Path, added: int) -> None:
+    """Say on standard error how many images have no words, if words cannot find them."""
+    if not added or not knows_few_words(root):
+        return
+    from harmonia import store
+    from harmonia.modalities import modality_of
+
+    opened = store.open(root)
+    images = {file.record_id for file in opened.files().values() if modality_of(file.path) == "image"}
+    if bare := len(images - set(opened.texts()[0])):
+        click.echo(f"{bare} images have no caption, and {FEW_WORDS}", err=True)
 
 
 def _list(what: str, paths: Sequence[str]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from harmonia.cli.common import json_option, open_or_offer, print_json
+from harmonia.cli.common import find_memory, json_option, open_or_offer, print_json
 from harmonia.cli.cues import cue_options, make_question
+from harmonia.cli.hits import Shown, finish, hit_options
 from harmonia.cli.output import print_neighbours
 from harmonia.cli.running_server import through_server
 
@@ -16,12 +17,13 @@ from harmonia.cli.running_server import through_server
 @cue_options
 @click.option("--metric", type=click.Choice(["cosine", "euclidean"]), default="cosine", show_default=True,
               help="Measure of similarity.")  # fmt: skip
+@hit_options
 @json_option
-def command(as_json: bool, **options: Any) -> None:
+def command(as_json: bool, paths: bool, null: bool, open_first: bool, preview: bool, **options: Any) -> None:
     """Search by nearest neighbours, as a baseline for recall.
 
     Codes are compared as the encoders produce them, without calibration or settling. The similarities of
-    several cues are averaged.
+    several cues are averaged. The exit code is 1 if nothing matches.
     """
     question = make_question(**options)
     neighbours = through_server(question.memory, lambda server: server.retrieve(question))
@@ -29,7 +31,12 @@ def command(as_json: bool, **options: Any) -> None:
         from harmonia.collection.json_output import neighbours_json
 
         neighbours = neighbours_json(open_or_offer(question.memory).retrieve(**question.arguments()))
-    if as_json:
-        print_json(neighbours)
-    else:
-        print_neighbours(neighbours)
+    found = neighbours
+
+    def show() -> None:
+        if as_json:
+            print_json(found)
+        else:
+            print_neighbours(found, find_memory(question.memory))
+
+    finish(found, question, Shown(paths, null, open_first, preview), show, "retrieve")
