@@ -82,13 +82,13 @@ FEW_WORDS = (
 """What the built-in encoders cannot do, with the command that mends it."""
 
 
-def knows_few_words(root: Path) -> bool:
-    """Whether the memory in a folder has images, and only the built-in encoders."""
-    from harmonia.collection.encoder_set import DEFAULT, EncoderSet
-
-    return bool(status_of(root).get("parts", {}).get("image")) and set(EncoderSet.saved_names(root)) <= set(
-        DEFAULT
-    )
+def built_in(root: Path) -> bool:
+    """Whether the memory in a folder has only the built-in encoders, by the file that names its models."""
+    try:
+        models = json.loads((root / "model.json").read_text(encoding="utf-8"))["models"]
+        return set(models) <= {"descriptors", "mini"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def print_json(value: object) -> None:

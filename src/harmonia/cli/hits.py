@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from harmonia.cli.common import FEW_WORDS, find_memory, knows_few_words, status_of
+from harmonia.cli.common import FEW_WORDS, built_in, find_memory, status_of
 from harmonia.cli.cues import Question
 from harmonia.cli.output import path_of
 
@@ -46,34 +46,53 @@ def hit_options(command: F) -> F:
     return command
 
 
-def finish(found: Json, question: Question, shown: Shown, show: Callable[[], None], tool: str) -> None:
-    """Show what was found as it was asked for, and exit with code 1 if nothing matches."""
+def finish(
+    found: Json, question: Question, shown: Shown, as_json: bool, show: Callable[[], None], tool: str
+) -> None:
+    """Show what was found as it was asked for, and exit with code 1 if that is nothing."""
     root = find_memory(question.memory)
-    matched = bool(found["records"]) and not found.get("abstained", False)
     files = [file for file in (path_of(record, root) for record in found["records"]) if file]
-    if shown.paths or shown.null:
-        for file in files if matched else ():
+    only_paths, unsure = shown.paths or shown.null, found.get("abstained", False)
+    if only_paths:
+        for file in files:
             sys.stdout.buffer.write(os.fsencode(file) + (b"\0" if shown.null else b"\n"))
         sys.stdout.flush()
     else:
         show()
-    if not matched:
-        click.echo(f"harmonia: {_why(found, question, root, tool)}", err=True)
-    if question.words and not matched and knows_few_words(root):
-        click.echo(f"harmonia: {FEW_WORDS}", err=True)
-    if matched and shown.preview and not (shown.paths or shown.null):
+    if not found["records"]:
+        click.echo(f"harmonia: {_why(question, root, tool)}", err=True)
+    elif unsure and only_paths:
+        click.echo("harmonia: nothing matches for sure; these are the nearest", err=True)
+    # JSON says by itself that it abstains.
+    if question.words and not as_json and (unsure or not _by_their_words(found)):
+        _advise(found, root)
+    if shown.preview and not only_paths and files:
         from harmonia.cli.terminal_pictures import show_pictures
 
         show_pictures(files)
-    if matched and shown.open_first:
+    if shown.open_first and found["records"]:
         open_file(files)
-    if not matched:
+    if not found["records"]:
         sys.exit(1)
 
 
-def _why(found: Json, question: Question, root: Path, tool: str) -> str:
-    if found["records"]:
-        return "nothing matches; these are the nearest records"
+def _by_their_words(found: Json) -> bool:
+    """Whether the words found the first record by a text of it, not by its picture alone."""
+    if not found["records"]:
+        return False
+    first = found["records"][0]
+    match = first.get("matches", {}).get("text")
+    return match is None or match["modality"] == "text"
+
+
+def _advise(found: Json, root: Path) -> None:
+    """Say what the built-in encoders cannot do, if there are images that words might have been meant for."""
+    parts = [part["modality"] for record in found["records"] for part in record["parts"]]
+    if built_in(root) and ("image" in parts or status_of(root).get("parts", {}).get("image")):
+        click.echo(f"harmonia: {FEW_WORDS}", err=True)
+
+
+def _why(question: Question, root: Path, tool: str) -> str:
     if not status_of(root).get("records"):
         return f"the memory in {root} is empty: run `harmonia remember FOLDER` first"
     if question.options.get("where"):

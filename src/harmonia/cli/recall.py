@@ -58,7 +58,7 @@ def command(
     """Recall whole records from any part of them.
 
     TEXT and files together form one query: the memory looks for the records that match all of them.
-    A word that is the path of a file is a cue too. The exit code is 1 if nothing matches.
+    A word that is the path of a file is a cue too. The exit code is 1 if there is no hit.
 
     \b
     harmonia recall waves at dusk
@@ -81,7 +81,7 @@ def command(
         else:
             print_recollection(found, find_memory(question.memory), explain=explain)
 
-    finish(found, question, Shown(paths, null, open_first, preview), show, "recall")
+    finish(found, question, Shown(paths, null, open_first, preview), as_json, show, "recall")
 
 
 def _recall(question: Question, explain: bool, sheet: Path | None, landscape: Path | None) -> dict[str, Any]:

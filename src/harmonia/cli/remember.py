@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from harmonia.cli.common import FEW_WORDS, FOLDER, find_memory, json_option, knows_few_words, print_json
+from harmonia.cli.common import FEW_WORDS, FOLDER, built_in, find_memory, json_option, print_json
 from harmonia.cli.running_server import RunningServer, through_server
 
 SHOWN = 20
@@ -145,7 +145,7 @@ def _print(report: Mapping[str, Any], where: str) -> None:
 
 def _advise(root: Path, added: int) -> None:
     """Say on standard error how many images have no words, if words cannot find them."""
-    if not added or not knows_few_words(root):
+    if not added or not built_in(root):
         return
     from harmonia import store
     from harmonia.modalities import modality_of

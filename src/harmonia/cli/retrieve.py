@@ -23,7 +23,7 @@ def command(as_json: bool, paths: bool, null: bool, open_first: bool, preview: b
     """Search by nearest neighbours, as a baseline for recall.
 
     Codes are compared as the encoders produce them, without calibration or settling. The similarities of
-    several cues are averaged. The exit code is 1 if nothing matches.
+    several cues are averaged. The exit code is 1 if there is no hit.
     """
     question = make_question(**options)
     neighbours = through_server(question.memory, lambda server: server.retrieve(question))
@@ -39,4 +39,4 @@ def command(as_json: bool, paths: bool, null: bool, open_first: bool, preview: b
         else:
             print_neighbours(found, find_memory(question.memory))
 
-    finish(found, question, Shown(paths, null, open_first, preview), show, "retrieve")
+    finish(found, question, Shown(paths, null, open_first, preview), as_json, show, "retrieve")
