@@ -101,7 +101,9 @@ def test_nothing_found_is_json_too_and_no_path(photos: Path) -> None:
 
 
 def test_recall_that_is_not_sure_says_so_beside_the_paths(photos: Path) -> None:
-    done = run("recall", "xylophone", "--paths", at=photos)
+    guess = run("recall", "xylophone", at=photos)
+    assert guess.returncode == 0 and "--model openai/clip" in guess.stderr
+    done = run("recall", "red", "barn", "--paths", at=photos)
     assert done.returncode == 0 and all(Path(line).is_file() for line in done.stdout.splitlines())
     assert "nothing matches for sure" in done.stderr and "--model openai/clip" in done.stderr
 
