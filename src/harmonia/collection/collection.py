@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harmonia import store as stores
 from harmonia.collection import forget as forgetting
 from harmonia.collection.candidates import propose, sample_centering
-from harmonia.collection.cues import Media, Query, RecallOptions, decode, encode, item_of, make_query
+from harmonia.collection.cues import Media, Query, RecallOptions, decode, encode, encoded, make_query
 from harmonia.collection.encoder_set import DEFAULT, EncoderSet
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.collection.retrieve import Metric, retrieve
@@ -386,11 +386,7 @@ class Memory:
         population = int(self.store.status()["records"])
         memory = build_memory(self.encoders, table, self._centering[1], population)
         self._calibrate(table, memory)
-        words = [{item.name: item.words for item in query} for query in queries]
-        return table, memory, [
-            [item_of(cue, said.get(cue.name, "")) for cue in several]
-            for several, said in zip(cues, words, strict=True)
-        ]  # fmt: skip
+        return table, memory, list(map(encoded, queries, cues))
 
     def _words_of(self, table: CodeTable) -> WordIndex:
         """The words of the records whose codes a table holds; made anew when the store has changed."""

@@ -175,6 +175,10 @@ def _cues(item: QueryItem, encoded: Iterator[Sequence[Code]]) -> Iterator[Cue]:
         yield Cue(item.name, Code(codes[0].modality, mean, space), item.weight, item.trust)
 
 
-def item_of(cue: Cue, words: str = "") -> QueryItem:
-    """A cue as an item of a query that need not be encoded again."""
-    return QueryItem(cue.name, cue.code.modality, (cue.code,), cue.weight, cue.trust, words)
+def encoded(query: Query, cues: Sequence[Cue]) -> list[QueryItem]:
+    """A query that need not be encoded again: an item for each of the cues that it was encoded as."""
+    words = {item.name: item.words for item in query}
+    return [
+        QueryItem(cue.name, cue.code.modality, (cue.code,), cue.weight, cue.trust, words.get(cue.name, ""))
+        for cue in cues
+    ]

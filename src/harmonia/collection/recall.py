@@ -108,26 +108,26 @@ def _with_words(snapshot: Snapshot, query: Query, given: Sequence[Given]) -> Que
     The words are one more view of their cue, which counts as much as before. Beside a cue of another
     modality, words count as far as they say anything: "what is this?" says nothing about a picture.
     """
-    texts = {item.name: item.words for item in query if item.words.strip()}
-    signs = {item.name: item.weight for item in query}
+    texts = {item.name: item for item in query if item.words.strip()}
     if snapshot.words is None or not texts or not given:
         return Question(given)
     index, memory = snapshot.words(), snapshot.memory
-    beside = any(item.weight > 0 and g.name == item.name not in texts for item in query for g in given)
+    shown = {item.name for item in query if item.weight > 0} - texts.keys()
+    beside = any(g.name in shown for g in given)
     scored: list[Scored] = []
     scale: dict[str, float] = {}
-    for name, words in texts.items():
+    for name, item in texts.items():
         views = math.sqrt(
             sum((g.weight * memory.trusts.get(g.key, 1.0)) ** 2 for g in given if g.name == name)
         )
         if not views:
             continue
-        scale[name] = index.informs(words) if beside else 1.0
-        scores = index.in_units_of_chance(words)
+        scale[name] = index.informs(item.words) if beside else 1.0
+        scores = index.in_units_of_chance(item.words)
         if scores is not None:
             # one more view of the cue, which counts as much as before
             scale[name] /= math.hypot(1.0, WORDS_WEIGHT)
-            weight = math.copysign(WORDS_WEIGHT * views * scale[name], signs[name])
+            weight = math.copysign(WORDS_WEIGHT * views * scale[name], item.weight)
             scored.append(Scored(torch.from_numpy(scores)[None], weight, name, WORDS_OVERLAP))
     return Question([replace(g, weight=g.weight * scale.get(g.name, 1.0)) for g in given], scored)
 
@@ -274,8 +274,8 @@ class _Evidence:
             match = self._match(channel, column, record)
             if match and (name not in matches or match.similarity > matches[name].similarity):
                 matches[name] = match
-        for words, field in self._fields:
-            adds[words] += float(field[int(self.settled.slots[self.row, column])])
+        for name, field in self._fields:
+            adds[name] += float(field[column])
         total = sum(abs(value) for value in adds.values()) or 1.0
         return Recalled(
             rank=column + 1,
@@ -296,9 +296,10 @@ class _Evidence:
 
     @cached_property
     def _fields(self) -> list[tuple[str, torch.Tensor]]:
-        """For each scored cue its name, and what it adds to the score of each slot (slots,)."""
-        beta = float(self.settled.beta[self.row])
-        fields = self.memory.external_fields(self.given, self.words, beta=beta)
+        """For each scored cue its name, and what it adds to the scores of the kept records (k,)."""
+        beta, kept = float(self.settled.beta[self.row]), self.settled.slots[self.row].clamp(min=0)
+        words = [replace(scored, scores=scored.scores[:, kept]) for scored in self.words]
+        fields = self.memory.external_fields(self.given, words, beta=beta)
         return [(words.name, field[0]) for words, field in zip(self.words, fields, strict=True)]
 
     @cached_property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ BACKGROUND = 50
 ABSENT = math.nan
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class WordIndex:
     """Which records hold which words, as postings sorted by word.
 
@@ -76,7 +77,7 @@ class WordIndex:
         total = np.zeros(len(self.held), dtype=np.float32)
         for number in self._known(words):
             held = slice(*self.start[number : number + 2])
-            total[self.record[held]] += self._rarity(number) * self.weight[held]
+            total[self.record[held]] += self._rarity[number] * self.weight[held]
         return total
 
     def in_units_of_chance(self, words: str) -> NDArray[np.float32] | None:
@@ -102,20 +103,26 @@ class WordIndex:
         asked = meant(tokens(words))
         if not asked:
             return 0.0
-        most = math.log1p(int(self.held.sum()) + BACKGROUND)
+        most = math.log1p(self._texts)
         known = [self.vocabulary.get(stem) for stem in _stems(asked)]
-        said = sum(most / 2 if number is None else self._rarity(number) for number in known)
-        return min(1.0, said / most)
+        said = sum(most / 2 if number is None else self._rarity[number] for number in known)
+        return min(1.0, float(said) / most)
 
     def _known(self, words: str) -> list[int]:
         """The numbers of the stems that count; all of them where every word only asks."""
         said = tokens(words)
         return [self.vocabulary[stem] for stem in _stems(meant(said) or said) if stem in self.vocabulary]
 
-    def _rarity(self, number: int) -> float:
-        """The idf of a stem."""
-        among = int(self.start[number + 1] - self.start[number])
-        return math.log1p((int(self.held.sum()) + BACKGROUND - among + 0.5) / (among + 0.5))
+    @cached_property
+    def _texts(self) -> int:
+        """How many records the rarity of a word is counted over."""
+        return int(self.held.sum()) + BACKGROUND
+
+    @cached_property
+    def _rarity(self) -> NDArray[np.float64]:
+        """The idf of each stem."""
+        among = np.diff(self.start)
+        return np.log1p((self._texts - among + 0.5) / (among + 0.5))
 
 
 def stemmed(texts: Sequence[str]) -> tuple[NDArray[np.int64], pa.Array]:

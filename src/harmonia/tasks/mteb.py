@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from harmonia import __version__
 from harmonia import store as stores
-from harmonia.collection.cues import RecallOptions, decode, encode, item_of, make_query
+from harmonia.collection.cues import RecallOptions, decode, encode, encoded, make_query
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.matrices import build_memory
 from harmonia.collection.recall import Snapshot, recall_many
@@ -169,9 +169,7 @@ class _Held:
         if search == "recall":
             fetch = self.store.records
             snapshot = Snapshot(model, self.table, self.memory, fetch, None, lambda: self.words)
-            said = {item.name: item.words for item in asked}
-            query = [item_of(cue, said.get(cue.name, "")) for cue in cues]
-            (answer,) = recall_many(snapshot, [query], RecallOptions(k=k), allowed)
+            (answer,) = recall_many(snapshot, [encoded(asked, cues)], RecallOptions(k=k), allowed)
             if isinstance(answer, HarmoniaError):
                 raise answer
             found = [(r.record.id, r.score) for r in answer.records]
