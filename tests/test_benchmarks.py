@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,16 @@ def test_goal_is_judged_on_the_ratio_or_else_the_value(
     assert row("x", value, "s", None if peer is None else "peer", peer, goal)["holds"] is holds
 
 
+def run_quick(name: str, timeout: int = 600) -> dict[str, Any]:
+    """Run a benchmark in its quick form; returns what it wrote."""
+    subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
+        cwd=REPOSITORY, check=True, capture_output=True, timeout=timeout,
+    )  # fmt: skip
+    written: dict[str, Any] = json.loads((REPOSITORY / "build" / f"{name}.json").read_text(encoding="utf-8"))
+    return written
+
+
 def test_absent_data_is_one_line() -> None:
     environment = {**os.environ, "HARMONIA_DATA": str(REPOSITORY / "no-such-folder")}
     run = subprocess.run(
@@ -44,11 +55,7 @@ def test_absent_data_is_one_line() -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
 def test_quick_recall_writes_its_rows() -> None:
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.recall", "--quick"],
-        cwd=REPOSITORY, check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    written = json.loads((REPOSITORY / "build" / "recall.json").read_text(encoding="utf-8"))
+    written = run_quick("recall", timeout=120)
     assert set(written) == {"command", "commit", "machine", "rows"}
     assert written["command"] == "python -m benchmarks.recall --quick"
     assert "/" not in written["machine"]
@@ -61,11 +68,7 @@ def test_quick_recall_writes_its_rows() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
 @pytest.mark.parametrize("name", ["kernel", "memory", "alignment", "generation"])
 def test_quick_runs_write_their_rows(name: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
-        cwd=REPOSITORY, check=True, capture_output=True, timeout=600,
-    )  # fmt: skip
-    written = json.loads((REPOSITORY / "build" / f"{name}.json").read_text(encoding="utf-8"))
+    written = run_quick(name)
     assert written["command"] == f"python -m benchmarks.{name} --quick"
     assert len(written["rows"]) > 10
     for one in written["rows"]:
@@ -81,11 +84,7 @@ def test_an_absolute_goal_is_judged_on_the_value() -> None:
 
 
 def test_quick_footprint_writes_its_rows() -> None:
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.footprint", "--quick"],
-        cwd=REPOSITORY, check=True, capture_output=True, timeout=600,
-    )  # fmt: skip
-    written = json.loads((REPOSITORY / "build" / "footprint.json").read_text(encoding="utf-8"))
+    written = run_quick("footprint")
     rows = {(one["what"], one["unit"]): one for one in written["rows"]}
     assert all(set(one) == COLUMNS and one["value"] > 0 for one in rows.values())
     assert {"core without PyTorch", "import harmonia", "harmonia status"} <= {what for what, _ in rows}
@@ -96,11 +95,7 @@ def test_quick_footprint_writes_its_rows() -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no data folder: set HARMONIA_DATA")
 def test_a_mixed_folder_changes_without_loss() -> None:
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.mixed_folder", "--quick"],
-        cwd=REPOSITORY, check=True, capture_output=True, timeout=600,
-    )  # fmt: skip
-    written = json.loads((REPOSITORY / "build" / "mixed_folder.json").read_text(encoding="utf-8"))
+    written = run_quick("mixed_folder")
     for one in written["rows"]:
         assert set(one) == COLUMNS
         assert one["holds"] is not False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import Query
+from fastapi import Depends, Query
 
 Cursor = Annotated[str | None, Query(max_length=100, pattern="^[!-~]*$")]
 """The id after or before which a page lies."""
@@ -31,6 +32,31 @@ def page(
         begin = max(begin, end - limit)
         return ordered[begin:end], begin > 0
     return ordered[begin : begin + limit], len(ordered) > begin + limit
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The page that a request wants of a list, newest first by default."""
+
+    limit: int
+    order: str
+    after: str | None
+    before: str | None
+
+    def of(self, ids: Sequence[str]) -> tuple[list[str], bool]:
+        """That page of ``ids`` (given oldest first), and whether more follow."""
+        return page(ids, self.limit, self.order, self.after, self.before)
+
+
+def get_wanted(
+    limit: Limit = 20, order: Order = "desc", after: Cursor = None, before: Cursor = None
+) -> Wanted:
+    """The parameters of a list, as most lists take them."""
+    return Wanted(limit, order, after, before)
+
+
+PageDep = Annotated[Wanted, Depends(get_wanted)]
+"""The parameter type by which a route gets the wanted page."""
 
 
 def list_json(data: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:

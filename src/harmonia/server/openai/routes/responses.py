@@ -22,7 +22,7 @@ from harmonia.server.openai.messages import (
     check_model,
     count_input_words,
 )
-from harmonia.server.openai.pagination import Cursor, Limit, Order
+from harmonia.server.openai.pagination import PageDep
 from harmonia.server.openai.response_store import ResponseStore
 from harmonia.server.openai.schemas.responses import (
     InputFile,
@@ -91,16 +91,13 @@ async def retrieve(
 async def list_input_items(
     response_id: str,
     request: Request,
-    limit: Limit = 20,
-    order: Order = "desc",
-    after: Cursor = None,
-    before: Cursor = None,
+    wanted: PageDep,
 ) -> dict[str, Any]:
     """List the input of a stored response: its messages, without the bytes of media."""
     items = {
         one["id"]: one for one in _response_store(request).get(request.state.key.name, response_id).items
     }
-    ids, more = pagination.page(list(items), limit, order, after, before)
+    ids, more = wanted.of(list(items))
     return pagination.list_json([items[item_id] for item_id in ids], more)
 
 

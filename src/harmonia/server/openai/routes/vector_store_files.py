@@ -13,7 +13,7 @@ from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of, checked_attributes, size_of
-from harmonia.server.openai.pagination import Cursor, Limit, Order
+from harmonia.server.openai.pagination import PageDep
 from harmonia.server.openai.routes.vector_stores import VectorStoresDep, counted, filename
 from harmonia.server.openai.schemas.vector_stores import (
     AttachFileRequest,
@@ -60,10 +60,7 @@ async def list_files(
     store_id: str,
     service: ServiceDep,
     stores: VectorStoresDep,
-    limit: Limit = 20,
-    order: Order = "desc",
-    after: Cursor = None,
-    before: Cursor = None,
+    wanted: PageDep,
     status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
 ) -> dict[str, Any]:
     """List the files of a store, newest first."""
@@ -72,7 +69,7 @@ async def list_files(
     def read() -> dict[str, Any]:
         files = stores.entries(store)
         ids = [file_id for file_id, file in files.items() if status in (None, file.status)]
-        chosen, more = pagination.page(ids, limit, order, after, before)
+        chosen, more = wanted.of(ids)
         return pagination.list_json(
             _read_files(stores, store, {file_id: files[file_id] for file_id in chosen}), more
         )
@@ -156,10 +153,7 @@ async def list_batch(
     batch_id: str,
     service: ServiceDep,
     stores: VectorStoresDep,
-    limit: Limit = 20,
-    order: Order = "desc",
-    after: Cursor = None,
-    before: Cursor = None,
+    wanted: PageDep,
     status: Annotated[StoreFileStatus | None, Query(alias="filter")] = None,
 ) -> dict[str, Any]:
     """List the files of a batch."""
@@ -168,7 +162,7 @@ async def list_batch(
     def read() -> dict[str, Any]:
         files = _batch_files(stores, store, _batch(stores, store, batch_id))
         ids = [file_id for file_id, file in files.items() if status in (None, file.status)]
-        chosen, more = pagination.page(ids, limit, order, after, before)
+        chosen, more = wanted.of(ids)
         return pagination.list_json(
             _read_files(stores, store, {file_id: files[file_id] for file_id in chosen}), more
         )

@@ -11,7 +11,7 @@ from harmonia.collection.json_output import SERVED, finite, part_json
 from harmonia.server import filters
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of
-from harmonia.server.openai.pagination import Cursor, Limit, Order
+from harmonia.server.openai.pagination import PageDep
 from harmonia.server.openai.schemas.vector_stores import (
     CreateStoreRequest,
     Ranking,
@@ -57,13 +57,10 @@ async def create(body: CreateStoreRequest, service: ServiceDep, stores: VectorSt
 async def list_stores(
     service: ServiceDep,
     stores: VectorStoresDep,
-    limit: Limit = 20,
-    order: Order = "desc",
-    after: Cursor = None,
-    before: Cursor = None,
+    wanted: PageDep,
 ) -> dict[str, Any]:
     """List the vector stores, newest first; the memory's own store is the oldest."""
-    ids, more = pagination.page([store.id for store in stores.all()], limit, order, after, before)
+    ids, more = wanted.of([store.id for store in stores.all()])
     data = await service.work(lambda: [store_json(stores, stores.get(store_id)) for store_id in ids])
     return pagination.list_json(data, more)
 
