@@ -179,6 +179,21 @@ def test_a_caption_that_comes_later_joins_its_photo(tmp_path: Path, monkeypatch:
     assert sum(counts) == 1
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".md", ".markdown", ".rst"])
+def test_a_deleted_caption_of_any_kind_of_text_keeps_no_record(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "p"
+    picture(folder / "a.png", 1)
+    caption = folder / f"a{suffix}"
+    caption.write_text("coloured noise")
+    found = memory(tmp_path)
+    found.remember(folder)
+    (folder / "a.png").rename(folder / "b.png")
+    (folder / f"b{suffix}").write_text("a grey wall")
+    caption.unlink()
+    found.remember(folder)
+    assert list(map(sorted, held(found))) == [sorted(["b.png", f"b{suffix}"])]
+
+
 def test_forget_gone_keeps_what_another_copy_holds(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     picture(folder / "a.png", 1)

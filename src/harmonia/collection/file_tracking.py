@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harmonia.modalities import modality_of
 from harmonia.store import FileState, Store, media_path, put_media
 from harmonia.types import Code, Part, Record
 
@@ -166,7 +167,7 @@ class FileTracker:
         ):
             return True
         # A caption that was deleted or edited does not keep a record whose media went on in a new one.
-        media = [s for s in states if Path(s.path).suffix.lower() not in (".txt", ".md")]
+        media = [s for s in states if modality_of(s.path) != "text"]
         return (
             bool(media)
             and all(
