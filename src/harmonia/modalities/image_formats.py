@@ -1,4 +1,4 @@
-"""Which library opens which image, and how a broken piece of metadata is left out.
+"""Which library opens which image.
 
 Pillow reads nearly all of them; tifffile what TIFF has beyond 8 bits; pillow-heif, pillow-jxl-plugin and
 rawpy are optional. The content says what a file is, not its name; only some RAW files need theirs, since
@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,11 +42,6 @@ DAMAGE = (
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _RAW = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"\0MRM", b"FOVb")
-# Bytes that a compressed chunk of PNG metadata may take; more is no description of a picture.
-_METADATA_MOST = 1 << 20
-_PNG = b"\x89PNG\r\n\x1a\n"
-# Ancillary chunks that change how a picture looks.
-_PNG_LOOK = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
 
 
 def open_image(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
@@ -214,91 +208,3 @@ def stretched(tones: NDArray[Any]) -> NDArray[np.uint8]:
         low, high = 0.0, 255.0
     scaled = (tones - low) * (255.0 / ((high - low) or 1.0))
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
-
-
-# Metadata that is left out
-
-
-def without_broken_metadata(file: BinaryIO) -> BinaryIO | None:
-    """The same PNG, JPEG or WebP without metadata that may be broken or too large; None if of another kind.
-
-    Of a PNG only the chunks that are so are left out; of JPEG and WebP all metadata.
-    """
-    file.seek(0)
-    head = file.read(12)
-    file.seek(0)
-    if head.startswith(_PNG):
-        return io.BytesIO(_PNG + b"".join(_sound_chunks(file.read()[8:])))
-    if head.startswith(b"\xff\xd8"):
-        return io.BytesIO(_bare_jpeg(file.read()))
-    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        return io.BytesIO(_bare_webp(file.read()))
-    return None
-
-
-def _sound_chunks(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at + 8 <= len(data):
-        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        whole = data[at : at + 12 + size]
-        at += 12 + size
-        if name in _PNG_LOOK or _is_sound(name, whole):
-            yield whole
-
-
-def _is_sound(name: bytes, whole: bytes) -> bool:
-    """Whether a chunk is one that is read, is as its checksum says, and unpacks to a reasonable size."""
-    content = whole[8:-4]
-    if zlib.crc32(whole[4:-4]) != int.from_bytes(whole[-4:], "big") or len(content) > _METADATA_MOST:
-        return False
-    if name == b"zTXt":
-        return _unpacks(content.partition(b"\0")[2][1:])
-    if name == b"iTXt":
-        rest = content.partition(b"\0")[2]
-        packed = rest[:1] == b"\1"
-        return not packed or _unpacks(rest[2:].split(b"\0", 2)[-1])
-    return name in (b"tEXt", b"eXIf")
-
-
-def _unpacks(packed: bytes) -> bool:
-    inflate = zlib.decompressobj()
-    try:
-        return len(inflate.decompress(packed, _METADATA_MOST)) < _METADATA_MOST
-    except zlib.error:
-        return False
-
-
-def _bare_jpeg(data: bytes) -> bytes:
-    """A JPEG without APP1 to APP13, APP15 and comments; APP14 says how its colours are stored."""
-    kept, at = [data[:2]], 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill bytes
-            at += 1
-            continue
-        if marker == 0xDA:  # the picture itself
-            break
-        if 0xD0 <= marker <= 0xD7 or marker == 0x01:
-            end = at + 2
-        else:
-            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)):
-            kept.append(data[at:end])
-        at = end
-    return b"".join([*kept, data[at:]])
-
-
-def _bare_webp(data: bytes) -> bytes:
-    """A WebP without colour profile, EXIF and XMP."""
-    kept, at = [], 12
-    while at + 8 <= len(data):
-        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        whole = data[at : at + 8 + size + size % 2]
-        at += 8 + size + size % 2
-        if name == b"VP8X":
-            # the flags of the three
-            whole = whole[:8] + bytes([whole[8] & ~0x2C]) + whole[9:]
-        if name not in (b"ICCP", b"EXIF", b"XMP "):
-            kept.append(whole)
-    body = b"WEBP" + b"".join(kept)
-    return b"RIFF" + len(body).to_bytes(4, "little") + body
