@@ -15,13 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from harmonia.modalities import image_formats, xmp
 from harmonia.modalities.image_formats import (
     DAMAGE,
-    deep_tiff,
     developed,
     is_raw,
     open_image,
-    stretched,
 )
 from harmonia.modalities.image_repair import idat_is_sound, orientation_of, without_broken_metadata
+from harmonia.modalities.image_tiff import read_tiff, stretched
 from harmonia.modalities.limits import LIMITS, Limits, Source, caption_of, fail, opened, replacing
 from harmonia.modalities.provenance import Mark, from_xmp
 from harmonia.types import HarmoniaError, Signal
@@ -53,28 +52,35 @@ def _decoded(
 ) -> tuple[Image.Image, str | None]:
     """An image, upright and in 8-bit RGB, and its caption."""
     if is_raw(source, file):
-        return _to_rgb(developed(source, file, limits)), None
-    deep = deep_tiff(source, file, limits)
-    try:
-        image = open_image(source, file)
-    except HarmoniaError as error:
-        if deep is None:
-            raise _unsupported(source, file, error) from error
-        return ImageOps.exif_transpose(deep).convert("RGB"), None
+        photo = developed(source, file, limits)
+        if photo is not None:
+            return _to_rgb(photo), None
+    deep = read_tiff(source, file, limits)
+    if deep is None:
+        try:
+            image = open_image(source, file)
+        except HarmoniaError as error:
+            deep = read_tiff(source, file, limits, shallow=True)
+            if deep is None:
+                raise _unsupported(source, error) from error
+    if deep is not None:
+        caption = None
+        with suppress(HarmoniaError):
+            caption = _caption(open_image(source, file))
+        return ImageOps.exif_transpose(deep).convert("RGB"), caption
     limits.check_pixels(source, *image.size)
     try:
         if max_side is not None and image.mode in ("L", "RGB", "CMYK"):
             image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        if deep is None:
-            image.load()
-            _check_sums(source, image, file)
-        caption = _extras(image) if deep is None else _caption(image)
-        return _to_rgb(image) if deep is None else ImageOps.exif_transpose(deep).convert("RGB"), caption
+        image.load()
+        _check_sums(source, image, file)
+        caption = _extras(image)
+        return _to_rgb(image), caption
     except DAMAGE as error:
         raise fail(source, f"is damaged or truncated ({error})", "get an intact copy") from error
 
 
-def _unsupported(source: Source, file: BinaryIO, error: HarmoniaError) -> HarmoniaError:
+def _unsupported(source: Source, error: HarmoniaError) -> HarmoniaError:
     """The error for a TIFF of a kind that nothing here reads: it is not damaged."""
     if "unknown pixel mode" not in str(error):
         return error
@@ -114,8 +120,13 @@ def windows(source: Source, *, max_side: int | None = 1024, limits: Limits = LIM
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    tags = getattr(image, "tag_v2", {})
+    negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+        tones = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        # Pillow turns over only 8-bit tones whose zero is white
+        return Image.fromarray(255 - tones if negative else tones).convert("RGB")
     if image.mode in ("I", "F"):
         return Image.fromarray(stretched(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:

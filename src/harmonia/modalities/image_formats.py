@@ -14,10 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
+from harmonia.modalities.image_tiff import is_sensor_tiff, is_tiff
 from harmonia.modalities.limits import Limits, Source, fail, name_of, wrong_kind
 
 RAW_SUFFIXES = (
@@ -51,7 +50,7 @@ def open_image(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
     """
     file.seek(0)
     head = file.read(64)
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and not _is_avif(head):
         return _by_plugin(source, file, "HEIC", "pillow_heif", "HeifImageFile", "heic")
     if head.startswith(_JXL):
         return _by_plugin(source, file, "JPEG XL", "pillow_jxl.JpegXLImagePlugin", "JXLImageFile", "jxl")
@@ -66,6 +65,13 @@ def open_image(source: Source, file: BinaryIO) -> ImageFile.ImageFile:
             except DAMAGE as error:
                 raise _damaged(source, name, error) from error
     raise wrong_kind(source, head, "image", REMEDY)
+
+
+def _is_avif(head: bytes) -> bool:
+    """Whether a file of a general brand (mif1, msf1) says among its other brands that it is AVIF."""
+    size = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[at : at + 4] for at in (8, *range(16, size - 3, 4))}
+    return bool(brands & {b"avif", b"avis"}) and not brands & {b"heic", b"heix", b"hevc", b"heim", b"heis"}
 
 
 def _by_plugin(
@@ -97,12 +103,17 @@ def is_raw(source: Source, file: BinaryIO) -> bool:
     head = file.read(64)
     if head.startswith(_RAW) or head[4:12] == b"ftypcrx " or head[8:10] == b"CR":
         return True
-    tiff = head[:4] in (b"II*\0", b"MM\0*")
-    return tiff and isinstance(source, str | Path) and Path(source).suffix.lower() in RAW_SUFFIXES
+    if not is_tiff(file):
+        return False
+    named = isinstance(source, str | Path) and Path(source).suffix.lower() in RAW_SUFFIXES
+    return named or is_sensor_tiff(file)
 
 
-def developed(source: Source, file: BinaryIO, limits: Limits) -> Image.Image:
-    """The preview that the camera embedded, upright; where there is none, the sensor's data at half size."""
+def developed(source: Source, file: BinaryIO, limits: Limits) -> Image.Image | None:
+    """The preview that the camera embedded, upright; where there is none, the sensor's data at half size.
+
+    None for a plain TIFF, whatever its name.
+    """
     try:
         rawpy = import_module("rawpy")
     except ImportError:
@@ -116,10 +127,18 @@ def developed(source: Source, file: BinaryIO, limits: Limits) -> Image.Image:
             if preview is not None:
                 return preview
             return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True))
+    except rawpy.LibRawFileUnsupportedError as error:
+        if is_tiff(file) and not is_sensor_tiff(file):
+            return None
+        raise fail(source, f"is an unknown RAW photo ({_said(error)})", "export it as JPEG") from error
     except (rawpy.LibRawError, *DAMAGE) as error:
-        reason = error.args[0] if error.args else error
-        reason = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-        raise fail(source, f"is a damaged or unknown RAW photo ({reason})", "export it as JPEG") from error
+        problem = f"is a damaged or unknown RAW photo ({_said(error)})"
+        raise fail(source, problem, "export it as JPEG") from error
+
+
+def _said(error: Exception) -> str:
+    reason = error.args[0] if error.args else error
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
 
 
 def _preview(rawpy: Any, raw: Any) -> Image.Image | None:
@@ -142,69 +161,3 @@ def _preview(rawpy: Any, raw: Any) -> Image.Image | None:
     # libraw counts quarter turns: 3 is 180 degrees, 5 is 90 to the left, 6 to the right
     turn = {3: 180, 5: 90, 6: 270}.get(raw.sizes.flip, 0)
     return image if turned or not turn else image.rotate(turn, expand=True)
-
-
-# TIFF beyond 8 bits
-
-
-def deep_tiff(source: Source, file: BinaryIO, limits: Limits) -> Image.Image | None:
-    """A TIFF of more than 8 bits per sample, or of a kind that Pillow does not know, as 8-bit RGB.
-
-    None if the file is no TIFF, is one that Pillow reads right, or one that tifffile does not read.
-    """
-    file.seek(0)
-    if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return None
-    import tifffile
-
-    file.seek(0)
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            page: Any = tiff.pages[0]
-            limits.check_pixels(source, page.imagewidth, page.imagelength)
-            if page.bitspersample <= 8 or page.photometric not in (0, 1, 2):
-                return None
-            tones = _planes(page)
-            if tones.dtype.kind not in "uif":
-                return None
-            bits, negative = page.bitspersample, page.photometric == 0
-            turn = page.tags.get(274)
-    except (*DAMAGE, tifffile.TiffFileError):
-        return None
-    colours = 3 if tones.shape[2] >= 3 else 1
-    seen = _eight_bit(tones[..., :colours], bits)
-    seen = 255 - seen if negative else seen
-    if tones.shape[2] > colours:
-        opaque = _eight_bit(tones[..., colours : colours + 1], bits).astype(np.float64) / 255
-        seen = np.round(seen * opaque + 255 * (1 - opaque)).astype(np.uint8)
-    image = Image.fromarray(np.repeat(seen, 3, axis=2) if colours == 1 else seen)
-    image.getexif()[ExifTags.Base.Orientation] = int(turn.value) if turn is not None else 1
-    return image
-
-
-def _planes(page: Any) -> NDArray[Any]:
-    """The samples of a page as ``(height, width, samples)``."""
-    tones = np.asarray(page.asarray())
-    if page.axes.startswith("S"):
-        tones = np.moveaxis(tones, 0, -1)
-    return tones.reshape(page.imagelength, page.imagewidth, -1)
-
-
-def _eight_bit(tones: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    if tones.dtype.kind == "u" and bits <= 16:
-        return (tones >> (bits - 8)).astype(np.uint8)
-    return stretched(tones)
-
-
-def stretched(tones: NDArray[Any]) -> NDArray[np.uint8]:
-    """Tones of no fixed scale: [0, 1] and 16-bit ranges are full scales, others are stretched."""
-    tones = np.nan_to_num(tones.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(tones.min()), float(tones.max())
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and 255 < high <= 65535:
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    scaled = (tones - low) * (255.0 / ((high - low) or 1.0))
-    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)

@@ -31,7 +31,6 @@ from harmonia.modalities.metadata_values import (
     words,
     zone_between,
 )
-from harmonia.types import HarmoniaError
 
 Base, Gps = ExifTags.Base, ExifTags.GPS
 _RATING = 0x4746  # of Windows; Pillow has no name for it
