@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from PIL import Image
 from harmonia.modalities import image
 from harmonia.modalities.metadata import metadata_of
 from harmonia.modalities.provenance import Mark
+from harmonia.server.formats import kind_of
 from harmonia.types import HarmoniaError, Signal
 from tests.modalities.test_image_kinds import HEAD, PICTURE, PNG, REST, RGB, chunk, far, saved
 
@@ -184,3 +187,24 @@ def test_broken_metadata_hides_neither_that_a_picture_was_generated_nor_what_els
     assert image.mark_of(path) is not None
     assert metadata_of(path, "image")["width"] == 96
     assert image.opacity(path) is None
+
+
+def test_what_is_left_out_says_nothing_in_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(exif((270, 2, 5000, struct.pack("<I", 99999)), UPRIGHT)))
+    (tmp_path / "b.jpg").write_bytes(jpeg(TURN.tobytes(), segment(0xE2, BROKEN_MPF)))
+    code = f"from harmonia.modalities import image\nfor n in 'ab': image.read(rf'{tmp_path}/{{n}}.jpg')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("JPEG2000", ".jp2"), ("JXL", ".jxl"), ("AVIF", ".avif"), ("HEIF", ".heic")]
+)
+def test_an_upload_of_every_format_is_known(form: str, suffix: str) -> None:
+    import pillow_heif
+    import pillow_jxl
+
+    assert pillow_jxl
+    pillow_heif.register_heif_opener()
+    kind = kind_of(saved(form)[:512])
+    assert kind is not None and (kind.modality, kind.suffix) == ("image", suffix)

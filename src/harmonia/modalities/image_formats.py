@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +38,9 @@ DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, EOFError, MemoryError,
     RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+
+# Pillow warns of broken metadata, which are left out and cost nothing.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
