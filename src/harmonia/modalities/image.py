@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,13 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from harmonia.modalities import image_formats, xmp
 from harmonia.modalities.image_formats import (
     DAMAGE,
-    deep_tiff,
     developed,
     is_raw,
     open_image,
-    stretched,
-    without_broken_metadata,
 )
+from harmonia.modalities.image_repair import idat_is_sound, orientation_of, without_broken_metadata
+from harmonia.modalities.image_tiff import read_tiff, stretched
 from harmonia.modalities.limits import LIMITS, Limits, Source, caption_of, fail, opened, replacing
 from harmonia.modalities.provenance import Mark, from_xmp
 from harmonia.types import HarmoniaError, Signal
@@ -41,18 +41,7 @@ def read(source: Source, *, max_side: int | None = None, limits: Limits = LIMITS
     Raises HarmoniaError when the file is not an image, damaged, truncated, or over ``limits``.
     """
     with opened(source, limits) as file:
-        try:
-            rgb, caption = _decoded(source, file, max_side, limits)
-        except HarmoniaError:
-            plain = without_broken_metadata(file)
-            if plain is None:
-                raise
-            try:
-                rgb, caption = _decoded(source, plain, max_side, limits)
-            except HarmoniaError:
-                plain = None
-            if plain is None:  # it was not the metadata: the first error is the right one
-                raise
+        rgb, caption = without_broken_metadata(file, lambda found: _decoded(source, found, max_side, limits))
     if max_side is not None:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return Signal("image", np.array(rgb), caption=caption)
@@ -63,27 +52,35 @@ def _decoded(
 ) -> tuple[Image.Image, str | None]:
     """An image, upright and in 8-bit RGB, and its caption."""
     if is_raw(source, file):
-        return _to_rgb(developed(source, file, limits)), None
-    deep = deep_tiff(source, file, limits)
-    try:
-        image = open_image(source, file)
-    except HarmoniaError as error:
-        if deep is None:
-            raise _unsupported(source, file, error) from error
-        return ImageOps.exif_transpose(deep).convert("RGB"), None
+        photo = developed(source, file, limits)
+        if photo is not None:
+            return _to_rgb(photo), None
+    deep = read_tiff(source, file, limits)
+    if deep is None:
+        try:
+            image = open_image(source, file)
+        except HarmoniaError as error:
+            deep = read_tiff(source, file, limits, shallow=True)
+            if deep is None:
+                raise _unsupported(source, error) from error
+    if deep is not None:
+        caption = None
+        with suppress(HarmoniaError):
+            caption = _caption(open_image(source, file))
+        return ImageOps.exif_transpose(deep).convert("RGB"), caption
     limits.check_pixels(source, *image.size)
     try:
         if max_side is not None and image.mode in ("L", "RGB", "CMYK"):
             image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        if deep is None:
-            image.load()
-        caption = _extras(image) if deep is None else _own_caption(image)
-        return _to_rgb(image) if deep is None else ImageOps.exif_transpose(deep).convert("RGB"), caption
+        image.load()
+        _check_sums(source, image, file)
+        caption = _extras(image)
+        return _to_rgb(image), caption
     except DAMAGE as error:
         raise fail(source, f"is damaged or truncated ({error})", "get an intact copy") from error
 
 
-def _unsupported(source: Source, file: BinaryIO, error: HarmoniaError) -> HarmoniaError:
+def _unsupported(source: Source, error: HarmoniaError) -> HarmoniaError:
     """The error for a TIFF of a kind that nothing here reads: it is not damaged."""
     if "unknown pixel mode" not in str(error):
         return error
@@ -96,17 +93,25 @@ def opacity(source: Source, *, limits: Limits = LIMITS) -> NDArray[np.uint8] | N
     Raises HarmoniaError as ``read`` does.
     """
     with opened(source, limits) as file:
-        image = open_image(source, file)
-        limits.check_pixels(source, *image.size)
-        try:
-            image.load()
-            if not image.has_transparency_data:
-                return None
-            _extras(image)
-            return np.array(image.convert("RGBA").getchannel("A"))
-        except DAMAGE as error:
-            problem = f"is damaged or truncated ({error})"
-            raise fail(source, problem, "get an intact copy") from error
+        return without_broken_metadata(file, lambda found: _opacity(source, found, limits))
+
+
+def _opacity(source: Source, file: BinaryIO, limits: Limits) -> NDArray[np.uint8] | None:
+    image = open_image(source, file)
+    limits.check_pixels(source, *image.size)
+    try:
+        image.load()
+        if not image.has_transparency_data:
+            return None
+        _extras(image)
+        return np.array(image.convert("RGBA").getchannel("A"))
+    except DAMAGE as error:
+        raise fail(source, f"is damaged or truncated ({error})", "get an intact copy") from error
+
+
+def _check_sums(source: Source, image: ImageFile.ImageFile, file: BinaryIO) -> None:
+    if image.format == "PNG" and not idat_is_sound(file):
+        raise fail(source, "is damaged (its data are not as their checksum says)", "get an intact copy")
 
 
 def windows(source: Source, *, max_side: int | None = 1024, limits: Limits = LIMITS) -> Iterator[Signal]:
@@ -115,8 +120,13 @@ def windows(source: Source, *, max_side: int | None = 1024, limits: Limits = LIM
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    tags = getattr(image, "tag_v2", {})
+    negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+        tones = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        # Pillow turns over only 8-bit tones whose zero is white
+        return Image.fromarray(255 - tones if negative else tones).convert("RGB")
     if image.mode in ("I", "F"):
         return Image.fromarray(stretched(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
@@ -127,36 +137,38 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _extras(image: ImageFile.ImageFile) -> str | None:
-    """Turn the image upright in place and return its caption; broken EXIF costs only these."""
-    try:
-        caption = _caption(image)
+    """Turn the image upright in place and return its caption; what is broken of these costs only itself."""
+    caption = _caption(image)
+    # libraries raise many kinds of errors for broken tags
+    with suppress(Exception):
+        tags, raw = image.getexif(), image.info.get("exif")
+        if ExifTags.Base.Orientation not in tags and isinstance(raw, bytes):
+            tags[ExifTags.Base.Orientation] = orientation_of(raw) or 1
         ImageOps.exif_transpose(image, in_place=True)
-        return caption
-    except DAMAGE:
-        return None
-
-
-def _own_caption(image: ImageFile.ImageFile) -> str | None:
-    try:
-        return _caption(image)
-    except DAMAGE:
-        return None
+    return caption
 
 
 def _caption(image: ImageFile.ImageFile) -> str | None:
     """What people wrote into the file: EXIF, XMP, IPTC, or the text of a PNG; each saying once."""
-    exif = image.getexif()
-    title = exif.get(ExifTags.Base.XPTitle)
-    iptc = _iptc(image)
-    return caption_of(
-        _utf8(exif.get(ExifTags.Base.ImageDescription)),
-        _text(bytes(title), "utf-16-le") if isinstance(title, bytes | tuple) else title,
-        _user_comment(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)),
-        _xmp_description(image.info.get("xmp")),
-        _text(iptc, "utf-8"),
-        image.info.get("Title"),
-        image.info.get("Description"),
+    base = ExifTags.Base
+    sources: tuple[Callable[[], Any], ...] = (
+        lambda: _utf8(image.getexif().get(base.ImageDescription)),
+        lambda: _wide(image.getexif().get(base.XPTitle)),
+        lambda: _user_comment(image.getexif().get_ifd(ExifTags.IFD.Exif).get(base.UserComment)),
+        lambda: _xmp_description(image.info.get("xmp")),
+        lambda: _text(_iptc(image), "utf-8"),
+        lambda: image.info.get("Title"),
+        lambda: image.info.get("Description"),
     )
+    found = []
+    for source in sources:
+        with suppress(Exception):
+            found.append(source())
+    return caption_of(*found)
+
+
+def _wide(title: Any) -> Any:
+    return _text(bytes(title), "utf-16-le") if isinstance(title, bytes | tuple) else title
 
 
 def _text(raw: Any, encoding: str) -> str | None:
@@ -218,7 +230,8 @@ def write(signal: Signal, path: str | Path, mark: Mark | None = None) -> None:
 def mark_of(source: Source, *, limits: Limits = LIMITS) -> Mark | None:
     """How an image was generated, if its file says that it was; only the head of the file is read."""
     with opened(source, limits) as file:
-        return from_xmp(open_image(source, file).info.get("xmp"))
+        image = without_broken_metadata(file, lambda found: open_image(source, found))
+        return from_xmp(image.info.get("xmp"))
 
 
 def _marked(name: str, mark: Mark | None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 from PIL import ExifTags, Image
 
 from harmonia.modalities import xmp
-from harmonia.modalities.image_formats import DAMAGE, is_raw, open_image, without_broken_metadata
+from harmonia.modalities.image_formats import DAMAGE, is_raw, open_image
+from harmonia.modalities.image_repair import without_broken_metadata
 from harmonia.modalities.limits import NOT_CAPTIONS, Limits, opened
 from harmonia.modalities.metadata_values import (
     PROSE_MOST,
@@ -30,7 +31,6 @@ from harmonia.modalities.metadata_values import (
     words,
     zone_between,
 )
-from harmonia.types import HarmoniaError
 
 Base, Gps = ExifTags.Base, ExifTags.GPS
 _RATING = 0x4746  # of Windows; Pillow has no name for it
@@ -44,13 +44,7 @@ def facts_of(path: Path, limits: Limits) -> Facts:
     with opened(path, limits) as file:
         if is_raw(path, file):
             return _raw(file)
-        try:
-            image = open_image(path, file)
-        except HarmoniaError:
-            bare = without_broken_metadata(file)
-            if bare is None:
-                raise
-            image = open_image(path, bare)
+        image = without_broken_metadata(file, lambda found: open_image(path, found))
         info: dict[Any, Any] = dict(image.info)
         if image.format == "PNG":
             info |= _png_metadata(file)

@@ -34,6 +34,10 @@ _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"II*\0", Kind("image", ".tiff", "image/tiff")),
     (0, b"MM\0*", Kind("image", ".tiff", "image/tiff")),
     (4, b"ftypavif", Kind("image", ".avif", "image/avif")),
+    (0, b"\0\0\0\x0cjP  ", Kind("image", ".jp2", "image/jp2")),
+    (0, b"\xff\x4f\xff\x51", Kind("image", ".j2k", "image/jp2")),
+    (0, b"\0\0\0\x0cJXL ", Kind("image", ".jxl", "image/jxl")),
+    (0, b"\xff\x0a", Kind("image", ".jxl", "image/jxl")),
     *(
         (4, b"ftyp" + brand, Kind("image", ".heic", "image/heic"))
         for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
