@@ -33,8 +33,8 @@ class Signal:
     * video: uint8 ``(frames, height, width, 3)`` RGB, ``rate`` in frames per second of the file,
       ``times`` the second at which each frame is shown, ``sound`` the audio of the same span
 
-    ``start`` and ``end`` place a window in its parent (seconds; characters for text); both are
-    None for a whole piece. ``caption`` is text found inside the file (EXIF, tags).
+    ``start`` and ``end`` place a window in its parent (seconds, also of subtitles; characters for other
+    text); both are None for a whole piece. ``caption`` is text found inside the file (EXIF, tags).
     """
 
     modality: str

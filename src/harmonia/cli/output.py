@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from harmonia.modalities.subtitles import is_subtitles
+
 Json = Mapping[str, Any]
 
 
@@ -39,7 +41,8 @@ def path_of(record: Json, root: Path) -> str | None:
 def where_in(part: Json) -> str:
     """The location of a part: the file name, and the time of a window."""
     name = Path(part["path"]).name if part.get("path") else f"“{shorten(part.get('text') or '', 30)}”"
-    if part["start"] is None or part["modality"] == "text":
+    characters = part["modality"] == "text" and not is_subtitles(part.get("path") or "")
+    if part["start"] is None or characters:
         return name
     return f"{name} {part['start']:.0f}–{part['end'] or part['start']:.0f} s"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harmonia.modalities.subtitles import in_seconds
 from harmonia.types import Recalled, Recollection
 
 QUOTED = 200
@@ -50,9 +51,10 @@ def described(one: Recalled) -> str:
     words = words if len(words) <= QUOTED else words[: QUOTED - 1] + "…"
     held = {part.modality for part in one.record.parts}
     facts = [" with ".join(kind for modality, kind in KINDS.items() if modality in held)]
-    span = next(
-        (p for p in parts if p.start is not None and p.end is not None and p.modality != "text"), None
-    )
+    # a moment holds one part of every kind: the subtitles in it tell the time if they are what a cue matched
+    heard = [match.part for match in one.matches.values() if match.part.modality == "text"]
+    timed = [p for p in (*heard, *parts) if p.modality != "text" or p in heard]
+    span = next((p for p in timed if p.start is not None and p.end is not None and in_seconds(p)), None)
     if span is not None:
         facts.append(f"from {span.start:.1f} s to {span.end:.1f} s")
     return f"“{words}” ({', '.join([*facts, _percent(one.probability)])})"

@@ -13,6 +13,7 @@ from harmonia.data.left_out import EXPORT_MARK, IGNORE_FILE, Rules, compiled, is
 from harmonia.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from harmonia.data.records import Problem, absolute, file_record, is_writable_text, why
 from harmonia.modalities import modality_of, sidecars
+from harmonia.modalities.subtitles import is_subtitles
 from harmonia.types import Record
 
 MANIFEST_STEMS = ("metadata", "manifest")
@@ -215,9 +216,15 @@ def _kind(entry: os.DirEntry[str]) -> str | Problem:
 def _group(paths: Iterable[Path]) -> Iterator[Record | Problem]:
     """One record for every stem among the media files of one folder, sorted by stem."""
     by_stem: dict[str, dict[Path, float]] = {}
-    for path in sorted(paths):
+    timed: set[str] = set()
+    # subtitles come last: the video names the record, and takes those of movie.en.srt beside movie.mp4
+    for path in sorted(paths, key=lambda one: (is_subtitles(one), one)):
         # one system writes an accent as its own character, another joined to the letter
         stem = unicodedata.normalize("NFC", path.stem)
+        if is_subtitles(path):
+            stem = _subtitled(stem, timed)
+        elif modality_of(path) in ("audio", "video"):
+            timed.add(stem)
         try:
             by_stem.setdefault(stem, {})[path] = path.stat().st_mtime
         except OSError as error:
@@ -225,6 +232,14 @@ def _group(paths: Iterable[Path]) -> Iterator[Record | Problem]:
     for _, siblings in sorted(by_stem.items()):
         if siblings:
             yield file_record(list(siblings), next(iter(siblings.values())))
+
+
+def _subtitled(stem: str, timed: set[str]) -> str:
+    """The stem of the sound or video that subtitles belong to: ``movie`` for ``movie.en.forced``."""
+    shorter = stem
+    while shorter not in timed and "." in shorter:
+        shorter = shorter.rpartition(".")[0]
+    return shorter if shorter in timed else stem
 
 
 def _paths(record: Record) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from harmonia.modalities import front_matter
+from harmonia.modalities import front_matter, subtitles
 from harmonia.modalities.limits import (
     LIMITS,
     Limits,
@@ -22,7 +22,7 @@ from harmonia.modalities.limits import (
 from harmonia.modalities.text_encoding import decode
 from harmonia.types import Signal
 
-SUFFIXES: tuple[str, ...] = (".txt", ".md", ".markdown", ".mdx", ".rst", ".text")
+SUFFIXES: tuple[str, ...] = (".txt", ".md", ".markdown", ".mdx", ".rst", ".text", *subtitles.SUFFIXES)
 
 # where to cut, best first: between paragraphs, sentences, lines, words
 _BREAKS = (r"\n\s*\n", r"[.!?…]['\"”’)]*\s+|[。！？]", r"\n", r"\s+")
@@ -31,9 +31,16 @@ _BREAKS = (r"\n\s*\n", r"[.!?…]['\"”’)]*\s+|[。！？]", r"\n", r"\s+")
 def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
     """Decode a whole text, in the encoding that :mod:`harmonia.modalities.text_encoding` tells.
 
-    Line ends become ``\\n``, stray bytes and NULs U+FFFD. Raises HarmoniaError for a file that is empty, too
-    long or not text.
+    Line ends become ``\\n``, stray bytes and NULs U+FFFD; of subtitles, the words stay. Raises
+    HarmoniaError for a file that is empty, too long or not text, and for subtitles without a cue.
     """
+    text = _decoded(source, limits)
+    if subtitles.is_subtitles(source):
+        text = subtitles.words(subtitles.cues(source, text))
+    return Signal("text", text)
+
+
+def _decoded(source: Source, limits: Limits) -> str:
     with opened(source, limits) as file:
         raw = file.read(limits.text_bytes + 1)
     if len(raw) > limits.text_bytes:
@@ -48,7 +55,7 @@ def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
     text = decoded.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise fail(source, "is empty (only white space)", "choose another file")
-    return Signal("text", text)
+    return text
 
 
 def windows(source: Source, *, characters: int = 1200, limits: Limits = LIMITS) -> Iterator[Signal]:
@@ -56,11 +63,14 @@ def windows(source: Source, *, characters: int = 1200, limits: Limits = LIMITS) 
 
     ``start`` and ``end`` count characters of what ``read`` returns, so that
     ``read(source).text[start:end]`` is the piece. White space between pieces, and the front matter of
-    Markdown, are in none.
+    Markdown, are in none. Subtitles are packed by cues, and ``start`` and ``end`` are their seconds.
     """
     if characters < 1:
         raise ValueError("characters must be at least 1")
-    text = read(source, limits=limits).text
+    text = _decoded(source, limits)
+    if subtitles.is_subtitles(source):
+        yield from subtitles.windows(subtitles.cues(source, text), characters)
+        return
     start = front_matter.length(source, text)
     while start < len(text):
         end = _cut(text, start, characters)
