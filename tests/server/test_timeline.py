@@ -14,7 +14,7 @@ from harmonia.collection.collection import Memory
 from harmonia.collection.dates import date_of
 from harmonia.server.settings import Settings
 from tests.media import make_photo
-from tests.serving import failed, recall, serve
+from tests.serving import failed, recall, serve, words
 
 Json = dict[str, Any]
 
@@ -78,6 +78,8 @@ def test_a_time_that_no_calendar_has_is_passed_over(created: float) -> None:
 def test_records_by_date_and_page_by_page(client: httpx.Client) -> None:
     order = ["new", "vague", "june", "may", "spring", "old"]
     assert texts(listed(client)) == order
+    dates = [record["date"] for record in listed(client)["data"]]
+    assert dates == [TAKEN.get(name, "2020-02-29T00:00:00+00:00") for name in order]
     assert texts(listed(client, order="asc")) == order[::-1]
     assert texts(listed(client, where="tag = 'dated'")) == ["new", "june", "may", "spring"]
     seen, after = [], None
@@ -140,7 +142,7 @@ def test_one_picture_of_a_record_is_a_cue(tmp_path: Path) -> None:
 
         def nearest(part: int | None) -> str:
             found = recall(client, {"record": last["id"], "part": part}, k=1)["records"][0]
-            return next(p["text"] for p in found["parts"] if p["text"])
+            return words(found)
 
         assert nearest(kinds.index("image")) == "thing 0"
         assert nearest(kinds.index("text")) == "thing 1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -121,28 +121,33 @@ async def list_records(
 ) -> dict[str, Any]:
     """List records, newest first; ``after`` is the ``last_id`` of the previous page.
 
-    They are sorted by when they were added, or by date: when they were taken, else modified, else added.
+    They are sorted by when they were added, or by ``date``, which each then has: when it was taken, else
+    modified, else added.
     """
     condition = filters.condition_of(where, parse_filters(filters_), admin=admin_of(request))
 
-    def read() -> tuple[list[Record], bool]:
+    def read() -> tuple[list[Record], bool, Mapping[str, str]]:
         if not service.collection.exists:
-            return [], False
+            return [], False, {}
         store = service.collection.store
         created = store.created(condition)
+        dates = service.dates.of(store) if sort == "date" else {}
         if sort == "date":
-            ids = by_date(created, service.dates.of(store), newest_first=order == "desc")
+            ids = by_date(created, dates, newest_first=order == "desc")
         else:
             ids = list(created) if order == "asc" else list(created)[::-1]
         if after is not None and after not in ids:
             raise ApiError(400, "unknown cursor: after is not an id of this list", param="after")
         begin = 0 if after is None else ids.index(after) + 1
-        return store.records(ids[begin : begin + limit]), len(ids) > begin + limit
+        return store.records(ids[begin : begin + limit]), len(ids) > begin + limit, dates
 
-    records, more = await service.work(read)
+    records, more, dates = await service.work(read)
     return {
         "object": "list",
-        "data": [record_json(record, view_of(request)) for record in records],
+        "data": [
+            record_json(record, view_of(request)) | ({"date": dates[record.id]} if dates else {})
+            for record in records
+        ],
         "first_id": records[0].id if records else None,
         "last_id": records[-1].id if records else None,
         "has_more": more,
