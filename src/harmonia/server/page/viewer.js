@@ -17,6 +17,7 @@ export class Viewer {
     this.on = on;
     this.box = null;
     this.record = null;
+    this.loading = new AbortController();
     this.turning = Promise.resolve();
     this.waiting = 0;
   }
@@ -50,13 +51,22 @@ export class Viewer {
 
   // Closes without a word to `closed`: the address is changed by another.
   hide() {
-    this.quiet = true;
-    this.box?.close();
+    const { box } = this;
+    if (!box) return;
+    this.#end();
+    box.close();
+    box.remove();
+  }
+
+  #end() {
+    this.loading.abort();
+    this.box = this.record = null;
   }
 
   #build() {
+    // one that was closed a moment ago has not told it yet
+    this.hide();
     const id = "viewer-title";
-    this.quiet = false;
     this.title = el("h2", { id, dir: "auto" }, "Opening…");
     this.where = el("p", { class: "status" });
     // it can be scrolled by keys
@@ -82,10 +92,11 @@ export class Viewer {
     box.addEventListener("keydown", (event) => this.#key(event));
     box.addEventListener("close", () => {
       box.remove();
-      this.loading.abort();
-      const { record, quiet } = this;
-      this.box = this.record = null;
-      if (!quiet) this.on.closed(record);
+      // it is another one's turn
+      if (this.box !== box) return;
+      const { record } = this;
+      this.#end();
+      this.on.closed(record);
     });
     watchSwipes(stage, (direction) => this.#step(direction));
     document.body.append(box);
@@ -94,7 +105,7 @@ export class Viewer {
   }
 
   #reset() {
-    this.loading?.abort();
+    this.loading.abort();
     this.loading = new AbortController();
     this.beside = { [-1]: undefined, [1]: undefined };
   }
