@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.browser import browser, visit  # noqa: F401 (fixtures)
 from tests.hostile import Json, bearer, hostile, ids_of
 
 

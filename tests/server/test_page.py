@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -20,42 +18,11 @@ from harmonia.pretrained.loading import load_encoders
 from harmonia.server.app import PAGE
 from harmonia.server.keys import new_key
 from harmonia.server.settings import Settings
+from tests.browser import Open, ask, drop, settled, shot, violations
 from tests.media import scene
-from tests.places import ROOT
 from tests.serving import memory_of, serve
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-axe = pytest.importorskip(
-    "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
-)
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SHOTS = ROOT / "build" / "page"
-GRAVE = ("serious", "critical")
-DROP = """([at, name, type, bytes]) => {
-    const raw = Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0));
-    const data = new DataTransfer();
-    data.items.add(new File([raw], name, { type }));
-    const fire = (node, kind) => node.dispatchEvent(
-        new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: data }));
-    fire(document.body, "dragenter");
-    fire(document.querySelector(at), "dragover");
-    fire(document.querySelector(at), "drop");
-}"""
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install chromium")
-Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", *fake]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -79,71 +46,6 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(tmp_path_factory: pytest.TempPathFactory, generator: Path) -> Iterator[str]:
     with serve(Settings(memory_of(tmp_path_factory.mktemp("page")), generator=str(generator))) as found:
         yield found
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Open]:
-    """Opens a page; in the end it must have told no error and asked no other host.
-
-    ``refused`` are the statuses that a test provokes, of which Chromium writes a line by itself.
-    """
-    told: list[str] = []
-    pages = []
-
-    def visit(
-        url: str, *, size: tuple[int, int] = (1280, 900), refused: tuple[int, ...] = (), **how: Any
-    ) -> Any:
-        page = browser.new_page(
-            viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce", **how
-        )
-        pages.append(page)
-        known = re.compile("|".join([f"status of {status}" for status in refused] or ["(?!)"]))
-        page.on(
-            "console",
-            lambda m: m.type in ("error", "warning") and not known.search(m.text) and told.append(m.text),
-        )
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("request", lambda r: _elsewhere(r.url, url) and told.append(f"asked {r.url}"))
-        page.set_default_timeout(60_000)
-        page.goto(url)
-        return page
-
-    yield visit
-    for page in pages:
-        page.close()
-    assert not told
-
-
-def _elsewhere(asked: str, url: str) -> bool:
-    return urlsplit(asked).scheme not in ("data", "blob") and urlsplit(asked).netloc != urlsplit(url).netloc
-
-
-def drop(page: Any, at: str, file: Path, kind: str) -> None:
-    page.evaluate(DROP, [at, file.name, kind, base64.b64encode(file.read_bytes()).decode()])
-
-
-def ask(page: Any, words: str) -> None:
-    page.get_by_label("Words to recall by").fill(words)
-    page.keyboard.press("Enter")
-    page.locator(".likely").first.wait_for()
-    settled(page)
-
-
-def settled(page: Any) -> None:
-    """Wait for the answer to the latest request."""
-    page.wait_for_timeout(300)
-    page.locator("#results:not([aria-busy])").wait_for()
-
-
-def shot(page: Any, name: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_load_state("networkidle")
-    page.screenshot(path=SHOTS / f"{name}.png")
-
-
-def violations(page: Any) -> list[str]:
-    found = axe.Axe().run(page).response["violations"]
-    return [f"{v['id']}: {[n['target'] for n in v['nodes']]}" for v in found if v["impact"] in GRAVE]
 
 
 def degraded(tmp_path: Path, seed: int) -> Path:
@@ -232,7 +134,7 @@ def test_filters_and_dials(visit: Open, url: str) -> None:
     page = visit(url)
     ask(page, "a blue thing")
     page.locator("#filters summary").click()
-    page.get_by_label("Sound").check()
+    page.get_by_role("checkbox", name="Sound", exact=True).check()
     settled(page)
     api.expect(page.locator(".card")).to_have_count(3)  # two tones and a film
     page.get_by_role("button", name="Add a condition").click()

@@ -301,14 +301,17 @@ class Memory:
             return ()
         return (*self.store.version()[:2], *(calibration_stamp(self.root) or ()))
 
-    def codes_of(self, ids: Sequence[str]) -> dict[str, tuple[Code, ...]]:
-        """All codes of records, by id; ids that nothing has are left out."""
+    def codes_of(self, ids: Sequence[str], part: int | None = None) -> dict[str, tuple[Code, ...]]:
+        """All codes of records, or those of one part (counted from 0), by id; unknown ids are left out."""
         table = self.store.codes(ids)
         found: dict[str, list[Code]] = {one: [] for one in table.record_ids}
         for encoder in self.encoders.encoders:
             held = table.encoders[encoder.name]
-            for row, vector in zip(held.record.tolist(), held.codes, strict=True):
-                found[table.record_ids[row]].append(Code(encoder.modality, vector, encoder.space))
+            for row, position, vector in zip(
+                held.record.tolist(), held.part.tolist(), held.codes, strict=True
+            ):
+                if part is None or position == part:
+                    found[table.record_ids[row]].append(Code(encoder.modality, vector, encoder.space))
         return {one: tuple(codes) for one, codes in found.items()}
 
     @property

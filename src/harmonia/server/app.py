@@ -27,6 +27,7 @@ from harmonia.server.settings import Settings
 ROUTES: tuple[str, ...] = (
     "routes.recall",
     "routes.records",
+    "routes.timeline",
     "routes.media",
     "routes.imagine",
     "routes.jobs",

@@ -36,7 +36,7 @@ async def query_of(
         name, trust = cue.name or _name(cue, number, body), CLAMPED if cue.trust is None else cue.trust
         weight = body.weights.get(name, body.weights.get(cue.kind, cue.weight))
         if cue.record:
-            query += _like(name, codes[cue.record], weight, trust)
+            query += _like(name, await _codes(service, cue, codes[cue.record]), weight, trust)
         elif cue.text is not None:
             query.append(QueryItem(name, "text", cue.text, weight, trust))
         else:
@@ -58,6 +58,17 @@ def _name(cue: CueIn, number: int, body: Cues) -> str:
     """The default name of a cue: its kind, numbered if there are several."""
     same_kind = [i for i, other in enumerate(body.cues) if other.kind == cue.kind]
     return cue.kind if len(same_kind) == 1 else f"{cue.kind} {same_kind.index(number) + 1}"
+
+
+async def _codes(service: Service, cue: CueIn, whole: tuple[Code, ...]) -> tuple[Code, ...]:
+    """The codes of the part that a record cue names, or of the ``whole`` record."""
+    if cue.part is None:
+        return whole
+    record_id = str(cue.record)
+    found = await service.ask(lambda: service.collection.codes_of([record_id], cue.part))
+    if not found.get(record_id):
+        raise ApiError(404, f"record {record_id} has no part {cue.part}", param="part", code="part_not_found")
+    return found[record_id]
 
 
 def _like(name: str, codes: tuple[Code, ...], weight: float, trust: float) -> list[QueryItem]:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from harmonia.collection.collection import Memory
 from harmonia.collection.cues import Query, RecallOptions, decode
+from harmonia.collection.dates import Dates
 from harmonia.collection.encoder_set import FILE_NAME
 from harmonia.collection.json_output import HERE, View
 from harmonia.collection.remember import Report
@@ -89,6 +90,7 @@ class Service:
         self.jobs.after(REMEMBER, self._name)
         self.created_at = _creation_time(settings.memory)
         self.files = UploadedFiles(settings.memory / SERVER_FOLDER)
+        self.dates = Dates()
         self.report: tuple[tuple[int, int] | None, dict[str, Any]] = (None, {})
         self.ready = False
 

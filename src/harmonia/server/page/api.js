@@ -50,18 +50,28 @@ async function call(path, { method = "GET", json, form, signal } = {}) {
 function failure(status, text) {
   try {
     const { message, code } = JSON.parse(text).error;
-    return new ApiError(status, message, code);
+    if (typeof message !== "string" || !message) throw new TypeError("no message");
+    return new ApiError(status, message.replace(/\s+/g, " "), code);
   } catch {
     return new ApiError(status, `The server answered with an error (${status}).`);
   }
 }
 
-const read = async (path, options) => (await call(path, options)).json();
+async function read(path, options) {
+  const answer = await call(path, options);
+  try {
+    return await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(answer.status, "The server's answer cannot be read. Is something else at its address?");
+  }
+}
 
-export const records = ({ after, limit, signal }) => {
-  const query = new URLSearchParams({ limit, order: "desc", ...(after ? { after } : {}) });
-  return read(`${ROOT}/records?${query}`, { signal });
-};
+// The query of what is given: a condition that is not there is not asked.
+const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value !== undefined && value !== ""));
+
+export const records = ({ signal, ...asked }) => read(`${ROOT}/records?${query(asked)}`, { signal });
+export const timeline = ({ signal, ...asked }) => read(`${ROOT}/timeline?${query(asked)}`, { signal });
 export const record = (id, signal) => read(`${ROOT}/records/${encodeURIComponent(id)}`, { signal });
 export const forget = (id) => call(`${ROOT}/records/${encodeURIComponent(id)}`, { method: "DELETE" });
 export const report = (signal) => read(`${ROOT}/report`, { signal });

@@ -1,6 +1,9 @@
 // The cues of the cue box, each as a chip with its trust and weight.
 
+import { record as read } from "./api.js";
+import { CLAMPED } from "./address.js";
 import { $, button, el, icon, plural, shorten } from "./dom.js";
+import { picture, titleOf } from "./media.js";
 
 const WORDS = 60;
 const KINDS = { text: "words", image: "picture", audio: "sound", video: "video", record: "memory" };
@@ -11,12 +14,11 @@ const WEIGHTS = [
   ["-1", "counts against"],
 ];
 // The right end of the slider clamps a cue; below it kappa runs from 0.1 to 10, and retrieval may denoise the cue.
-const CLAMPED = 10;
 const kappa = (at) => (at >= CLAMPED ? null : 10 ** ((at - 5) / 5));
 const TRUST = ["a hint", "loosely", "loosely", "partly", "partly", "half", "mostly", "mostly", "firmly", "firmly", "exactly"];
 
 export class Cues {
-  // `changed` is called when the cues change; `edit` is called with the words of a chip to change them.
+  // `changed` is called when the cues change, with whether it was a dial; `edit` with the words of a chip to change them.
   constructor(list, { changed, edit }) {
     this.list = list;
     this.changed = changed;
@@ -42,24 +44,52 @@ export class Cues {
   }
 
   // "More like this" and "not this".
-  addRecord(id, label, against = false) {
-    this.held = this.held.filter((cue) => cue.id !== id);
-    this.#add({ modality: "record", label: shorten(label, WORDS - 10), id, weight: against ? -1 : 1 });
+  addRecord(record, against = false) {
+    this.held = this.held.filter((cue) => cue.id !== record.id);
+    this.#add({ ...likeCue(record), weight: against ? -1 : 1 });
+  }
+
+  // "Find similar": these records, or one part of one, and nothing else.
+  setRecords(records, part) {
+    this.restore(records.map((record) => ({ ...likeCue(record), part })));
+    this.changed();
   }
 
   clear() {
+    this.restore([]);
+  }
+
+  // Sets the cues to those of an address or of the history (see address.js).
+  restore(cues) {
     this.held.forEach(forgetThumb);
     this.held = [];
+    for (const cue of cues) {
+      const label = cue.label ?? (cue.modality === "text" ? shorten(cue.text, WORDS) : "a memory");
+      const thumb = cue.file && cue.modality === "image" ? URL.createObjectURL(cue.file) : null;
+      this.#hold({ ...cue, label, thumb });
+    }
     this.#draw();
+  }
+
+  // Reads the titles of records that an address names by id only.
+  async findNames(signal) {
+    const unnamed = this.held.filter((cue) => cue.modality === "record" && !cue.record);
+    if (!unnamed.length) return;
+    const found = await Promise.allSettled(unnamed.map((cue) => read(cue.id, signal)));
+    signal.throwIfAborted();
+    found.forEach((one, at) => {
+      if (one.status === "fulfilled") Object.assign(unnamed[at], likeCue(one.value));
+    });
+    this.restore(this.held);
   }
 
   // The cues as the API takes them (see api.js). Names are unique, since shares are keyed by name.
   asked() {
-    return this.held.map(({ name, modality, text, file, id, weight, trust }) => ({
+    return this.held.map(({ name, modality, text, file, id, part, weight, trust }) => ({
       name,
       weight,
       trust: kappa(trust),
-      ...(modality === "text" ? { text } : modality === "record" ? { record: id } : { modality, file }),
+      ...(modality === "text" ? { text } : modality === "record" ? { record: id, ...(part === undefined ? {} : { part }) } : { modality, file }),
     }));
   }
 
@@ -70,12 +100,16 @@ export class Cues {
   }
 
   #add(cue) {
+    this.#hold(cue);
+    this.#draw();
+    this.changed();
+  }
+
+  #hold(cue) {
     const taken = new Set(this.held.map((one) => one.name));
     let name = cue.label;
     for (let number = 2; taken.has(name); number += 1) name = `${cue.label} (${number})`;
     this.held.push({ weight: 1, trust: CLAMPED, ...cue, name });
-    this.#draw();
-    this.changed();
   }
 
   #remove(cue) {
@@ -105,7 +139,7 @@ export class Cues {
         cue.trust = Number(slider.value);
         word.textContent = TRUST[cue.trust];
         slider.setAttribute("aria-valuetext", TRUST[cue.trust]);
-        this.changed();
+        this.changed(true);
       },
     });
     const item = el("li", { class: cue.weight < 0 ? "chip against" : "chip" });
@@ -116,14 +150,19 @@ export class Cues {
         onchange: () => {
           cue.weight = Number(counts.value);
           item.classList.toggle("against", cue.weight < 0);
-          this.changed();
+          this.changed(true);
         },
       },
       WEIGHTS.map(([value, label]) => el("option", { value, selected: Number(value) === cue.weight }, label)),
     );
+    // on a phone the dials are shown on demand
+    const dials = button("filter", `Dials of ${cue.name}`, () => {
+      dials.setAttribute("aria-expanded", String(item.classList.toggle("open")));
+    }, { shown: false, kind: "quiet dials", "aria-expanded": "false" });
     item.append(
       this.#face(cue),
       this.#title(cue),
+      dials,
       button("close", `Remove ${cue.name}`, () => this.#remove(cue), { shown: false }),
       el("div", { class: "chip-dials" }, counts, el("label", { class: "trust" }, el("span", {}, "Trust"), slider, word)),
     );
@@ -132,6 +171,8 @@ export class Cues {
 
   #face(cue) {
     if (cue.thumb) return el("img", { class: "chip-face", src: cue.thumb, alt: "" });
+    const seen = cue.record?.parts?.[cue.part ?? 0]?.preview ? cue.record.parts[cue.part ?? 0] : cue.record?.parts?.find((part) => part.preview);
+    if (seen) return el("span", { class: "chip-face" }, picture(seen, "", { size: 128, eager: true }));
     return el("span", { class: "chip-face" }, icon(cue.modality === "record" ? "more" : cue.modality));
   }
 
@@ -147,6 +188,8 @@ export class Cues {
     return el("button", { type: "button", class: "chip-name", title: "Change the words", dir: "auto", onclick: change }, cue.name);
   }
 }
+
+const likeCue = (record) => ({ modality: "record", id: record.id, record, label: shorten(titleOf(record), WORDS - 10) });
 
 const forgetThumb = (cue) => cue.thumb && URL.revokeObjectURL(cue.thumb);
 

@@ -1,5 +1,7 @@
-// The filters: by modality and by metadata.
+// The filters: by modality and by metadata. Each is a chip that can be removed.
 
+import { SIZES, SORTS } from "./address.js";
+import { SHARED, chip, condition, inWords, joined, offered } from "./conditions.js";
 import { $, button, el, icon } from "./dom.js";
 
 const KINDS = [["text", "Words"], ["image", "Picture"], ["audio", "Sound"], ["video", "Video"]];
@@ -11,19 +13,26 @@ const COMPARISONS = [
   ["lt", "is under"],
   ["lte", "is at most"],
   ["contains", "contains"],
+  ["has", "has, of a list"],
 ];
-// Number of results requested when the page filters by modality.
-const MANY = 200;
+const ORDERS = { best: "the best first", newest: "the newest first", oldest: "the oldest first", added: "the last remembered first" };
+// Most chips of one key in the panel.
+const CHIPS = 12;
 
 export class Filters {
-  constructor(form, count, changed) {
-    this.form = form;
+  constructor(form, { count, chips, changed }) {
     this.count = count;
+    this.chips = chips;
     this.changed = changed;
+    this.where = [];
+    this.seen = new Map();
     this.keys = el("datalist", { id: "metadata-keys" });
     this.rows = el("div", { class: "conditions" });
-    this.kinds = KINDS.map(([kind, label]) => el("input", { type: "checkbox", value: kind, name: label }));
-    this.size = el("select", { name: "k" }, [12, 24, 48, 96].map((k) => el("option", { value: k }, String(k))));
+    this.kinds = KINDS.map(([kind, label]) => el("input", { type: "checkbox", value: kind, name: label, onchange: () => this.#tell() }));
+    const pick = (name, options) => el("select", { name, onchange: () => this.#tell() }, options);
+    this.size = pick("k", SIZES.map((k) => el("option", { value: k }, String(k))));
+    this.sort = pick("sort", SORTS.map((sort) => el("option", { value: sort }, ORDERS[sort])));
+    this.offers = el("div", { class: "offers" });
     form.append(
       el(
         "fieldset",
@@ -31,68 +40,76 @@ export class Filters {
         el("legend", {}, "It has"),
         this.kinds.map((box, at) => el("label", { class: "pick" }, box, icon(KINDS[at][0]), KINDS[at][1])),
       ),
-      el(
-        "fieldset",
-        {},
-        el("legend", {}, "What is written on it"),
-        this.rows,
-        this.keys,
-        button("add", "Add a condition", () => this.#addRow()),
-      ),
-      el("label", { class: "size" }, "How many to show", this.size),
+      this.offers,
+      el("fieldset", {}, el("legend", {}, "What is written on it"), this.rows, this.keys, button("add", "Add a condition", () => this.#addRow())),
+      el("div", { class: "row sizes" }, el("label", { class: "size" }, "Order", this.sort), el("label", { class: "size" }, "How many at a time", this.size)),
     );
-    form.addEventListener("change", () => this.#tell());
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#tell();
+      [...this.rows.children].forEach((row) => this.#take(row));
     });
+    this.set({ has: [], where: [], k: 24, sort: "best" });
   }
 
   get wanted() {
     return this.kinds.filter((box) => box.checked).map((box) => box.value);
   }
 
-  // The filter fields of a recall. Modality is not metadata: more results are requested and `keep` selects.
-  asked() {
-    const conditions = this.#conditions();
-    const filters = conditions.length > 1 ? { type: "and", filters: conditions } : conditions[0];
-    const k = this.wanted.length ? MANY : Number(this.size.value);
-    return { k, ...(filters ? { filters } : {}) };
+  // What an address says of the filters (see address.js).
+  get state() {
+    return { has: this.wanted, where: [...this.where], k: Number(this.size.value), sort: this.sort.value };
   }
 
-  keep(records) {
-    const wanted = this.wanted;
-    if (!wanted.length) return records;
-    const has = (record) => wanted.every((kind) => record.parts.some((part) => part.modality === kind));
-    return records.filter(has).slice(0, Number(this.size.value));
+  set({ has, where, k, sort }) {
+    for (const box of this.kinds) box.checked = has.includes(box.value);
+    this.where = [...where];
+    this.size.value = String(k);
+    this.sort.value = sort;
+    this.#draw();
   }
 
-  // Collects the metadata keys of records, as suggestions.
+  // The one condition that the server gets; undefined for none.
+  get condition() {
+    return joined(this.where);
+  }
+
+  // Adds a condition (`where`) or a modality (`has`), as a chip does.
+  narrow({ where, has }) {
+    if (where && !this.where.includes(where)) this.where.push(where);
+    for (const box of this.kinds) if (box.value === has) box.checked = true;
+    this.#tell();
+  }
+
+  // Modality is not metadata: the page selects by it.
+  keeps = (record) => this.wanted.every((kind) => record.parts.some((part) => part.modality === kind));
+
+  // Collects the metadata of records: keys as suggestions, shared values as chips.
   learn(records) {
     const known = new Set([...this.keys.children].map((option) => option.value));
-    for (const name of records.flatMap((record) => Object.keys(record.metadata ?? {}))) {
-      if (!known.has(name)) this.keys.append(el("option", { value: name }));
-      known.add(name);
+    for (const record of records) {
+      for (const name of Object.keys(record.metadata ?? {})) {
+        if (!known.has(name)) this.keys.append(el("option", { value: name }));
+        known.add(name);
+      }
+      if (!this.seen.has(record.id)) this.seen.set(record.id, offered(record.metadata));
     }
+    this.#offer();
   }
 
-  more() {
-    const next = [...this.size.options].find((option) => Number(option.value) > Number(this.size.value));
-    if (!next) return false;
-    this.size.value = next.value;
-    this.#tell();
-    return true;
-  }
-
-  get canShowMore() {
-    return Number(this.size.value) < Number(this.size.options[this.size.options.length - 1].value);
-  }
-
-  #conditions() {
-    return [...this.rows.children]
-      .map((row) => ({ type: $("select", row).value, key: $("[name=key]", row).value.trim(), text: $("[name=value]", row).value.trim() }))
-      .filter(({ key, text }) => key && text)
-      .map(({ text, ...rest }) => ({ ...rest, value: typed(text) }));
+  #offer() {
+    const counts = new Map();
+    for (const chips of this.seen.values()) {
+      for (const one of chips) counts.set(one[2], { one, count: (counts.get(one[2])?.count ?? 0) + 1 });
+    }
+    const all = [...counts.values()].filter(({ one }) => !this.where.includes(one[2]));
+    this.offers.replaceChildren(
+      ...SHARED.map((key) => {
+        const here = all.filter(({ one }) => one[0] === key).sort((a, b) => b.count - a.count).slice(0, CHIPS);
+        if (!here.length) return null;
+        const chips = here.map(({ one, count }) => chip(one, (how) => this.narrow(how), el("span", { class: "tag-count" }, ` ${count}`)));
+        return el("fieldset", { class: "offer" }, el("legend", {}, key), chips);
+      }).filter(Boolean),
+    );
   }
 
   #addRow() {
@@ -102,18 +119,43 @@ export class Filters {
       el("input", { name: "key", "aria-label": "Key", placeholder: "key, such as year", maxLength: 200, list: "metadata-keys" }),
       el("select", { "aria-label": "Comparison" }, COMPARISONS.map(([value, label]) => el("option", { value }, label))),
       el("input", { name: "value", "aria-label": "Value", placeholder: "value", maxLength: 1000 }),
-      button("close", "Remove the condition", () => {
-        row.remove();
-        this.#tell();
-      }, { shown: false }),
+      el("button", { type: "submit", class: "quiet" }, icon("check"), el("span", { class: "unseen" }, "Set the condition")),
+      button("close", "Remove the condition", () => row.remove(), { shown: false }),
     );
     this.rows.append(row);
     $("input", row).focus();
   }
 
+  // A row that is complete becomes a chip.
+  #take(row) {
+    const [key, text] = ["key", "value"].map((name) => $(`[name=${name}]`, row).value.trim());
+    if (!key || !text) return;
+    row.remove();
+    this.narrow({ where: condition(key, typed(text), $("select", row).value) });
+  }
+
+  #drop(change) {
+    change();
+    this.#tell();
+    ($("button", this.chips) ?? $("#filters summary")).focus();
+  }
+
+  #draw() {
+    const set = [
+      ...this.kinds.filter((box) => box.checked).map((box) => [`has: ${box.name.toLowerCase()}`, () => (box.checked = false)]),
+      ...this.where.map((one) => [inWords(one), () => (this.where = this.where.filter((other) => other !== one))]),
+    ];
+    this.count.textContent = set.length ? `${set.length} set` : "";
+    this.chips.replaceChildren(
+      ...set.map(([label, change]) =>
+        el("li", { class: "set" }, el("span", { dir: "auto" }, label), button("close", `Remove the filter ${label}`, () => this.#drop(change), { shown: false })),
+      ),
+    );
+    this.#offer();
+  }
+
   #tell() {
-    const set = this.wanted.length + this.#conditions().length;
-    this.count.textContent = set ? `${set} set` : "";
+    this.#draw();
     this.changed();
   }
 }

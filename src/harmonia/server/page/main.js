@@ -1,247 +1,297 @@
-// The entry point of the page: sends cues to the server and shows the results.
+// The entry point of the page: brings the address, the cue box, the list and the viewer together.
 
+import * as address from "./address.js";
 import * as api from "./api.js";
 import { Adder } from "./add.js";
+import { askKey } from "./api-key-form.js";
 import { Cues } from "./cues.js";
-import { $, button, el, icon, percent, plural, say } from "./dom.js";
-import { watchDrops } from "./dropzone.js";
+import { $, button, el, plural, say } from "./dom.js";
+import { Endless } from "./endless.js";
 import { Filters } from "./filters.js";
 import { openImagined } from "./imagined.js";
-import { askKey } from "./api-key-form.js";
-import { listen, openHelp } from "./shortcuts.js";
-import { absent } from "./media.js";
-import { openMicrophone } from "./microphone.js";
-import { openRecord } from "./record.js";
-import { openReport } from "./report.js";
+import { takeInput } from "./input.js";
+import * as messages from "./messages.js";
 import { openRecallDetails } from "./recall-details.js";
-import { openSketch } from "./sketch.js";
+import { openReport } from "./report.js";
 import { ResultList } from "./results.js";
+import { Selection } from "./selection.js";
+import { Browsed, Recalled } from "./sources.js";
+import { Timeline } from "./timeline.js";
+import { Viewer } from "./viewer.js";
 
-const PAGE = 24;
 // Milliseconds between the last change of a control and the next request.
 const REST = 250;
+const BEST = "the most probable first";
 
-const words = $("#words");
-const status = $("#status");
-const tools = $("#results-tools");
+const section = $("#results");
 const note = $("#note");
-const more = $("#more");
 
-const cues = new Cues($("#cues"), { changed: () => later(), edit: (text) => {
-  words.value = text;
-  fit();
-  words.focus();
+const input = takeInput({
+  words: (text) => cues.addWords(text),
+  file: (file, label) => cues.addFile(file, label),
+  submitted: () => refresh(),
+  cleared: () => {
+    cues.clear();
+    refresh();
+  },
+  remember: (files) => (files ? adder.add(files) : adder.show()),
+  selectAll: () => selection.all(),
+  told: (text) => ($("#status").textContent = text),
+});
+const cues = new Cues($("#cues"), { changed: (dial = false) => later(dial), edit: (text) => {
+  input.edit(text);
   later();
 } });
-const filters = new Filters($("#filter-form"), $("#filters-set"), () => later());
-const onCard = {
-  open: (record) => openRecord(record, { ...onCard, kind: (name) => cues.modalityOf(name), forgotten: () => refresh() }),
-  more: (record, name) => cues.addRecord(record.id, name),
-  less: (record, name) => cues.addRecord(record.id, name, true),
+const filters = new Filters($("#filter-form"), { count: $("#filters-set"), chips: $("#filter-chips"), changed: () => later() });
+const on = {
+  open: (record) => open(record),
+  select: (record, chosen, range) => selection.set(record, chosen, range),
+  selected: (record) => selection.has(record.id),
+  similar: (record, part) => similar(record, part),
+  more: (record) => leave(() => cues.addRecord(record)),
+  less: (record) => leave(() => cues.addRecord(record, true)),
+  narrow: (how) => leave(() => filters.narrow(how)),
+  month: (month) => leave(() => jump(month)),
+  kind: (name) => cues.modalityOf(name),
+  forgotten: (record) => {
+    viewer.hide();
+    closed(null);
+    forgotten(record);
+  },
 };
-const results = new ResultList($("#result-list"), { ...onCard, kind: (name) => cues.modalityOf(name) });
+const list = new ResultList($("#result-list"), on);
+const selection = new Selection($("#selection"), {
+  shown: () => list.records,
+  changed: () => list.mark(selection.has),
+  similar: (records) => {
+    selection.clear();
+    cues.setRecords(records);
+  },
+  forgotten,
+});
+const timeline = new Timeline($("#timeline"), (month) => jump(month));
+const endless = new Endless($("#more"), $("#before"), { list, next: (signal) => turnPage(signal), source: () => source });
+const viewer = new Viewer({ ...on, around, place, stepped: (record) => opened(record, true), closed });
 const adder = new Adder({
   badge: $("#add").appendChild(el("span", { class: "count", "aria-hidden": "true" })),
-  added: () => refresh(),
-  open: onCard.open,
+  added: () => refresh({ push: false }),
+  open: (record) => open(record),
 });
 
+// What the list shows: where it comes from, the month that it begins at, and the months that there are.
+let source = null;
+let from = "";
+let months = [];
+let shownKey = null;
+let listing = null;
 // Only the latest request counts: a new request aborts the running one.
 let running = new AbortController();
 let timer = 0;
+let replacing = true;
 
-function later() {
+function later(replace = false) {
   clearTimeout(timer);
-  timer = setTimeout(refresh, REST);
+  replacing &&= replace;
+  timer = setTimeout(() => refresh({ replace: replacing }), REST);
 }
 
-async function refresh() {
+const asked = (id = "") => ({ cues: cues.held, ...filters.state, from: cues.empty ? from : "", open: id });
+
+// Asks the server what the cues, the filters and the month are now, and makes it the page's address.
+function refresh(how) {
+  listing = load(how);
+  return listing;
+}
+
+async function load({ push = true, replace = false, lost = [] } = {}) {
   clearTimeout(timer);
+  replacing = true;
   running.abort();
   running = new AbortController();
   const { signal } = running;
-  const section = $("#results");
+  if (push) {
+    address.go(asked(), { replace });
+    if (!replace) scrollTo(0, 0);
+  }
+  shownKey = address.listKey();
   section.setAttribute("aria-busy", "true");
+  endless.stop();
   try {
     await (cues.empty ? browse(signal) : recall(signal));
+    if (lost.length) note.append(messages.lost(lost));
   } catch (error) {
     if (error.name === "AbortError") return;
-    results.show([]);
+    source = null;
+    list.show([]);
+    timeline.show([]);
     head(cues.empty ? "Your memories" : "What came back", "");
-    note.replaceChildren(failed(error));
+    note.replaceChildren(messages.failed(error, () => refresh({ push: false })));
     say(error.message);
   }
-  if (!signal.aborted) section.removeAttribute("aria-busy");
+  if (signal.aborted) return;
+  list.mark(selection.has);
+  section.removeAttribute("aria-busy");
 }
 
-const failed = (error) => {
-  const box = absent(error.message);
-  box.classList.add("failed");
-  box.append(button("recall", "Try again", () => refresh()));
-  return box;
-};
-
-function head(title, line, ...buttons) {
+function head(title, line, ...tools) {
+  document.title = cues.empty ? "Harmonia" : `${cues.held.map((cue) => cue.name).join(", ")} – Harmonia`;
+  document.body.classList.toggle("answered", !cues.empty);
   $("#results-title").textContent = title;
-  status.textContent = line;
-  tools.replaceChildren(...buttons);
+  $("#status").textContent = line;
+  $("#results-tools").replaceChildren(...tools);
+  $("#answer").replaceChildren();
   note.replaceChildren();
-  more.replaceChildren();
 }
+
+const options = () => ({ ...filters.state, where: filters.condition, keeps: filters.keeps, selects: filters.wanted.length > 0 });
 
 async function recall(signal) {
-  if (!$("#result-list").children.length) results.wait();
-  status.textContent = "Recalling…";
-  const asked = cues.asked();
+  if (list.empty) list.wait();
+  $("#status").textContent = "Recalling…";
+  await cues.findNames(signal);
+  const given = cues.asked();
   const begun = performance.now();
-  const { k, ...condition } = filters.asked();
-  const answer = await api.recall(asked, { k, ...condition, explain: true }, signal);
+  const found = new Recalled(given, options());
+  const records = await found.next(signal);
   const took = Math.round(performance.now() - begun);
-  const records = filters.keep(answer.records);
-  const name = asked.map((cue) => cue.name).join(", ");
+  source = found;
+  timeline.show([]);
   filters.learn(records);
-  results.show(records);
-  const line = records.length
-    ? `${plural(records.length, "memory", "memories")}, the most probable first (${took} ms)`
-    : "No memory passes the filters.";
+  list.show(records);
+  const name = given.map((cue) => cue.name).join(", ");
+  const { certificate } = found.answer;
+  const order = messages.ORDERS[found.sort] ?? BEST;
   head(
     "What came back",
-    line,
-    button("landscape", "How it settled", () => openRecallDetails(asked, answer.certificate)),
-    button("imagine", "Imagine a picture", () => openImagined(asked, name, condition)),
+    records.length ? `${plural(records.length, "memory", "memories")}, ${order} (${took} ms)` : "No memory passes the filters.",
+    button("landscape", "How it settled", () => openRecallDetails(given, certificate)),
+    button("imagine", "Imagine a picture", () => openImagined(given, name, filters.condition ? { where: filters.condition } : {})),
   );
-  if (answer.abstained && records.length) note.replaceChildren(abstained(answer.certificate));
-  if (filters.canShowMore && answer.records.length >= k) more.append(button("add", "Show more", () => filters.more()));
+  if (found.answer.abstained && records.length) note.replaceChildren(messages.abstained(certificate));
+  else $("#answer").replaceChildren(...messages.answer(found.answer.records.filter(filters.keeps), open));
+  endless.watch(signal);
 }
-
-const abstained = (certificate) =>
-  el(
-    "div",
-    { class: "abstained" },
-    icon("alert"),
-    el(
-      "p",
-      {},
-      el("strong", {}, "Nothing here matches. "),
-      `With a probability of ${percent(certificate.nothing)} no memory belongs to this. The nearest ones are below, as guesses.`,
-    ),
-  );
 
 async function browse(signal) {
-  if (!$("#result-list").children.length) results.wait();
-  const page = await api.records({ limit: PAGE, signal });
-  if (!page.data.length) {
-    results.show([]);
+  if (list.empty) list.wait();
+  const found = new Browsed(options());
+  const counts = await found.count(signal);
+  found.begin(counts, from);
+  const records = await found.next(signal);
+  source = found;
+  months = counts;
+  filters.learn(records);
+  list.show(records, { headings: found.dated ? messages.headings(counts) : "" });
+  if (!records.length && !found.more && !filters.condition && !filters.wanted.length) {
+    timeline.show([]);
     head("Nothing is remembered yet", "");
-    note.replaceChildren(welcome());
+    note.replaceChildren(messages.welcome(() => adder.show()));
     return;
   }
-  filters.learn(page.data);
-  results.show(page.data);
-  head("Your memories", "The latest first. Ask with any part of one.");
-  offerMore(page, signal);
+  head("Your memories", !records.length && !found.more ? "No memory passes the filters." : messages.counted(filters, months));
+  timeline.show(filters.wanted.length ? [] : months);
+  endless.watch(signal);
 }
 
-function offerMore(page, signal) {
-  more.replaceChildren();
-  if (!page.has_more) return;
-  const next = button("add", "Show more", async () => {
-    next.disabled = true;
+// The next page of the list.
+async function turnPage(signal) {
+  const records = await source.next(signal);
+  filters.learn(records);
+  list.add(records);
+  if (!cues.empty) $("#status").textContent = `${plural(list.cells.size, "memory", "memories")}, ${BEST}`;
+}
+
+function jump(month) {
+  cues.clear();
+  from = month;
+  refresh().then(() => section.scrollIntoView());
+}
+
+async function similar(record, part) {
+  let whole = record;
+  let position;
+  if (part?.modality === "image") {
     try {
-      const following = await api.records({ limit: PAGE, after: page.last_id, signal });
-      const first = $("#result-list").children.length;
-      results.add(following.data);
-      offerMore(following, signal);
-      $(".card-title", $("#result-list").children[first])?.focus();
+      // a list may hold some parts only: the number is that in the whole record
+      whole = await api.record(record.id);
     } catch (error) {
-      if (error.name !== "AbortError") more.replaceChildren(failed(error));
+      return say(error.message);
     }
-  });
-  more.append(next);
+    const at = whole.parts.findIndex((one) => one.modality === part.modality && one.digest === part.digest);
+    position = at >= 0 ? at : undefined;
+  }
+  leave(() => cues.setRecords([whole], position));
 }
 
-const welcome = () =>
-  el(
-    "div",
-    { class: "welcome", "data-drop": "add" },
-    el("div", { class: "welcome-art", "aria-hidden": "true" }, ["image", "audio", "text", "video"].map((name) => icon(name))),
-    el("p", { class: "welcome-title" }, "Drop something here"),
-    el("p", {}, "Photos, sounds, videos and notes. Later a few words, a sketch or a hummed tune brings them back."),
-    button("add", "Choose what to remember", () => adder.show(), { kind: "go" }),
-  );
-
-function submitWords() {
-  clearTimeout(timer);
-  const text = words.value;
-  words.value = "";
-  fit();
-  if (text.trim()) cues.addWords(text);
-  refresh();
+// Closes the viewer, whose entry of the history stays for Back, and does what changes the list.
+function leave(change) {
+  viewer.hide();
+  change();
 }
 
-function fit() {
-  // only for browsers without field-sizing
-  words.rows = Math.min(6, Math.max(1, words.value.split("\n").length));
+function open(record) {
+  viewer.show(record);
+  opened(record);
 }
 
-function cueFiles(files) {
-  const refused = files.filter((file) => !cues.addFile(file));
-  if (!refused.length) return;
-  const text = `${refused[0].name} is not a picture, sound or video.`;
-  status.textContent = text;
-  say(text);
+const opened = (record, replace = false) => address.go(asked(record.id), { replace, viewer: replace ? history.state?.viewer : true });
+
+function closed(record) {
+  if (record) list.focus(record.id);
+  if (history.state?.viewer) history.back();
+  else address.go(asked(), { replace: true });
 }
 
-function pick(accept) {
-  const input = $("#picked");
-  input.accept = accept;
-  input.click();
+function place(record) {
+  const { at } = list.beside(record.id);
+  return at < 0 ? "" : `${(at + 1).toLocaleString("en")} of ${list.cells.size.toLocaleString("en")}${source?.more ? " so far" : ""}`;
 }
 
-const sketch = () => openSketch((file) => cues.addFile(file, "sketch"));
-const microphone = () => openMicrophone((file) => cues.addFile(file, "recording"));
-const colours = () => say(`Colours: ${window.nextTheme()}`);
-const help = () => openHelp(actions);
-const actions = {
-  "/": ["go to the words", () => words.focus()],
-  a: ["remember something", () => adder.show()],
-  s: ["sketch", sketch],
-  m: ["record a sound", microphone],
-  f: ["filters", () => {
-    $("#filters").open = !$("#filters").open;
-    $("#filters summary").focus();
-  }],
-  x: ["take all cues away", () => {
-    cues.clear();
-    refresh();
-  }],
-  r: ["the memory's report", () => openReport()],
-  t: ["colours: as the system, light, dark", colours],
-  "?": ["these shortcuts", help],
-};
+// The record after or before another: in the list, on its next page, or as the server knows it.
+async function around(record, direction, signal) {
+  await listing;
+  const find = () => list.beside(record.id, direction);
+  while (find().at >= 0 && !find().next && direction > 0 && source?.more) if (!(await endless.load())) break;
+  return find().next ?? (await source?.neighbour(record.id, direction, signal)) ?? null;
+}
+
+function forgotten(record, left = 0) {
+  source?.forget(record.id);
+  list.remove(record.id);
+  selection.drop(record.id);
+  if (!left) recount();
+}
+
+// After something was forgotten the months have other counts and begin elsewhere.
+async function recount() {
+  if (list.empty) return refresh({ push: false });
+  if (!(source instanceof Browsed)) return;
+  try {
+    months = await source.count(running.signal);
+  } catch {
+    // the list is right all the same
+    return;
+  }
+  timeline.show(filters.wanted.length ? [] : months);
+  $("#status").textContent = messages.counted(filters, months);
+}
+
+// Shows what the present address asks, after Back, Forward and at first.
+function arrive() {
+  const { asked: wanted, lost } = address.here();
+  const record = list.cells.get(wanted.open);
+  if (address.listKey() !== shownKey) {
+    cues.restore(wanted.cues);
+    filters.set(wanted);
+    from = wanted.from;
+    refresh({ push: false, lost });
+  }
+  if (!wanted.open) viewer.hide();
+  else if (record) viewer.record?.id === record.id || viewer.show(record);
+  else viewer.showId(wanted.open);
+}
 
 api.onMissingKey(askKey);
-listen(actions);
-watchDrops({ cue: cueFiles, add: (files) => adder.add(files) });
-$("#cue-box").addEventListener("submit", (event) => {
-  event.preventDefault();
-  submitWords();
-});
-words.addEventListener("input", fit);
-words.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  submitWords();
-});
-for (const way of document.querySelectorAll("[data-pick]")) way.addEventListener("click", () => pick(way.dataset.pick));
-$("#picked").addEventListener("change", (event) => {
-  cueFiles([...event.target.files]);
-  event.target.value = "";
-});
-$("#sketch").addEventListener("click", sketch);
-$("#microphone").addEventListener("click", microphone);
-$("#add").addEventListener("click", () => adder.show());
+addEventListener("popstate", arrive);
 $("#report").addEventListener("click", () => openReport());
-$("#theme").addEventListener("click", colours);
-$("#help").addEventListener("click", help);
-refresh();
+arrive();

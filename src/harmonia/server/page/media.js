@@ -25,7 +25,8 @@ const near = new IntersectionObserver(
 );
 
 export function titleOf(record) {
-  const named = record.metadata?.title ?? (wordsOf(record) || record.metadata?.name);
+  const { title, name } = record.metadata ?? {};
+  const named = (typeof title === "string" && title.trim()) || wordsOf(record) || name;
   const kind = NAMES[coverOf(record)?.modality] ?? "memory";
   return named ? shorten(String(named), 90) : `A ${kind}, ${record.id.slice(0, 6)}`;
 }
@@ -58,6 +59,14 @@ export function picture(part, name, { size = 512, eager = false } = {}) {
   image.addEventListener("load", () => image.classList.add("there"));
   show(image, part.preview ? sized(part.preview, size) : part.media);
   return image;
+}
+
+// Loads the picture of a part, so that it is there when it is shown.
+export function preload(part, size) {
+  const path = part.preview && part.modality !== "text" ? sized(part.preview, size) : null;
+  if (!path) return;
+  if (keyed()) mediaUrl(path).then((url) => URL.revokeObjectURL(url), () => {});
+  else new Image().src = path;
 }
 
 export function player(part, name) {

@@ -1,57 +1,46 @@
-// One record in full: its media, texts, metadata, and generated pictures.
+// What is known of one record: why it came back, its words, date, place and metadata, and what can be done with it.
 
 import * as api from "./api.js";
-import { button, dialog, el, percent } from "./dom.js";
-import { absent, mediaOf, picture, player, titleOf } from "./media.js";
+import { shares } from "./card.js";
+import { SHARED, chip, offered } from "./conditions.js";
+import { dateOf, dayName, monthName, placeName } from "./dates.js";
+import { button, el, percent } from "./dom.js";
 import { openImagined } from "./imagined.js";
-import { shares } from "./results.js";
+import { absent, coverOf, titleOf } from "./media.js";
 
-// `found` is the record of a result; `more`, `less` and `forgotten` are callbacks.
-export async function openRecord(found, { more, less, forgotten, kind }) {
-  const name = titleOf(found);
-  const stop = new AbortController();
-  const { box, body } = dialog(name, { wide: true, onclose: () => stop.abort() });
-  body.append(el("p", { class: "status" }, "Opening…"));
-  let record;
-  try {
-    record = await api.record(found.id, stop.signal);
-  } catch (error) {
-    if (error.name !== "AbortError") body.replaceChildren(absent(error.message));
-    return;
-  }
-  const then = (what) => () => {
-    box.close();
-    what(found, name);
-  };
-  const image = record.parts.some((part) => part.modality === "image" || part.modality === "video");
-  body.replaceChildren(
-    el("div", { class: "media" }, mediaOf(record).map((part) => part.text?.trim() === name ? null : whole(part, name))),
-    evidence(found, kind),
-    facts(record),
+// `found` is the record as a list has it, `record` the whole one; `on` is that of viewer.js.
+export function detailsOf(found, record, on) {
+  const name = titleOf(record);
+  const cover = coverOf(record);
+  const seen = record.parts.some((part) => part.modality === "image" || part.modality === "video");
+  return [
+    el(
+      "div",
+      { class: "row" },
+      button("similar", "Find similar", () => on.similar(record, cover)),
+      button("more", "More like this", () => on.more(record)),
+      button("less", "Not this", () => on.less(record)),
+    ),
+    said(record, name, cover),
+    evidence(found, on.kind),
+    facts(record, on),
     el(
       "div",
       { class: "row spread actions" },
-      el(
-        "div",
-        { class: "row" },
-        button("more", "More like this", then(more)),
-        button("less", "Not this", then(less)),
-        button("imagine", image ? "Imagine it anew" : "Imagine its picture", () =>
-          openImagined([{ name: "this memory", weight: 1, trust: null, record: record.id }], name),
-        ),
+      button("imagine", seen ? "Imagine it anew" : "Imagine its picture", () =>
+        openImagined([{ name: "this memory", weight: 1, trust: null, record: record.id }], name),
       ),
-      forgetting(record, () => {
-        box.close();
-        forgotten(record);
-      }),
+      forgetting(record, () => on.forgotten(record)),
     ),
-  );
+  ];
 }
 
-function whole(part, name) {
-  if (part.modality === "text") return el("blockquote", { class: "quote", dir: "auto" }, part.text ?? "");
-  if (part.modality === "image") return picture(part, name, { size: 1024, eager: true });
-  return el("div", {}, part.modality === "audio" && part.preview ? picture(part, `The waveform of ${name}`, { eager: true }) : null, player(part, name));
+// The words of a record, where neither its title nor its stage says them.
+function said(record, name, cover) {
+  const words = new Set(record.parts.filter((part) => part.modality === "text" && part.text).map((part) => part.text.trim()));
+  words.delete(name);
+  if (!words.size || cover?.modality === "text") return null;
+  return el("section", {}, el("h3", {}, "Its words"), [...words].map((text) => el("blockquote", { class: "quote", dir: "auto" }, text)));
 }
 
 function evidence(found, kind) {
@@ -65,22 +54,46 @@ function evidence(found, kind) {
   );
 }
 
-function facts(record) {
-  const rows = Object.entries(record.metadata ?? {}).filter(([, value]) => value !== null && value !== "");
+function facts(record, on) {
+  const metadata = record.metadata ?? {};
+  const rows = [];
+  // what has a row in words is not said again as it stands
+  const told = new Set(["path", "title"]);
+  const date = dateOf({ metadata });
+  if (date) {
+    const key = metadata.taken === date ? "taken" : "modified";
+    const month = date.slice(0, 7);
+    rows.push([key, el("button", { type: "button", class: "tag", title: `All of ${monthName(month)}`, onclick: () => on.month(month) }, dayName(date))]);
+    told.add(key);
+  }
+  const { latitude, longitude } = metadata;
+  if (Number.isFinite(latitude) && Number.isFinite(longitude)) {
+    rows.push(["place", placeName(latitude, longitude)]);
+    told.add("latitude").add("longitude");
+  }
+  for (const key of SHARED) {
+    const chips = offered(metadata, [key]).map((one) => chip(one, on.narrow));
+    if (!chips.length) continue;
+    rows.push([key, el("span", { class: "tags" }, chips)]);
+    told.add(key);
+  }
+  for (const [key, value] of Object.entries(metadata)) {
+    if (!told.has(key) && value !== null && value !== "" && !(Array.isArray(value) && !value.length)) rows.push([key, shown(value)]);
+  }
+  if (metadata.path) rows.push(["path", el("code", {}, String(metadata.path))]);
+  rows.push(["id", el("code", {}, record.id)]);
   return el(
     "section",
     {},
     el("h3", {}, "What is written on it"),
-    el(
-      "dl",
-      { class: "facts" },
-      rows.map(([key, value]) => el("div", {}, el("dt", { dir: "auto" }, key), el("dd", { dir: "auto" }, shown(value)))),
-      el("div", {}, el("dt", {}, "id"), el("dd", {}, el("code", {}, record.id))),
-    ),
+    el("dl", { class: "facts" }, rows.map(([key, value]) => el("div", {}, el("dt", { dir: "auto" }, key), el("dd", { dir: "auto" }, value)))),
   );
 }
 
-const shown = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+function shown(value) {
+  if (Array.isArray(value) && value.every((one) => typeof one !== "object")) return value.join(", ");
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
 
 // Asks for confirmation before it deletes.
 function forgetting(record, done) {
@@ -104,4 +117,3 @@ function forgetting(record, done) {
   place.append(ask);
   return place;
 }
-

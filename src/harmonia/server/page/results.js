@@ -1,89 +1,162 @@
-// The list of results, most probable first, as a masonry layout that keeps the DOM order.
+// The list of records: a masonry layout that keeps the DOM order, of which only the cards near the window are filled.
 
-import { button, el, icon, percent } from "./dom.js";
-import { coverOf, picture, player, titleOf, wordsOf } from "./media.js";
+import { cardOf } from "./card.js";
+import { monthName, monthOf } from "./dates.js";
+import { $, el } from "./dom.js";
 
 const ROW = 4;
 const GAP = 20;
-// Metadata shown on a card; the opened record shows the rest.
-const SHOWN_METADATA = ["name", "year", "date", "tag"];
+// Cards farther than this from the window are emptied; their places keep their heights.
+const NEAR = "1600px 0px";
 
 // Sets the number of grid rows of a card. The observer reports heights, so no layout is forced here.
 const heights = new ResizeObserver((entries) => {
   for (const { target, borderBoxSize } of entries) {
-    target.parentElement.style.gridRowEnd = `span ${Math.ceil((borderBoxSize[0].blockSize + GAP) / ROW)}`;
+    const height = borderBoxSize[0].blockSize;
+    if (height && target.parentElement) target.parentElement.style.gridRowEnd = `span ${Math.ceil((height + GAP) / ROW)}`;
   }
 });
 
 export class ResultList {
-  // `open`, `more` and `less` are called with the record of a card; `kind` maps the name of a cue to its modality.
-  constructor(list, { open, more, less, kind }) {
+  // `on` is that of card.js.
+  constructor(list, on) {
     this.list = list;
-    this.on = { open, more, less, kind };
+    this.on = on;
+    this.cells = new Map();
+    this.headings = "";
+    this.near = new IntersectionObserver((entries) => entries.forEach((entry) => this.#seen(entry)), { rootMargin: NEAR });
     list.addEventListener("keydown", (event) => this.#arrow(event));
   }
 
-  show(records) {
-    heights.disconnect();
-    this.list.replaceChildren();
+  // The records in the order of the list.
+  get records() {
+    return [...this.list.querySelectorAll(".cell")].map((cell) => this.cells.get(cell.dataset.id)).filter(Boolean);
+  }
+
+  // Where a record is in the list (-1: nowhere), and the one that many places after it.
+  beside(id, places = 1) {
+    const all = this.records;
+    const at = all.findIndex((record) => record.id === id);
+    return { at, next: at < 0 ? null : (all[at + places] ?? null) };
+  }
+
+  // Shows these records alone; with `headings` ("month" or "year") under the names of these.
+  show(records, { headings = "" } = {}) {
+    this.#clear();
+    this.headings = headings;
     this.add(records);
   }
 
+  // Adds records at the end; those that are there already are left out.
   add(records) {
-    const cards = records.map((record) => this.#card(record));
-    this.list.append(...cards);
-    for (const item of cards) heights.observe(item.firstChild);
+    this.#insert(records, (cells) => this.list.append(...cells));
+  }
+
+  // Adds records at the beginning, and keeps what is seen where it is.
+  addBefore(records) {
+    const mark = $(".cell", this.list);
+    const top = mark?.getBoundingClientRect().top;
+    this.#insert(records, (cells) => this.list.prepend(...cells));
+    if (mark) scrollBy(0, mark.getBoundingClientRect().top - top);
+  }
+
+  #insert(records, place) {
+    const cells = records.filter((record) => !this.cells.has(record.id)).map((record) => this.#cell(record));
+    place(cells);
+    if (this.headings) this.#head();
+    for (const cell of cells) this.near.observe(cell);
+  }
+
+  remove(id) {
+    const cell = this.#place(id);
+    if (!cell) return;
+    this.#empty(cell);
+    this.near.unobserve(cell);
+    cell.remove();
+    this.cells.delete(id);
+    if (this.headings) this.#head();
+  }
+
+  // Marks the cards of selected records.
+  mark(chosen) {
+    for (const card of this.list.querySelectorAll(".card")) {
+      const on = chosen(card.parentElement.dataset.id);
+      card.classList.toggle("selected", on);
+      $(".select", card).checked = on;
+    }
+  }
+
+  // Brings a record into view, with the focus on its title.
+  focus(id) {
+    const cell = this.#place(id);
+    if (!cell) return false;
+    this.#fill(cell);
+    cell.scrollIntoView({ block: "nearest" });
+    $(".card-title", cell).focus({ preventScroll: true });
+    return true;
   }
 
   // Shows grey placeholder cards while the first answer loads.
   wait(count = 6) {
+    this.#clear();
+    this.list.append(
+      ...Array.from({ length: count }, () => el("li", { class: "ghost", "aria-hidden": "true" }, el("div", { class: "card" }))),
+    );
+  }
+
+  get empty() {
+    return this.cells.size === 0;
+  }
+
+  #clear() {
     heights.disconnect();
-    this.list.replaceChildren(
-      ...Array.from({ length: count }, () => el("li", { class: "cell ghost", "aria-hidden": "true" }, el("div", { class: "card" }))),
-    );
+    this.near.disconnect();
+    this.cells.clear();
+    this.list.replaceChildren();
   }
 
-  #card(record) {
-    const name = titleOf(record);
-    const open = el("button", { type: "button", class: "card-title", dir: "auto", onclick: () => this.on.open(record) }, name);
-    const card = el(
-      "article",
-      { class: "card", "aria-label": name },
-      this.#cover(record, name),
-      el(
-        "div",
-        { class: "card-text" },
-        el("h3", {}, open),
-        kinds(record),
-        record.probability === undefined ? null : likely(record),
-        record.shares ? shares(record.shares, this.on.kind) : null,
-        el(
-          "div",
-          { class: "card-tools" },
-          button("more", "More like this", () => this.on.more(record, name), { "aria-label": `More like this: ${name}` }),
-          button("less", "Not this", () => this.on.less(record, name), { "aria-label": `Not this: ${name}` }),
-        ),
-      ),
-    );
-    return el("li", { class: "cell" }, card);
+  #place(id) {
+    return this.cells.has(id) ? $(`.cell[data-id="${id}"]`, this.list) : null;
   }
 
-  #cover(record, name) {
-    const part = coverOf(record);
-    if (!part) return null;
-    if (part.modality === "text") {
-      const words = wordsOf(record);
-      // a short text is the title already
-      return words.length > 90 ? el("blockquote", { class: "quote", dir: "auto" }, words.slice(0, 400)) : null;
+  #cell(record) {
+    this.cells.set(record.id, record);
+    const cell = el("li", { class: "cell" });
+    cell.dataset.id = record.id;
+    cell.dataset.month = monthOf(record);
+    this.#fill(cell);
+    return cell;
+  }
+
+  #fill(cell) {
+    if (cell.firstChild) return;
+    const record = this.cells.get(cell.dataset.id);
+    cell.append(cardOf(record, this.on, this.on.selected(record)));
+    heights.observe(cell.firstChild);
+  }
+
+  #empty(cell) {
+    if (!cell.firstChild) return;
+    heights.unobserve(cell.firstChild);
+    cell.replaceChildren();
+  }
+
+  #seen({ target, isIntersecting }) {
+    if (!target.isConnected) return;
+    if (isIntersecting) this.#fill(target);
+    else if (!target.contains(document.activeElement) && !playing(target)) this.#empty(target);
+  }
+
+  // Puts the name of each month or year before its first record.
+  #head() {
+    for (const old of this.list.querySelectorAll(".month")) old.remove();
+    let last = null;
+    for (const cell of this.list.querySelectorAll(".cell")) {
+      const month = cell.dataset.month;
+      const name = this.headings === "year" ? month.slice(0, 4) || "No date" : monthName(month);
+      if (name !== last) cell.before(el("li", { class: "month" }, el("h3", {}, name)));
+      last = name;
     }
-    const sound = record.parts.find((one) => one.modality === "audio" && one.digest !== part.digest);
-    return el(
-      "div",
-      { class: `cover ${part.modality}` },
-      part.modality === "video" ? null : el("div", { class: "frame", onclick: () => this.on.open(record) }, picture(part, name)),
-      part.modality === "image" ? null : player(part, name),
-      sound && part.modality !== "audio" ? player(sound, name) : null,
-    );
   }
 
   // Arrow keys move the focus: left and right in order, up and down to the nearest card.
@@ -106,6 +179,8 @@ export class ResultList {
   }
 }
 
+const playing = (cell) => [...cell.querySelectorAll("audio, video")].some((one) => !one.paused);
+
 // The nearest card below (1) or above (-1), preferably in the same column.
 function beyond(all, from, direction) {
   const place = (node) => node.closest(".card").getBoundingClientRect();
@@ -120,46 +195,3 @@ function beyond(all, from, direction) {
   }
   return best?.node;
 }
-
-export function kinds(record) {
-  const names = { text: "words", image: "picture", audio: "sound", video: "video" };
-  const modalities = Object.keys(names).filter((kind) => record.parts.some((part) => part.modality === kind));
-  const tags = SHOWN_METADATA.map((key) => record.metadata?.[key]).filter((value) => value !== undefined && value !== null && value !== titleOf(record));
-  return el(
-    "p",
-    { class: "kinds" },
-    modalities.map((kind) => el("span", { class: "kind", title: names[kind] }, icon(kind), el("span", { class: "unseen" }, `${names[kind]} `))),
-    tags.map((value) => el("span", { class: "tag", dir: "auto" }, String(value))),
-  );
-}
-
-export function likely(record) {
-  const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
-  bar.firstChild.style.setProperty("--part", record.probability.toFixed(4));
-  return el("p", { class: "likely" }, bar, el("span", { class: "number" }, percent(record.probability)), el("span", { class: "unseen" }, " probable"));
-}
-
-// The contribution of each cue. A negative share counts against the memory.
-export function shares(shareOf, kind) {
-  const names = Object.keys(shareOf);
-  if (!names.length) return null;
-  return el(
-    "ul",
-    { class: "shares", "aria-label": "What each cue contributed" },
-    names.map((name) => {
-      const share = shareOf[name];
-      const bar = el("span", { class: share < 0 ? "bar against" : "bar", "aria-hidden": "true" }, el("span"));
-      bar.firstChild.style.setProperty("--part", Math.min(1, Math.abs(share)).toFixed(4));
-      return el(
-        "li",
-        { title: name },
-        icon(iconOf(kind(name))),
-        el("span", { class: "share-name", dir: "auto" }, name),
-        bar,
-        el("span", { class: "number" }, `${share < 0 ? "−" : ""}${percent(Math.abs(share))}`),
-      );
-    }),
-  );
-}
-
-const iconOf = (kind) => (kind === "record" ? "more" : kind);

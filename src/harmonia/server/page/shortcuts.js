@@ -5,8 +5,9 @@ import { dialog, el } from "./dom.js";
 const OFF = "shortcuts-off";
 const ELSEWHERE = [
   ["Enter", "recall; Shift and Enter for a new line"],
-  ["Arrow keys", "from memory to memory, once one has the focus"],
-  ["Escape", "close what is open"],
+  ["Arrow keys", "from memory to memory, once one has the focus; in the viewer to the previous and the next"],
+  ["Shift", "with a click on a second box: select all between"],
+  ["Escape", "close what is open, or clear the selection"],
   ["Ctrl V", "recall by a copied picture"],
 ];
 
@@ -15,7 +16,7 @@ export function listen(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (localStorage.getItem(OFF) || document.querySelector("dialog[open]")) return;
-    if (event.target.closest("input, textarea, select, audio, video, [contenteditable]")) return;
+    if (event.target.closest("input:not([type=checkbox]), textarea, select, audio, video, [contenteditable]")) return;
     const action = actions[event.key];
     if (!action) return;
     event.preventDefault();

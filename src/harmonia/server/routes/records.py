@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from harmonia.collection.dates import by_date
 from harmonia.collection.json_output import View, record_json
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
@@ -32,6 +33,10 @@ from harmonia.store import digest_file
 from harmonia.types import HarmoniaError, Part, Record
 
 router = APIRouter(prefix="/v1/memory/records", tags=["memory"])
+
+Order = Literal["asc", "desc"]
+WhereParam = Annotated[str | None, Query(max_length=4000)]
+FiltersParam = Annotated[str | None, Query(alias="filters", max_length=20_000)]
 
 FORM = {
     "requestBody": {
@@ -109,28 +114,40 @@ async def list_records(
     service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     after: Annotated[str | None, Query(max_length=64)] = None,
-    order: Literal["asc", "desc"] = "desc",
-    where: Annotated[str | None, Query(max_length=4000)] = None,
-    filters_: Annotated[str | None, Query(alias="filters", max_length=20_000)] = None,
+    order: Order = "desc",
+    where: WhereParam = None,
+    filters_: FiltersParam = None,
+    sort: Literal["created", "date"] = "created",
 ) -> dict[str, Any]:
-    """List records by creation time, newest first; ``after`` is the ``last_id`` of the previous page."""
-    condition = filters.condition_of(where, _filter(filters_), admin=admin_of(request))
+    """List records, newest first; ``after`` is the ``last_id`` of the previous page.
 
-    def read() -> tuple[list[Record], bool]:
+    They are sorted by when they were added, or by ``date``, which each then has: when it was taken, else
+    modified, else added.
+    """
+    condition = filters.condition_of(where, parse_filters(filters_), admin=admin_of(request))
+
+    def read() -> tuple[list[Record], bool, Mapping[str, str]]:
         if not service.collection.exists:
-            return [], False
+            return [], False, {}
         store = service.collection.store
-        ids = store.select(condition)
-        ids = ids if order == "asc" else ids[::-1]
+        created = store.created(condition)
+        dates = service.dates.of(store) if sort == "date" else {}
+        if sort == "date":
+            ids = by_date(created, dates, newest_first=order == "desc")
+        else:
+            ids = list(created) if order == "asc" else list(created)[::-1]
         if after is not None and after not in ids:
             raise ApiError(400, "unknown cursor: after is not an id of this list", param="after")
         begin = 0 if after is None else ids.index(after) + 1
-        return store.records(ids[begin : begin + limit]), len(ids) > begin + limit
+        return store.records(ids[begin : begin + limit]), len(ids) > begin + limit, dates
 
-    records, more = await service.work(read)
+    records, more, dates = await service.work(read)
     return {
         "object": "list",
-        "data": [record_json(record, view_of(request)) for record in records],
+        "data": [
+            record_json(record, view_of(request)) | ({"date": dates[record.id]} if dates else {})
+            for record in records
+        ],
         "first_id": records[0].id if records else None,
         "last_id": records[-1].id if records else None,
         "has_more": more,
@@ -208,7 +225,8 @@ async def _create_each(
     return JSONResponse({"object": "list", "data": data, "problems": problems}, 201)
 
 
-def _filter(text: str | None) -> Filter | None:
+def parse_filters(text: str | None) -> Filter | None:
+    """The filters of a query parameter; ApiError 400 for what is none."""
     given = parse_json(text, "filters") if text else None
     if given is None:
         return None

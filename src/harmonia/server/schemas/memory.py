@@ -20,7 +20,7 @@ Media = Annotated[
 
 
 class CueIn(Strict):
-    """One cue: text, media, or a record to find similar ones.
+    """One cue: text, media, or a record to find similar ones; of it one ``part`` (counted from 0), or all.
 
     ``weight`` is its weight (negative: counts against); ``trust`` is its strength kappa, null for clamped;
     ``name`` identifies it in the answer.
@@ -31,6 +31,7 @@ class CueIn(Strict):
     audio: Media | None = None
     video: Media | None = None
     record: Id | None = None
+    part: int | None = Field(None, ge=0, lt=2**31)
     name: str | None = Field(None, min_length=1, max_length=100)
     weight: float = Field(1.0, ge=-100, le=100)
     trust: float | None = Field(None, ge=0, le=1e6)
@@ -42,6 +43,8 @@ class CueIn(Strict):
         ]
         if len(given) != 1:
             raise ValueError("a cue must have exactly one of text, image, audio, video and record")
+        if self.part is not None and self.record is None:
+            raise ValueError("only a cue with a record has a part")
         return self
 
     @property
