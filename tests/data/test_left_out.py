@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -134,28 +134,16 @@ NAMES = st.sampled_from(
     ["a.txt", "b.txt", "a/a.txt", "a/b.md", "b/a/c.txt", "c/d/e.txt", "c/b.txt", "x y/é.txt"]
 )
 PATTERNS = st.sampled_from(
-    [
-        "*.txt",
-        "a",
-        "/a",
-        "a/",
-        "b.*",
-        "c/**",
-        "**/a",
-        "!a",
-        "!*.md",
-        "c/*/e.txt",
-        "d",
-        "!c/b.txt",
-        "x*",
-        "# a",
-        "",
-    ]
-)
+    ["*.txt", "a", "/a", "a/", "b.*", "c/**", "c/**/", "**/a", "**", "/**", "*", "a/**/b.md", "!a", "!*.md",
+     "c/*/e.txt", "d", "!c/b.txt", "!c/**", "!a/", "x*", "# a", ""]
+)  # fmt: skip
 
 
 @given(st.lists(PATTERNS, max_size=5), st.sets(NAMES, min_size=1))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(patterns=["c/**", "!c/b.txt"], names={"a.txt", "c/b.txt"})
+@example(patterns=["c/**/"], names={"c/b.txt", "c/d/e.txt"})
+@example(patterns=["c/** "], names={"c/b.txt"})
 def test_patterns_mean_what_git_takes_them_for(
     tmp_path_factory: pytest.TempPathFactory, patterns: list[str], names: set[str]
 ) -> None:

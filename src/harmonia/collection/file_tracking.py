@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harmonia.modalities import modality_of
 from harmonia.store import FileState, Store, media_path, put_media
 from harmonia.types import Code, Part, Record
 
@@ -167,6 +166,8 @@ class FileTracker:
         ):
             return True
         # A caption that was deleted or edited does not keep a record whose media went on in a new one.
+        from harmonia.modalities import modality_of  # it loads every decoder, and a recall needs none
+
         media = [s for s in states if modality_of(s.path) != "text"]
         return (
             bool(media)

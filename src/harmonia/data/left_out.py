@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -94,6 +95,8 @@ def is_sheet(path: Path) -> bool:
 def compiled(patterns: Sequence[str]) -> Any:
     """Patterns in the syntax of gitignore; HarmoniaError for one that is none."""
     try:
-        return lazy("pathspec:GitIgnoreSpec").from_lines(patterns)
+        # pathspec takes c/** for the folder c, too; git only for what is in it
+        inside = [re.sub(r"/\*\*(/?)\s*$", r"/**/*\1", pattern) for pattern in patterns]
+        return lazy("pathspec:GitIgnoreSpec").from_lines(inside)
     except ValueError as error:
         raise HarmoniaError(f"{error}: patterns have the syntax of gitignore") from None
