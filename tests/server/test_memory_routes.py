@@ -52,7 +52,7 @@ def test_any_part_brings_back_the_whole(client: httpx.Client) -> None:
         assert found["records"][0]["probability"] > 0.5 and len(found["records"]) == 3
     found = recall(client, {"audio": base64_of("tone-1.wav")}, k=1)
     part = next(p for p in found["records"][0]["parts"] if p["modality"] == "audio")
-    assert set(part) == {"modality", "text", "start", "end", "digest", "media", "preview"}
+    assert set(part) == {"modality", "text", "start", "end", "unit", "digest", "media", "preview"}
     assert part["media"] == f"/v1/memory/media/{part['digest']}" and part["preview"].startswith(part["media"])
     found = recall(client, {"video": base64_of("film.mp4")}, k=1)
     assert words(found["records"][0]) == "shapes that move"

@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 
-from harmonia.modalities.subtitles import is_subtitles
-
 Json = Mapping[str, Any]
 
 
@@ -41,8 +39,7 @@ def path_of(record: Json, root: Path) -> str | None:
 def where_in(part: Json) -> str:
     """The location of a part: the file name, and the time of a window."""
     name = Path(part["path"]).name if part.get("path") else f"“{shorten(part.get('text') or '', 30)}”"
-    characters = part["modality"] == "text" and not is_subtitles(part.get("path") or "")
-    if part["start"] is None or characters:
+    if part["unit"] != "seconds":
         return name
     return f"{name} {part['start']:.0f}–{part['end'] or part['start']:.0f} s"
 

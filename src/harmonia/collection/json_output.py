@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harmonia.collection.sentences import Answer, explanation
+from harmonia.modalities.subtitles import in_seconds
 from harmonia.types import Certificate, Neighbour, Part, Recalled, Recollection, Record
 
 PLACES = ("path", "folder")
@@ -52,6 +53,7 @@ def part_json(part: Part, view: View = HERE) -> dict[str, Any]:
         "text": part.text,
         "start": finite(part.start),
         "end": finite(part.end),
+        "unit": None if part.start is None else "seconds" if in_seconds(part) else "characters",
         "digest": part.digest,
     }
     if view.served:
