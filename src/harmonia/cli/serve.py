@@ -26,6 +26,8 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "h1
 @click.option("--new-key", metavar="NAME", help="Create an API key in --keys, print it, and exit.")
 @click.option("--scope", type=click.Choice(["read", "write", "admin"]), default="read", show_default=True,
               help="Scope of the new key.")  # fmt: skip
+@click.option("--namespace", metavar="NAME",
+              help="Bind the new key to a namespace: it sees and changes its own records only.")  # fmt: skip
 @click.option("--generator", type=FOLDER, metavar="DIR",
               help="Folder of an image generator (default: built in).")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0), default=0.0, metavar="N",
@@ -46,8 +48,9 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "h1
 )
 def command(
     memory: Path | None, host: str, port: int, roots: tuple[Path, ...], keys: Path | None,
-    new_key: str | None, scope: str, generator: Path | None, rate: float, burst: int, upload: int,
-    json_size: int, in_flight: int, cors: tuple[str, ...], fetch: bool, names: tuple[str, ...],
+    new_key: str | None, scope: str, namespace: str | None, generator: Path | None, rate: float,
+    burst: int, upload: int, json_size: int, in_flight: int, cors: tuple[str, ...], fetch: bool,
+    names: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start the HTTP server.
 
@@ -57,11 +60,14 @@ def command(
     \b
     harmonia serve
     harmonia serve --keys keys.json --new-key phone --scope write
+    harmonia serve --keys keys.json --new-key team --scope write --namespace team
     harmonia serve --host 0.0.0.0 --keys keys.json --name memory.local
     """
     if new_key is not None:
-        _add_key(keys, new_key, scope)
+        _add_key(keys, new_key, scope, namespace)
         return
+    if namespace is not None:
+        raise click.UsageError("--namespace needs --new-key NAME: it binds the new key")
     from harmonia.types import HarmoniaError
 
     try:
@@ -91,11 +97,11 @@ def _print_url(url: str) -> None:
     click.echo("Ctrl-C stops the server.", err=True)
 
 
-def _add_key(keys: Path | None, name: str, scope: str) -> None:
+def _add_key(keys: Path | None, name: str, scope: str, namespace: str | None) -> None:
     if keys is None:
         raise click.UsageError("--new-key needs --keys FILE, the file that stores its hash")
     from harmonia.server.keys import new_key
 
-    secret = new_key(keys, name, scope)
+    secret = new_key(keys, name, scope, namespace)
     click.echo(secret)
     click.echo(f"This key is shown only once; {keys} stores its hash.", err=True)

@@ -104,6 +104,7 @@ class Memory:
         threads: int | None = None,
         watch: Watch | None = None,
         exclude: Sequence[str] = (),
+        namespace: str | None = None,
     ) -> Report:
         """Remember files, folders and manifests (see :func:`harmonia.collection.remember.remember`)."""
         from harmonia.collection.remember import remember
@@ -119,7 +120,7 @@ class Memory:
         return remember(
             self.store, self.root, encoders, several,
             copy=copy, whole=whole, within=within, progress=progress, threads=threads, limits=self.limits,
-            watch=watch, exclude=exclude,
+            watch=watch, exclude=exclude, namespace=namespace,
         )  # fmt: skip
 
     def recall(

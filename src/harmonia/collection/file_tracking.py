@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harmonia.collection.namespaces import NAMESPACE
 from harmonia.store import FileState, Store, media_path, put_media
 from harmonia.types import Code, Part, Record
 
@@ -101,6 +102,9 @@ class FileTracker:
             if i not in self._states and i not in self._found and self._taken(str(facts.get("path")), i)
         ]
         over |= {r.id for r in self.store.records(bare) if all(part.path is not None for part in r.parts)}
+        # The same file in another namespace is another record, which goes on there.
+        seen = {_namespace(found.metadata) for several in self._found.values() for found in several}
+        over = {i for i in over if _namespace(self.metadata.get(i, {})) in seen}
         if not over:
             return over
         return over & set(self.store.ids())
@@ -215,6 +219,10 @@ def coded_parts(store: Store, identity: str, digest: str) -> list[Part]:
                 code = Code(encoder.modality, vector, encoder.space)
                 found.append((number, replace(parts[number], code=code)))
     return [part for _, part in sorted(found, key=lambda pair: pair[0])]
+
+
+def _namespace(metadata: Mapping[str, Any]) -> str:
+    return str(metadata.get(NAMESPACE, ""))
 
 
 def _exists(path: str) -> bool:

@@ -7,36 +7,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harmonia.collection.namespaces import NAMESPACE
 from harmonia.collection.sentences import Answer, explanation
 from harmonia.modalities.subtitles import in_seconds
 from harmonia.types import Certificate, Neighbour, Part, Recalled, Recollection, Record
 
-PLACES = ("path", "folder")
-"""Metadata that say where on this machine a file lies; of a server only a key of scope admin sees them."""
+PRIVATE = ("path", "folder", NAMESPACE)
+"""Metadata that a server tells only to a key of scope admin: where on this machine a file lies, and whose a
+record is."""
 PARTS = 200
 """Most parts of a record that are shown; a long video has a part for every shot."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Who reads: whether metadata tell ``paths`` of this machine, and whether the answer is ``served``.
+    """Who reads: whether metadata tell what is ``private``, and whether the answer is ``served``.
 
     What is served has the type of each object, and the addresses of media in place of their paths.
     """
 
-    paths: bool = True
+    private: bool = True
     served: bool = False
 
 
 HERE = View()
 """The view of the memory's owner on this machine."""
-SERVED = View(paths=False, served=True)
+SERVED = View(private=False, served=True)
 """The view of a client of a server who may not see where files lie."""
 
 
 def record_json(record: Record, view: View = HERE, *, parts: Sequence[Part] | None = None) -> dict[str, Any]:
     """A record, with the given parts or all of them (at most ``PARTS``)."""
-    metadata = {k: v for k, v in record.metadata.items() if view.paths or k not in PLACES}
+    metadata = {k: v for k, v in record.metadata.items() if view.private or k not in PRIVATE}
     several = record.parts if parts is None else parts
     return {
         "id": record.id,

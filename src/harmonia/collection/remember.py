@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from harmonia.collection.encoder_set import EncoderSet
 from harmonia.collection.file_tracking import FILE_FACTS, FileTracker, coded_parts
+from harmonia.collection.namespaces import owned
 from harmonia.collection.prefetch import Produced, look_ahead
 from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
@@ -101,6 +102,7 @@ def remember(
     limits: Limits = LIMITS,
     watch: Watch | None = None,
     exclude: Sequence[str] = (),
+    namespace: str | None = None,
 ) -> Report:
     """Add every record found under ``paths`` to a store.
 
@@ -121,13 +123,15 @@ def remember(
         limits: bounds on what is decoded of one file.
         watch: called after each record; False stops the run like Ctrl-C.
         exclude: patterns, as in gitignore, of files and folders to leave out of the folders given.
+        namespace: the namespace that the records belong to; equal content in another is another record.
     """
     root = root.absolute()
     ignored: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     given = [path for path in paths if not isinstance(path, Record)]
     found = list(gather(given, extract_to=root / MEDIA, ignored=ignored, exclude=exclude, left_out=left_out))
-    run = _Run(store, root, model, copy, limits, whole, tuple(folder.resolve() for folder in within))
+    allowed = tuple(folder.resolve() for folder in within)
+    run = _Run(store, root, model, copy, limits, whole, allowed, namespace)
     run.problems += [item for item in found if isinstance(item, Problem)]
     records = [item for item in (*paths, *found) if isinstance(item, Record)]
     stopped, read = False, 0
@@ -169,9 +173,10 @@ class _Run:
         limits: Limits,
         whole: bool,
         within: tuple[Path, ...],
+        namespace: str | None,
     ) -> None:
         self.store, self.root, self.model, self.copy, self.limits = store, root, model, copy, limits
-        self.whole, self.within = whole, within
+        self.whole, self.within, self.namespace = whole, within, namespace
         self.problems: list[Problem] = []
         self.remembered = self.already = 0
         self._files = store.files()
@@ -210,8 +215,8 @@ class _Run:
             files += [state] if state else []
         if not parts or (self.whole and len(parts) < len(record.parts)):
             return
-        identity = identity_of(parts)
-        record = Record(identity, tuple(parts), dict(record.metadata))
+        identity = identity_of(parts, self.namespace)
+        record = Record(identity, tuple(parts), owned(record.metadata, self.namespace))
         files = [replace(state, record_id=identity) for state in files]
         with self._lock:
             fresh, first = identity not in self._seen, identity not in self._taken
@@ -220,7 +225,8 @@ class _Run:
                 self._seen[identity] = dict(record.metadata)
         todo = parts
         if fresh:
-            record = replace(record, metadata=self._facts_of(parts) | dict(record.metadata))
+            facts = self._facts_of(parts) | dict(record.metadata)
+            record = replace(record, metadata=owned(facts, self.namespace))
         else:
             yield _Known(record, files)
             passing = {part.path for part in parts} - {state.path for state in files}
@@ -434,9 +440,14 @@ def _is_generated(part: Part) -> bool:
         return False
 
 
-def identity_of(parts: Sequence[Part]) -> str:
-    """The id of a record: a digest of the digests of its parts, independent of their order."""
+def identity_of(parts: Sequence[Part], namespace: str | None = None) -> str:
+    """The id of a record: a digest of the digests of its parts, independent of their order.
+
+    In a ``namespace`` it is another, which does not tell what the id of the same content is elsewhere.
+    """
     lines = sorted(f"{part.modality} {part.digest}" for part in parts)
+    if namespace is not None:
+        lines.append(f"namespace {namespace}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 

@@ -18,7 +18,7 @@ from harmonia.modalities.text_encoding import decode
 SUFFIXES = (".md", ".markdown", ".mdx")
 MOST, KEYS_MOST, DEPTH = 1 << 16, 64, 32
 """Characters, keys, and levels of front matter; what is more stays text."""
-OWN = ("path", "name", "folder", "modified", "generated", "vector_stores")
+OWN = ("path", "name", "folder", "modified", "generated", "vector_stores", "namespace")
 """Keys that Harmonia sets itself; a note may not say of itself where it is and to whom it belongs."""
 _BLOCK = re.compile(
     r"(?P<rule>---|\+\+\+)[ \t]*\n(?P<inside>(?:.*\n)??)(?:(?P=rule)|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL

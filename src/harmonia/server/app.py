@@ -19,9 +19,10 @@ from harmonia.server import errors
 from harmonia.server.address import proof
 from harmonia.server.keys import read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
-from harmonia.server.openai.vector_stores import VectorStores
+from harmonia.server.namespaces import PerNamespace
+from harmonia.server.openai.vector_stores import KIND, VectorStores
 from harmonia.server.schemas.errors import REFUSALS, Responses
-from harmonia.server.service import SERVER_FOLDER, Service
+from harmonia.server.service import SERVER_FOLDER, Service, check_unbound
 from harmonia.server.settings import Settings
 
 ROUTES: tuple[str, ...] = (
@@ -53,7 +54,15 @@ def create_app(settings: Settings) -> FastAPI:
     keys = read_keys(settings.keys) if settings.keys else ()
     service = Service(settings)
     own = settings.memory / SERVER_FOLDER
-    stores = VectorStores(own / "stores", service.writer, service.files, service.jobs, service.created_at)
+
+    def open_stores(namespace: str | None) -> VectorStores:
+        files = service.files.of(namespace)
+        return VectorStores(own, service.writer, files, service.jobs, service.created_at, namespace)
+
+    stores = PerNamespace(open_stores)
+    service.jobs.after(KIND, lambda job, report: stores.of(job.namespace).add_records(job, report))
+    for namespace in {None, *(key.namespace for key in keys)}:
+        stores.of(namespace)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -124,6 +133,7 @@ def _add_probes(app: FastAPI) -> None:
     @app.get("/metrics", tags=["operation"], response_class=Response, responses=REFUSALS | PLAIN_TEXT)
     async def metrics(request: Request) -> PlainTextResponse:
         """Metrics in Prometheus' text format."""
+        check_unbound(request, "metrics of the whole server")
         text = generate_latest(request.app.state.service.registry)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

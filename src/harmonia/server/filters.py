@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from harmonia.collection.json_output import PLACES
+from harmonia.collection.json_output import PRIVATE
 from harmonia.server.errors import ApiError
+from harmonia.server.keys import Key
 from harmonia.server.schemas.filters import Comparison, Compound, Filter
 from harmonia.store import as_filter
 from harmonia.store import filters as tree
@@ -32,22 +33,30 @@ def where_of(given: Filter | None, param: str = "filters") -> tree.Filter | None
 
 
 def condition_of(
-    where: str | None, given: Filter | None, *more: tree.Filter | None, admin: bool
+    where: str | None, given: Filter | None, *more: tree.Filter | None, key: Key
 ) -> tree.Filter | None:
-    """All of the conditions that there are, as one; ApiError 403 for one that would tell paths.
+    """All of the conditions that there are, and that of the caller's ``key``, as one.
 
-    Only a key of scope admin may ask by where files lie, or by the metadata as a whole, which say it too.
+    ApiError 403 for one that would tell paths: only a key of scope admin may ask by where files lie and whose
+    records are, or by the metadata as a whole, which say it too.
     """
     try:
-        found = [as_filter(where or None), where_of(given), *more]
+        asked = as_filter(where or None)
+        if isinstance(asked, tree.Known) and key.namespace is not None:
+            asked = asked.filter  # what it refuses would tell the columns of others
+        found = [asked, where_of(given), *more, key.records]
     except FilterError as error:
         raise ApiError(400, str(error), param="where") from error
     named = {name for one in found[:2] if one for name in one.names()}
-    if not admin and named & {*PLACES, "metadata"}:
+    if not key.may("admin") and named & {*PRIVATE, "metadata"}:
         raise ApiError(
-            403, "to filter by path or folder takes a key of scope admin", code="insufficient_scope"
-        )
-    return tree.all_of(found)
+            403, "to filter by path, folder or namespace takes a key of scope admin",
+            code="insufficient_scope",
+        )  # fmt: skip
+    joined = tree.all_of(found)
+    if joined is not None and joined.depth() > tree.DEPTH:
+        raise ApiError(400, "the filter is nested too deep: make it flatter", param="where")
+    return joined
 
 
 def _comparisons(given: Filter, depth: int, param: str) -> Iterator[Comparison]:

@@ -47,14 +47,17 @@ class ClientDisconnected(Exception):
 async def recall_for_picture(
     service: Service,
     query: Query,
-    options: RecallOptions | None = None,
+    options: RecallOptions,
     *,
     must: bool = False,
 ) -> Recollection | None:
-    """The recollection to condition on; None if the recall fails and not ``must``."""
+    """The recollection to condition on; None if the recall fails and not ``must``.
+
+    ``options.where`` has the condition on what the caller may see.
+    """
     await service.work(service.generator)  # fail early without a generator
     try:
-        return await service.recall(query, options or RecallOptions(EVIDENCE))
+        return await service.recall(query, options)
     except HarmoniaError:
         if must:
             raise

@@ -25,7 +25,7 @@ log = logging.getLogger("harmonia.server")
 
 ENDED = ("completed", "failed", "stopped")
 MAX_PROBLEMS, MAX_JOBS, MAX_WAITING = 1000, 500, 100
-"""Most problems that a job lists, most stored jobs, and most waiting jobs."""
+"""Most problems that a job lists, most stored jobs of a namespace, and most waiting jobs."""
 SAVE_SECONDS, POLL_SECONDS, PING_SECONDS = 1.0, 0.1, 15.0
 """Intervals of saving progress, of polling for it, and of keep-alive messages."""
 
@@ -37,7 +37,7 @@ class Job:
     ``state`` is queued, running, completed, failed or stopped; ``done`` of ``total`` records are read.
     ``problems`` lists file names with reasons. A job of the memory's owner may read files ``anywhere``, and
     reports paths, records whose files are ``gone``, the number of ``ignored`` files of other types, their
-    ``kinds``, and what was ``left_out`` by reason.
+    ``kinds``, and what was ``left_out`` by reason. Its records belong to its ``namespace``.
     ``revision`` increases with every change.
     """
 
@@ -62,6 +62,7 @@ class Job:
     left_out: dict[str, int] = field(default_factory=dict)
     message: str | None = None
     revision: int = 0
+    namespace: str | None = None
 
 
 Callback = Callable[[Job, Report], None]
@@ -135,6 +136,7 @@ class Jobs:
         whole: bool = False,
         note: Mapping[str, Any] | None = None,
         anywhere: bool = False,
+        namespace: str | None = None,
     ) -> Job:
         """Start a job that remembers files, folders and manifests; returns it after it was saved.
 
@@ -146,10 +148,11 @@ class Jobs:
             self.after(kind, then)
         files, note_copy = [str(path) for path in paths], dict(note or {})
         job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, note_copy, anywhere=anywhere)
+        job.namespace = namespace
         with self._lock:
             if sum(job.state not in ENDED for job in self.jobs.values()) >= MAX_WAITING:
                 raise ApiError(503, "too many waiting jobs: try again later", headers={"Retry-After": "30"})
-            self._forget_old()
+            self._forget_old(namespace)
             self.jobs[job.id] = job
         self._save(job)
         self.thread.submit(self._run, job)
@@ -206,6 +209,7 @@ class Jobs:
                 whole=job.whole,
                 within=() if job.anywhere else self.within,
                 watch=watch,
+                namespace=job.namespace,
             )
             job.remembered += report.remembered
             job.already = report.already
@@ -252,9 +256,10 @@ class Jobs:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / f"{job.id}.json", json.dumps(asdict(job)))
 
-    def _forget_old(self) -> None:
-        """Store no more than ``MAX_JOBS`` jobs: delete the oldest ended ones."""
-        ended = [job for job in self.all() if job.state in ENDED]
-        for job in ended[: max(0, len(self.jobs) - MAX_JOBS + 1)]:
+    def _forget_old(self, namespace: str | None) -> None:
+        """Store no more than ``MAX_JOBS`` jobs of a namespace: delete the oldest ended ones."""
+        own = [job for job in self.all() if job.namespace == namespace]
+        ended = [job for job in own if job.state in ENDED]
+        for job in ended[: max(0, len(own) - MAX_JOBS + 1)]:
             self.jobs.pop(job.id)
             (self.folder / f"{job.id}.json").unlink(missing_ok=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harmonia.collection.cues import QueryItem, RecallOptions, weighted
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import check_modality, decode_base64
+from harmonia.server.keys import Key
 from harmonia.server.schemas.memory import CueIn, Cues
 from harmonia.server.service import Service
-from harmonia.store.filters import In, Not
+from harmonia.store.filters import And, In, Not
 from harmonia.types import MODALITIES, Code
 
 ATTACHED = "cid:"
@@ -19,15 +20,16 @@ CLAMPED = float("inf")
 
 
 async def query_of(
-    service: Service, body: Cues, files: Mapping[str, bytes], *, admin: bool, leave_out: bool = True
+    service: Service, body: Cues, files: Mapping[str, bytes], *, key: Key, leave_out: bool = True
 ) -> tuple[list[QueryItem], RecallOptions]:
     """The query and recall options of a request; ApiError for cues that cannot be read.
 
+    ``key`` is that of the caller: records that it may not see are unknown, and not among the results.
     ``files`` are the files of the form, by name. ``leave_out`` excludes the records of ``record`` cues and of
     ``not_like`` from the results.
     """
     ids = list(dict.fromkeys([*(cue.record for cue in body.cues if cue.record), *body.not_like]))
-    codes = await service.ask(lambda: service.collection.codes_of(ids)) if ids else {}
+    codes = await service.ask(lambda: _codes_of(service, ids, key)) if ids else {}
     for record_id in ids:
         if record_id not in codes:
             raise not_found("record", record_id)
@@ -50,8 +52,16 @@ async def query_of(
     if body.leave_out_cues:
         ids += sorted(await service.work(lambda: service.writer().records_of(query)))
     left_out = Not(In("id", tuple(ids))) if ids and leave_out else None
-    where = filters.condition_of(body.where, body.filters, left_out, admin=admin)
+    where = filters.condition_of(body.where, body.filters, left_out, key=key)
     return weighted(query, body.weights), body.options(where)
+
+
+def _codes_of(service: Service, ids: Sequence[str], key: Key) -> dict[str, tuple[Code, ...]]:
+    """The codes of those records that the caller may see."""
+    collection = service.collection
+    if key.records is not None:
+        ids = collection.store.select(And((In("id", tuple(ids)), key.records)))
+    return collection.codes_of(ids)
 
 
 def _name(cue: CueIn, number: int, body: Cues) -> str:

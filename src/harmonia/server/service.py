@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
+from starlette.requests import HTTPConnection
 
 from harmonia.collection.collection import Memory
 from harmonia.collection.cues import Query, RecallOptions, decode
@@ -23,9 +24,10 @@ from harmonia.collection.json_output import HERE, View
 from harmonia.collection.remember import Report
 from harmonia.generators import Saved
 from harmonia.server.batching import Batcher
-from harmonia.server.errors import missing_model
+from harmonia.server.errors import ApiError, missing_model
 from harmonia.server.jobs import Job, Jobs
-from harmonia.server.keys import OWNER
+from harmonia.server.keys import OWNER, Key
+from harmonia.server.namespaces import PerNamespace
 from harmonia.server.settings import Settings
 from harmonia.server.uploaded_files import UploadedFiles
 from harmonia.server.uploaded_records import NewRecord, StoredRecord, clear_temporary_folders, create
@@ -89,7 +91,7 @@ class Service:
         )
         self.jobs.after(REMEMBER, self._name)
         self.created_at = _creation_time(settings.memory)
-        self.files = UploadedFiles(settings.memory / SERVER_FOLDER)
+        self.files = PerNamespace(lambda namespace: UploadedFiles(settings.memory / SERVER_FOLDER, namespace))
         self.dates = Dates()
         self.report: tuple[tuple[int, int] | None, dict[str, Any]] = (None, {})
         self.ready = False
@@ -140,13 +142,16 @@ class Service:
         """Run a long analysis on a collection of its own, so that recalls do not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self.studying, lambda: call(self.writer()))
 
-    async def recall(self, query: Query, options: RecallOptions | None = None) -> Recollection:
-        """Recall, batched with other clients' recalls; HarmoniaError if it cannot be answered."""
+    async def recall(self, query: Query, options: RecallOptions) -> Recollection:
+        """Recall, batched with other clients' recalls; HarmoniaError if it cannot be answered.
+
+        ``options.where`` has the condition on what the caller may see (``Key.records``).
+        """
         if all(item.modality == "text" or isinstance(item.value, tuple) for item in query):
             decoded = decode(query, self.settings.limits)  # text and codes decode at once
         else:
             decoded = await self.work(lambda: decode(query, self.settings.limits))
-        return await self.recalls(PendingRecall(decoded, options or RecallOptions()))
+        return await self.recalls(PendingRecall(decoded, options))
 
     async def encode(self, signals: Sequence[Signal]) -> list[list[Code]]:
         """The codes of each signal, by every encoder of its modality."""
@@ -262,11 +267,28 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 """The parameter type by which a route gets the service."""
 
 
-def admin_of(request: Request) -> bool:
-    """Whether the caller may see file paths and filter by them."""
-    return bool(request.state.key.may("admin"))
+def key_of(request: HTTPConnection) -> Key:
+    """The key of the caller, which says what they may see and change."""
+    key: Key = request.state.key
+    return key
 
 
 def view_of(request: Request) -> View:
     """The view of records that the caller gets."""
-    return HERE if request.state.key is OWNER else View(paths=admin_of(request), served=True)
+    key = key_of(request)
+    return HERE if key is OWNER else View(private=key.may("admin"), served=True)
+
+
+def check_unbound(request: Request, what: str) -> None:
+    """ApiError 403 for a key of a namespace: ``what`` is of the whole memory or machine."""
+    if key_of(request).namespace is not None:
+        raise ApiError(403, f"{what} takes a key without a namespace", code="insufficient_scope")
+
+
+async def get_files(request: Request, service: ServiceDep) -> UploadedFiles:
+    """The uploaded files of the caller's namespace (``Depends(get_files)``)."""
+    return service.files.of(key_of(request).namespace)
+
+
+FilesDep = Annotated[UploadedFiles, Depends(get_files)]
+"""The parameter type by which a route gets the uploaded files."""

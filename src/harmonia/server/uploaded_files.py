@@ -13,6 +13,7 @@ from typing import BinaryIO
 from harmonia.collection.remember import identity_of
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import HEAD, kind_of
+from harmonia.server.namespaces import folder_of
 from harmonia.server.uploaded_records import temporary_folder, write_upload
 from harmonia.store.atomic import write_atomically
 from harmonia.types import Part
@@ -46,10 +47,13 @@ class UploadedFile:
 
 
 class UploadedFiles:
-    """The uploaded files of one memory: each is its content and a JSON file, which is written last."""
+    """The uploaded files of one memory, or of a ``namespace`` of it.
 
-    def __init__(self, own: Path) -> None:
-        self.own, self.folder = own, own / "files"
+    Each is its content and a JSON file, which is written last. ``own`` is the server's own folder.
+    """
+
+    def __init__(self, own: Path, namespace: str | None = None) -> None:
+        self.own, self.namespace, self.folder = own, namespace, folder_of(own, namespace) / "files"
         self._lock = threading.Lock()
         self._files = {file.id: file for file in map(_read, self.folder.glob("*.json")) if file}
 
@@ -65,9 +69,9 @@ class UploadedFiles:
         kind = kind_of(head, name)
         with temporary_folder(self.own) as folder:
             draft = folder / "file"
-            digest = write_upload(content, draft)
+            part = Part(kind.modality if kind else "", digest=write_upload(content, draft))
             file = UploadedFile(
-                file_id(identity_of([Part(kind.modality if kind else "", digest=digest)])),
+                file_id(identity_of([part], self.namespace)),
                 shown_name(name), purpose, draft.stat().st_size, int(time.time()),
                 kind.suffix if kind else "", kind.mime if kind else "application/octet-stream",
                 kind.modality if kind else None,

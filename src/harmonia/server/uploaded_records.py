@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from harmonia.collection.collection import Memory
+from harmonia.collection.namespaces import NAMESPACE
 from harmonia.collection.remember import identity_of
 from harmonia.server.errors import ApiError
 from harmonia.server.formats import HEAD, Kind, kind_of
+from harmonia.store.values import column_name
 from harmonia.types import Part, Record
 
 FOLDER = "incoming"
@@ -27,10 +29,11 @@ BLOCK = 2**20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewRecord:
-    """A record to create: parts with digests and temporary files, and metadata."""
+    """A record to create: parts with digests and temporary files, metadata, and its namespace."""
 
     parts: tuple[Part, ...]
     metadata: Mapping[str, Any]
+    namespace: str | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +117,7 @@ def plain_name(name: str) -> str:
 
 
 def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Validate metadata; ApiError 400 if JSON cannot represent it or it is too large."""
+    """Validate metadata; ApiError 400 if JSON cannot represent it, it is too large, or names a namespace."""
     try:
         size = len(encode_utf8(json.dumps(metadata, ensure_ascii=False, allow_nan=False), "metadata"))
     except (ValueError, RecursionError):
@@ -123,6 +126,8 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise ApiError(
             400, f"metadata may have at most {MAX_KEYS} keys and {MAX_BYTES:,} bytes", param="metadata"
         )
+    if taken := next((key for key in metadata if column_name(key) == NAMESPACE), None):
+        raise ApiError(400, f"the metadata key {taken!r} is reserved: rename it", param="metadata")
     return dict(metadata)
 
 
@@ -135,11 +140,28 @@ def encode_utf8(text: str, param: str) -> bytes:
 
 
 def create(collection: Memory, several: Sequence[NewRecord]) -> Sequence[StoredRecord | Exception]:
-    """Remember records in one commit, each whole or not at all; an invalid one yields its ApiError."""
-    ids = [identity_of(one.parts) for one in several]
+    """Remember records, each whole or not at all; an invalid one yields its ApiError.
+
+    Those of one namespace are one commit.
+    """
+    found: dict[int, StoredRecord | Exception] = {}
+    for namespace in dict.fromkeys(one.namespace for one in several):
+        members = [i for i, one in enumerate(several) if one.namespace == namespace]
+        try:
+            stored = _create(collection, [several[i] for i in members], namespace)
+        except Exception as error:  # what the others have stored is acknowledged all the same
+            stored = [error] * len(members)
+        found |= dict(zip(members, stored, strict=True))
+    return [found[i] for i in range(len(several))]
+
+
+def _create(
+    collection: Memory, several: Sequence[NewRecord], namespace: str | None
+) -> Sequence[StoredRecord | Exception]:
+    ids = [identity_of(one.parts, namespace) for one in several]
     before = {record.id for record in collection.store.records(ids)} if collection.exists else set()
     records = [Record("", one.parts, one.metadata) for one in several]
-    report = collection.remember(records, copy=True, whole=True, threads=2)
+    report = collection.remember(records, copy=True, whole=True, threads=2, namespace=namespace)
     reasons = {problem.path: problem.reason for problem in report.problems}
     there = {record.id: record for record in collection.store.records(ids)}
     found: list[StoredRecord | Exception] = []

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harmonia.collection.json_output import PLACES
+from harmonia.collection.json_output import PRIVATE
 from harmonia.server.errors import ApiError
 from harmonia.server.uploaded_records import checked_metadata
 from harmonia.types import Record
 
 KEY = "vector_stores"
 """The metadata key that lists the vector stores of a record, except the memory's own."""
-RESERVED = (*PLACES, KEY, "generated")
+RESERVED = (*PRIVATE, KEY, "generated")
 """Metadata keys that clients may not set: paths, stores and the mark of generated media."""
 FACTS = (*RESERVED, "name", "modified")
 """Metadata keys that an update keeps unless it names them."""
@@ -24,7 +24,7 @@ def attributes_of(record: Record) -> dict[str, Any]:
     return {
         key: value
         for key, value in record.metadata.items()
-        if key not in (*PLACES, KEY) and isinstance(value, str | int | float)
+        if key not in (*PRIVATE, KEY) and isinstance(value, str | int | float)
     }
 
 

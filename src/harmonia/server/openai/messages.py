@@ -17,6 +17,7 @@ from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, missing_model
 from harmonia.server.formats import check_modality, decode_base64
 from harmonia.server.image_requests import EVIDENCE, draw_plan, encode_picture, make_plan, recall_for_picture
+from harmonia.server.keys import Key
 from harmonia.server.service import Service
 from harmonia.server.sse import count_words
 from harmonia.server.uploaded_files import PREFIX
@@ -102,22 +103,27 @@ def count_input_words(turns: Sequence[Turn]) -> int:
 
 
 async def answer(
-    service: Service, model: str, turns: Sequence[Turn], *, param: str, n: int = 1, seed: int = 0
+    service: Service, model: str, turns: Sequence[Turn], *, key: Key, param: str, n: int = 1, seed: int = 0
 ) -> Reply:
     """Answer the last message of the user, with ``n`` pictures if the model imagines.
 
-    ApiError if the conversation has no cue or media cannot be read; ``param`` names the field of the request.
+    ``key`` is that of the caller: what it may not see is not recalled. ApiError if the conversation has no
+    cue or media cannot be read; ``param`` names the field of the request.
     """
     check_model(model)
-    cues = await _cues_of(service, turns, param)
+    cues = await _cues_of(service, turns, key, param)
+    options = RecallOptions(EVIDENCE, where=key.records)
     if model == IMAGINES:
-        return await _imagine(service, cues, Sampling(n, seed=seed))
-    recollection = await service.recall(make_query(cues), RecallOptions(EVIDENCE))
+        return await _imagine(service, cues, options, Sampling(n, seed=seed))
+    recollection = await service.recall(make_query(cues), options)
     return Reply(answer_text(recollection), recollection, recollection.abstained)
 
 
-async def _imagine(service: Service, cues: dict[str, Media], sampling: Sampling) -> Reply:
-    plan = await make_plan(service, cues, sampling, found=await recall_for_picture(service, make_query(cues)))
+async def _imagine(
+    service: Service, cues: dict[str, Media], options: RecallOptions, sampling: Sampling
+) -> Reply:
+    found = await recall_for_picture(service, make_query(cues), options)
+    plan = await make_plan(service, cues, sampling, found=found)
     signals = await draw_plan(service, plan)
     recollection = plan.request.found
     text = (
@@ -134,7 +140,7 @@ def _how(found: Recollection | None) -> str:
     return f"from what the memory recalls, {described(found.records[0])},"
 
 
-async def _cues_of(service: Service, turns: Sequence[Turn], param: str) -> dict[str, Media]:
+async def _cues_of(service: Service, turns: Sequence[Turn], key: Key, param: str) -> dict[str, Media]:
     """The cues in the last message of the user, by modality."""
     asked = next((role for role in ASKING if any(turn.role == role for turn in turns)), None)
     last = next((turn for turn in reversed(turns) if turn.role == asked), None)
@@ -148,14 +154,17 @@ async def _cues_of(service: Service, turns: Sequence[Turn], param: str) -> dict[
         )
     cues: dict[str, list[str | bytes]] = {"text": [last.text]} if last.text.strip() else {}
     for medium in last.media:
-        modality, media = medium if isinstance(medium, tuple) else await read_attachment(service, medium)
+        modality, media = medium if isinstance(medium, tuple) else await read_attachment(service, medium, key)
         cues.setdefault(modality, []).append(media)
     # the generator takes one text
     return {modality: values[0] if len(values) == 1 else values for modality, values in cues.items()}
 
 
-async def read_attachment(service: Service, attachment: Attachment) -> tuple[str, bytes]:
-    """The modality and the bytes of an attachment; ApiError 400 if it cannot be fetched, decoded or used."""
+async def read_attachment(service: Service, attachment: Attachment, key: Key) -> tuple[str, bytes]:
+    """The modality and the bytes of an attachment; ApiError 400 if it cannot be fetched, decoded or used.
+
+    ``key`` is that of the caller, whose uploaded files it may name.
+    """
     if attachment.given.lower().startswith(("http://", "https://")):
         if not service.settings.fetch:
             raise ApiError(
@@ -164,9 +173,8 @@ async def read_attachment(service: Service, attachment: Attachment) -> tuple[str
             )  # fmt: skip
         data = await fetch(attachment.given, attachment.param, max_bytes=service.settings.upload)
     elif attachment.given.startswith(PREFIX):
-        data = await service.work(
-            lambda: service.files.path(service.files.get(attachment.given)).read_bytes()
-        )
+        files = service.files.of(key.namespace)
+        data = await service.work(lambda: files.path(files.get(attachment.given)).read_bytes())
     else:
         data = await service.work(lambda: decode_base64(attachment.given, attachment.param))
     modality = attachment.modality or sniff(data[:512])

@@ -11,6 +11,7 @@ from typing import Any
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import decode_base64
+from harmonia.server.keys import Key
 from harmonia.server.openai.messages import (
     Attachment,
     Turn,
@@ -41,10 +42,10 @@ JsonObject = dict[str, Any]
 
 
 class RealtimeSession:
-    """One conversation over one connection; nothing is stored after it closes."""
+    """One conversation over one connection; nothing is stored after it closes. ``key`` is the caller's."""
 
-    def __init__(self, service: Service, model: str) -> None:
-        self.service, self.model = service, model
+    def __init__(self, service: Service, model: str, key: Key) -> None:
+        self.service, self.model, self.key = service, model, key
         self.items: dict[str, JsonObject] = {}
         self.turns: dict[str, Turn] = {}
         self.buffer = bytearray()
@@ -108,7 +109,7 @@ class RealtimeSession:
             elif part.type == "input_image" and part.image_url:
                 media.append(
                     await read_attachment(
-                        self.service, Attachment(part.image_url, "image", f"{place}.image_url")
+                        self.service, Attachment(part.image_url, "image", f"{place}.image_url"), self.key
                     )
                 )
             elif part.type == "input_audio" and part.audio:
@@ -170,7 +171,7 @@ class RealtimeSession:
             raise no_speech("response.output_modalities")
         most = (options and options.max_output_tokens) or self.settings["max_output_tokens"]
         turns = list(self.turns.values())
-        reply = await answer(self.service, self.model, turns, param="conversation")
+        reply = await answer(self.service, self.model, turns, key=self.key, param="conversation")
         text, cut = truncate(reply.text, None if most == "inf" else most)
         for message in self._told(
             text, cut, reply.harmonia(0 if reply.pictures else None), count_input_words(turns)

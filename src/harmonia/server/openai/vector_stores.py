@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from harmonia.collection.collection import Memory
+from harmonia.collection.namespaces import condition_of
 from harmonia.collection.remember import Report
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import Job, Jobs
+from harmonia.server.namespaces import folder_of
 from harmonia.server.openai.attributes import FACTS, KEY, attributes_of, size_of, stores_of
 from harmonia.server.uploaded_files import UploadedFile, UploadedFiles, file_id, record_id
 from harmonia.store.atomic import write_atomically
-from harmonia.store.filters import Filter, Has, In
+from harmonia.store.filters import Filter, Has, In, all_of
 from harmonia.types import Record
 
 log = logging.getLogger("harmonia.server")
@@ -73,26 +75,28 @@ class StoreFile:
 
 
 class VectorStores:
-    """The vector stores of one memory. Each is a small JSON file; membership is in the records' metadata.
+    """The vector stores of one memory, or of a ``namespace`` of it: its records are then their memory.
 
+    Each is a small JSON file; membership is in the records' metadata. ``own`` is the server's own folder,
     ``open_memory`` returns the calling thread's collection; ``created_at`` is the time of the memory in Unix
     seconds. All methods read or write the disk.
     """
 
     def __init__(
         self,
-        folder: Path,
+        own: Path,
         open_memory: Callable[[], Memory],
         files: UploadedFiles,
         jobs: Jobs,
         created_at: int,
+        namespace: str | None = None,
     ) -> None:
-        self.folder, self.open_memory, self.files, self.jobs = folder, open_memory, files, jobs
+        self.folder, self.namespace = folder_of(own, namespace) / "stores", namespace
+        self.open_memory, self.files, self.jobs = open_memory, files, jobs
         self._lock = threading.RLock()
         self._bytes: dict[str, tuple[tuple[int, ...], int]] = {}
         self._stores = {MEMORY: VectorStore(MEMORY, "memory", created_at)}
-        self._stores |= {store.id: store for store in map(_read, folder.glob("vs_*.json")) if store}
-        jobs.after(KIND, self._add_records)
+        self._stores |= {store.id: store for store in map(_read, self.folder.glob("vs_*.json")) if store}
 
     # The stores
 
@@ -163,8 +167,9 @@ class VectorStores:
     # What is in them
 
     def condition(self, store: VectorStore) -> Filter | None:
-        """The condition that a record is in a store; None for the memory."""
-        return None if store.id == MEMORY else Has(KEY, store.id)
+        """The condition that a record is in a store; None for the whole memory."""
+        held = None if store.id == MEMORY else Has(KEY, store.id)
+        return all_of([held, condition_of(self.namespace)])
 
     def members(self, store: VectorStore) -> dict[str, float]:
         """The creation times of the records of a store (Unix seconds), by record id, oldest first."""
@@ -178,7 +183,15 @@ class VectorStores:
         paths = [self.files.path(file) for file in files if file.modality]
         files_note = {upload_id: dict(attributes) for upload_id, attributes in uploads.items()}
         note = {"store": store.id, "files": files_note}
-        return self.jobs.submit(KIND, paths, copy=True, whole=True, note=note)
+        return self.jobs.submit(KIND, paths, copy=True, whole=True, note=note, namespace=self.namespace)
+
+    def jobs_of(self, store: VectorStore) -> list[Job]:
+        """The jobs that add files to a store, oldest first."""
+        return [
+            job
+            for job in self.jobs.all()
+            if job.kind == KIND and job.namespace == self.namespace and job.note["store"] == store.id
+        ]
 
     def entries(self, store: VectorStore) -> dict[str, StoreFile]:
         """All files of a store by id, oldest first."""
@@ -192,7 +205,7 @@ class VectorStores:
         """The files of a store among ``ids``, and the records of those that are completed, by file id."""
         memory = self.open_memory()
         wanted = [record_id(upload_id) for upload_id in ids if _ID.fullmatch(upload_id)]
-        records = memory.store.records(wanted) if memory.exists else []
+        records = self._records(wanted)
         if store.id != MEMORY:
             records = [record for record in records if store.id in stores_of(record)]
         ids_of_records = tuple(record.id for record in records)
@@ -218,9 +231,8 @@ class VectorStores:
 
     def forget(self, record: str) -> None:
         """Forget a record, and its file in every store."""
-        memory = self.open_memory()
-        if memory.exists and memory.store.records([record]):
-            memory.forget([record])
+        if self._records([record]):
+            self.open_memory().forget([record])
         self._drop_entries(file_id(record), self.all())
 
     def usage_bytes(self, store: VectorStore) -> int:
@@ -236,12 +248,16 @@ class VectorStores:
 
     # Within
 
+    def _records(self, ids: Sequence[str]) -> list[Record]:
+        """The records of these ids that there are, and that belong to the namespace."""
+        memory, own = self.open_memory(), condition_of(self.namespace)
+        found = memory.store.records(ids) if memory.exists and ids else []
+        return [record for record in found if own is None or own.matches(record.metadata)]
+
     def _pending_and_failed(self, store: VectorStore) -> dict[str, StoreFile]:
         """Pending and failed files of a store."""
         files: dict[str, StoreFile] = {}
-        for job in self.jobs.all():
-            if job.kind != KIND or job.note["store"] != store.id:
-                continue
+        for job in self.jobs_of(store):
             for upload_id in dict(job.note["files"]):
                 if job.state == "completed":
                     files.pop(upload_id, None)
@@ -253,7 +269,7 @@ class VectorStores:
                 files[upload_id] = StoreFile("failed", trouble["created_at"], error)
         return files
 
-    def _add_records(self, job: Job, report: Report) -> None:
+    def add_records(self, job: Job, report: Report) -> None:
         """Add the records of a finished job to its store, with their attributes. Runs in the jobs' thread."""
         uploads: dict[str, dict[str, Any]] = dict(job.note["files"])
         reasons = {Path(problem.path).stem: problem.reason for problem in report.problems}
@@ -289,8 +305,8 @@ class VectorStores:
         self, changes: Mapping[str, Mapping[str, Any]], *, into: str | None = None, out: str | None = None
     ) -> None:
         """Change the metadata of existing records, and add them to or remove them from a store."""
-        memory, updates = self.open_memory(), {}
-        for record in memory.store.records(list(changes)) if memory.exists and changes else ():
+        updates = {}
+        for record in self._records(list(changes)):
             metadata = dict(changes[record.id])
             file = self.files.find(file_id(record.id))
             if file is not None and record.metadata.get("name") == file.id:
@@ -305,13 +321,12 @@ class VectorStores:
             if metadata:
                 updates[record.id] = metadata
         if updates:
-            memory.store.describe(updates)
+            self.open_memory().store.describe(updates)
 
     def _drop_entries(self, upload_id: str, stores: Collection[VectorStore]) -> None:
         """Drop the pending and failed entries of a file in stores."""
-        ids = {store.id for store in stores}
-        for job in self.jobs.all():
-            if job.kind == KIND and job.note["store"] in ids and upload_id in job.note["files"]:
+        for job in [job for store in stores for job in self.jobs_of(store)]:
+            if upload_id in job.note["files"]:
                 files = {k: v for k, v in job.note["files"].items() if k != upload_id}
                 self.jobs.update_note(job, {**job.note, "files": files})
         for store in stores:

@@ -13,10 +13,11 @@ from harmonia.collection.cues import Query
 from harmonia.server.errors import ApiError
 from harmonia.server.forms import add_query_route
 from harmonia.server.image_requests import EVIDENCE, draw_plan, encode_picture, make_plan, recall_for_picture
+from harmonia.server.keys import Key
 from harmonia.server.queries import query_of
 from harmonia.server.schemas.errors import NO_MODEL
 from harmonia.server.schemas.memory import ImagineRequest
-from harmonia.server.service import Service, admin_of
+from harmonia.server.service import Service, key_of
 from harmonia.server.sse import cancel_on_disconnect
 from harmonia.tasks.imagine import GenerationRequest
 from harmonia.tasks.sampling import Sampling
@@ -28,17 +29,17 @@ async def imagine(
     service: Service, body: ImagineRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
     """Generate PNG images, marked as generated in their metadata, and list the records used."""
-    return await cancel_on_disconnect(request, _imagine(service, body, files, admin_of(request)))
+    return await cancel_on_disconnect(request, _imagine(service, body, files, key_of(request)))
 
 
 add_query_route(router, "/imagine", ImagineRequest, imagine)
 
 
 async def _imagine(
-    service: Service, body: ImagineRequest, files: Mapping[str, bytes], admin: bool
+    service: Service, body: ImagineRequest, files: Mapping[str, bytes], key: Key
 ) -> dict[str, Any]:
     await service.work(service.generator)  # fail early without a generator
-    query, options = await query_of(service, body, files, admin=admin, leave_out=False)
+    query, options = await query_of(service, body, files, key=key, leave_out=False)
     options = replace(options, k=EVIDENCE)
     recollection = None
     if body.from_memory is not False:

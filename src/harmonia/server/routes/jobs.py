@@ -14,9 +14,9 @@ from fastapi.responses import StreamingResponse
 
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.jobs import ENDED, Job
-from harmonia.server.keys import OWNER
+from harmonia.server.keys import OWNER, Key
 from harmonia.server.schemas.memory import JobRequest
-from harmonia.server.service import REMEMBER, Service, ServiceDep
+from harmonia.server.service import REMEMBER, FilesDep, Service, ServiceDep, check_unbound, key_of
 from harmonia.server.uploaded_files import record_id
 from harmonia.server.uploaded_records import plain_name
 
@@ -26,19 +26,24 @@ EVENTS = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 @router.post("", status_code=202)
-async def submit(body: JobRequest, request: Request, service: ServiceDep) -> dict[str, Any]:
+async def submit(
+    body: JobRequest, request: Request, service: ServiceDep, uploaded: FilesDep
+) -> dict[str, Any]:
     """Start a job that remembers paths within the allowed folders, or uploaded files."""
-    owner = request.state.key is OWNER
+    owner, namespace = key_of(request) is OWNER, key_of(request).namespace
+    if body.paths:
+        check_unbound(request, "to remember by path")
 
     def begin() -> Job:
         if body.paths:
             paths = [Path(path) if owner else service.allowed_path(path) for path in body.paths]
             return service.jobs.submit(REMEMBER, paths, copy=body.copy_, anywhere=owner)
-        files = [service.files.get(file_id) for file_id in body.files]
+        files = [uploaded.get(file_id) for file_id in body.files]
         names = {record_id(file.id): plain_name(file.filename) for file in files}
         return service.jobs.submit(
-            REMEMBER, [service.files.path(file) for file in files], copy=True, note={"names": names}
-        )
+            REMEMBER, [uploaded.path(file) for file in files], copy=True, note={"names": names},
+            namespace=namespace,
+        )  # fmt: skip
 
     return job_json(await service.work(begin), service, request)
 
@@ -51,7 +56,7 @@ async def list_jobs(
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> dict[str, Any]:
     """List the jobs, newest first."""
-    jobs = [job for job in reversed(service.jobs.all()) if job.kind == REMEMBER]
+    jobs = [job for job in reversed(service.jobs.all()) if _is_listed(job, key_of(request))]
     ids = [job.id for job in jobs]
     if after is not None and after not in ids:
         raise ApiError(400, "unknown cursor: after is not the id of a job", param="after")
@@ -69,7 +74,7 @@ async def list_jobs(
 @router.get("/{job_id}")
 async def read(job_id: str, service: ServiceDep, request: Request) -> dict[str, Any]:
     """Read the state, progress and problems of a job."""
-    return job_json(_find_job(service, job_id), service, request)
+    return job_json(_find_job(service, job_id, key_of(request)), service, request)
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)  # type: ignore[arg-type]
@@ -77,7 +82,7 @@ async def events(
     job_id: str, request: Request, service: ServiceDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> StreamingResponse:
     """Stream a job as server-sent events until it ends; Last-Event-ID resumes a stream."""
-    job = _find_job(service, job_id)
+    job = _find_job(service, job_id, key_of(request))
     seen = int(last_event_id) if last_event_id and re.fullmatch("[0-9]{1,15}", last_event_id) else -1
 
     async def stream() -> AsyncIterator[str]:
@@ -95,14 +100,14 @@ async def events(
 @router.delete("/{job_id}")
 async def cancel(job_id: str, service: ServiceDep, request: Request) -> dict[str, Any]:
     """Stop a job; records remembered so far stay."""
-    job = _find_job(service, job_id)
+    job = _find_job(service, job_id, key_of(request))
     await service.work(lambda: service.jobs.cancel(job))
     return job_json(job, service, request)
 
 
 def job_json(job: Job, service: Service, request: Request) -> dict[str, Any]:
     """A job as JSON, without internal fields; only the memory's owner sees where its files lie."""
-    hidden = {"paths", "note", "copy", "whole", "kind", "anywhere"}
+    hidden = {"paths", "note", "copy", "whole", "kind", "anywhere", "namespace"}
     shown = {k: v for k, v in asdict(job).items() if k not in hidden}
     if request.state.key is not OWNER:
         shown["gone"] = []
@@ -118,8 +123,12 @@ def job_json(job: Job, service: Service, request: Request) -> dict[str, Any]:
     return {"object": "memory.job", **shown}
 
 
-def _find_job(service: Service, job_id: str) -> Job:
+def _is_listed(job: Job, key: Key) -> bool:
+    return job.kind == REMEMBER and key.owns(job.namespace)
+
+
+def _find_job(service: Service, job_id: str, key: Key) -> Job:
     job = service.jobs.jobs.get(job_id)
-    if job is None or job.kind != REMEMBER:
+    if job is None or not _is_listed(job, key):
         raise not_found("job", job_id)
     return job

@@ -16,7 +16,8 @@ from harmonia.modalities.limits import replacing
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.file_response import FILE_RESPONSES, MediaResponse
 from harmonia.server.formats import HEAD, kind_of
-from harmonia.server.service import Service, ServiceDep
+from harmonia.server.keys import Key
+from harmonia.server.service import Service, ServiceDep, key_of
 from harmonia.store import digest_file
 from harmonia.types import HarmoniaError, Part
 
@@ -36,7 +37,7 @@ PICTURE = FILE_RESPONSES | {
 @router.get("/{digest}", response_class=Response, responses=FILE_RESPONSES)
 async def media(digest: Digest, request: Request, service: ServiceDep) -> Response:
     """Read the media file of a record; supports Range, If-Range and If-None-Match."""
-    part, path = await service.work(lambda: _find_media(service, digest))
+    part, path = await service.work(lambda: _find_media(service, digest, key_of(request)))
     etag = f'"{digest}"'
     if _knows(request, etag):
         return Response(status_code=304, headers={"ETag": etag, "Cache-Control": CACHED})
@@ -59,7 +60,7 @@ async def preview(
 ) -> Response:
     """A preview as PNG: the scaled image, the waveform of audio, or frames of a video."""
     pixels = next(value for value in SIZES if value >= size)
-    part, path = await service.work(lambda: _find_media(service, digest))
+    part, path = await service.work(lambda: _find_media(service, digest, key_of(request)))
     etag = f'"{digest}-{pixels}"'
     if _knows(request, etag):
         return Response(status_code=304, headers={"ETag": etag, "Cache-Control": CACHED})
@@ -73,10 +74,10 @@ def _knows(request: Request, etag: str) -> bool:
     return etag in (value.strip() for value in request.headers.get("if-none-match", "").split(","))
 
 
-def _find_media(service: Service, digest: str) -> tuple[Part, Path]:
-    """A part with this digest, and its file; ApiError 404 if there is none."""
+def _find_media(service: Service, digest: str, key: Key) -> tuple[Part, Path]:
+    """A part with this digest that the caller may see, and its file; ApiError 404 if there is none."""
     store = service.collection.store if service.collection.exists else None
-    records = store.holding(digest) if store else []
+    records = [record for record in store.holding(digest) if key.sees(record)] if store else []
     parts = [part for record in records for part in record.parts if part.digest == digest and part.path]
     # an image's caption has the digest of the image: prefer the part that is not text
     for part in sorted(parts, key=lambda part: part.modality == "text"):

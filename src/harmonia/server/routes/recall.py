@@ -17,7 +17,7 @@ from harmonia.collection.sentences import Answer, answer_text
 from harmonia.server.forms import add_query_route
 from harmonia.server.queries import query_of
 from harmonia.server.schemas.memory import RecallRequest, RetrieveRequest, SettleRequest
-from harmonia.server.service import Service, admin_of, view_of
+from harmonia.server.service import Service, check_unbound, key_of, view_of
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
@@ -28,7 +28,7 @@ async def recall(
     service: Service, body: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
     """Recall the most probable records given all cues, with the certificate."""
-    query, options = await query_of(service, body, files, admin=admin_of(request))
+    query, options = await query_of(service, body, files, key=key_of(request))
     recollection = await service.recall(query, options)
     return recollection_json(recollection, view_of(request), explain=body.explain)
 
@@ -37,7 +37,7 @@ async def retrieve(
     service: Service, body: RetrieveRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
     """Plain nearest-neighbour search over the same codes, as a baseline."""
-    query, options = await query_of(service, body, files, admin=admin_of(request))
+    query, options = await query_of(service, body, files, key=key_of(request))
     query = await service.work(lambda: decode(query, service.settings.limits))
     neighbours = await service.ask(
         lambda: service.collection.retrieve_by(query, where=options.where, k=body.k, metric=body.metric)
@@ -49,7 +49,7 @@ async def answer(
     service: Service, body: RecallRequest, files: Mapping[str, bytes], request: Request
 ) -> dict[str, Any]:
     """Answer in sentences composed from the recalled records, with the recollection."""
-    query, options = await query_of(service, body, files, admin=admin_of(request))
+    query, options = await query_of(service, body, files, key=key_of(request))
     recollection = await service.recall(query, options)
     return answer_json(Answer(answer_text(recollection), recollection), view_of(request))
 
@@ -58,7 +58,8 @@ async def landscape(
     service: Service, body: SettleRequest, files: Mapping[str, bytes], request: Request
 ) -> Response:
     """A PNG of the energy around the first cue, its retrieval path, and the nearest records."""
-    query, _ = await query_of(service, body, files, admin=admin_of(request))
+    check_unbound(request, "a plot of the whole memory")
+    query, _ = await query_of(service, body, files, key=key_of(request))
     query = await service.work(lambda: decode(query, service.settings.limits))
 
     def draw(collection: Memory) -> bytes:

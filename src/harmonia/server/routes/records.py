@@ -16,9 +16,10 @@ from harmonia.collection.json_output import View, record_json
 from harmonia.server import filters
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.forms import FILES, FormRoute, parse_json
+from harmonia.server.keys import Key
 from harmonia.server.schemas.filters import Filter
 from harmonia.server.schemas.memory import RecordByPath, UpdateRecordRequest
-from harmonia.server.service import SERVER_FOLDER, Service, ServiceDep, admin_of, view_of
+from harmonia.server.service import SERVER_FOLDER, Service, ServiceDep, check_unbound, key_of, view_of
 from harmonia.server.uploaded_records import (
     NewRecord,
     StoredRecord,
@@ -79,10 +80,10 @@ async def create_form(
             lambda: stack.enter_context(temporary_folder(service.settings.memory / SERVER_FOLDER))
         )
         if separate:
-            return await _create_each(service, files, words, fields, folder, view_of(request))
+            return await _create_each(service, files, words, fields, folder, request)
         parts = [await _save(service, file, folder) for file in files]
         names = {"name": plain_name(files[0].filename or "")} if files else {}
-        stored = await _store(service, [*parts, *words], names | fields)
+        stored = await _store(service, [*parts, *words], names | fields, key_of(request))
     return JSONResponse(_record_json(stored, view_of(request)), 201 if stored.created else 200)
 
 
@@ -94,6 +95,7 @@ router.add_api_route(
 @router.post("", status_code=201, openapi_extra=FORM, responses={200: {"description": "It was there"}})
 async def create_by_path(body: RecordByPath, request: Request, service: ServiceDep) -> JSONResponse:
     """Remember a copy of a file on the server's machine, within the allowed folders."""
+    check_unbound(request, "to remember by path")
     fields = checked_metadata(body.metadata)
     words = [text_part(body.text)] if body.text is not None else []
 
@@ -104,7 +106,8 @@ async def create_by_path(body: RecordByPath, request: Request, service: ServiceD
         return Part(file_type(path).modality, path=str(path), digest=digest_file(path))
 
     file_part = await service.work(part)
-    stored = await _store(service, [file_part, *words], {"name": Path(file_part.path or "").stem} | fields)
+    names = {"name": Path(file_part.path or "").stem}
+    stored = await _store(service, [file_part, *words], names | fields, key_of(request))
     return JSONResponse(_record_json(stored, view_of(request)), 201 if stored.created else 200)
 
 
@@ -124,7 +127,7 @@ async def list_records(
     They are sorted by when they were added, or by ``date``, which each then has: when it was taken, else
     modified, else added.
     """
-    condition = filters.condition_of(where, parse_filters(filters_), admin=admin_of(request))
+    condition = filters.condition_of(where, parse_filters(filters_), key=key_of(request))
 
     def read() -> tuple[list[Record], bool, Mapping[str, str]]:
         if not service.collection.exists:
@@ -157,7 +160,8 @@ async def list_records(
 @router.get("/{record_id}")
 async def read(record_id: str, request: Request, service: ServiceDep) -> dict[str, Any]:
     """Read one record with all its parts."""
-    return record_json(await service.work(lambda: _find_record(service, record_id)), view_of(request))
+    record = await service.work(lambda: _find_record(service, record_id, key_of(request)))
+    return record_json(record, view_of(request))
 
 
 @router.patch("/{record_id}")
@@ -166,22 +170,24 @@ async def describe(
 ) -> dict[str, Any]:
     """Change the metadata of a record, key by key."""
     fields = checked_metadata(body.metadata)
-    await service.work(lambda: _find_record(service, record_id))
+    await service.work(lambda: _find_record(service, record_id, key_of(request)))
     await service.write(lambda: service.writer().store.describe({record_id: fields}))
-    return record_json(await service.work(lambda: _find_record(service, record_id)), view_of(request))
+    record = await service.work(lambda: _find_record(service, record_id, key_of(request)))
+    return record_json(record, view_of(request))
 
 
 @router.delete("/{record_id}")
-async def forget(record_id: str, service: ServiceDep) -> dict[str, Any]:
+async def forget(record_id: str, request: Request, service: ServiceDep) -> dict[str, Any]:
     """Forget a record: its parts, and its media copies that no other record uses."""
-    await service.work(lambda: _find_record(service, record_id))
+    await service.work(lambda: _find_record(service, record_id, key_of(request)))
     await service.write(lambda: service.writer().forget([record_id]))
     return {"id": record_id, "object": "memory.record.deleted", "deleted": True}
 
 
-def _find_record(service: Service, record_id: str) -> Record:
+def _find_record(service: Service, record_id: str, key: Key) -> Record:
+    """A record that the caller may see; ApiError 404 if there is none."""
     records = service.collection.store.records([record_id]) if service.collection.exists else []
-    if not records:
+    if not records or not key.sees(records[0]):
         raise not_found("record", record_id)
     return records[0]
 
@@ -194,10 +200,10 @@ async def _save(service: Service, upload: UploadFile, folder: Path) -> Part:
     return await service.work(lambda: save_upload(upload.file, upload.filename or "", folder))
 
 
-async def _store(service: Service, parts: Sequence[Part], metadata: dict[str, Any]) -> StoredRecord:
+async def _store(service: Service, parts: Sequence[Part], metadata: dict[str, Any], key: Key) -> StoredRecord:
     if not parts:
         raise ApiError(400, "nothing to remember: send files or text", param="files")
-    return await service.creates(NewRecord(tuple(parts), metadata))
+    return await service.creates(NewRecord(tuple(parts), metadata, key.namespace))
 
 
 async def _create_each(
@@ -206,7 +212,7 @@ async def _create_each(
     words: Sequence[Part],
     fields: dict[str, Any],
     folder: Path,
-    view: View,
+    request: Request,
 ) -> JSONResponse:
     """One record per file; invalid files are listed with the reason, and the others are stored."""
     data, problems = [], []
@@ -214,7 +220,8 @@ async def _create_each(
         name = plain_name(file.filename or "")
         try:
             part = await _save(service, file, folder)
-            data.append(_record_json(await _store(service, [part, *words], {"name": name} | fields), view))
+            stored = await _store(service, [part, *words], {"name": name} | fields, key_of(request))
+            data.append(_record_json(stored, view_of(request)))
         except (ApiError, HarmoniaError) as error:
             problems.append(
                 {"name": name, "reason": service.without_paths(getattr(error, "message", str(error)))}

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from harmonia.collection.dates import by_date
 from harmonia.server import filters
 from harmonia.server.routes.records import FiltersParam, Order, WhereParam, parse_filters
-from harmonia.server.service import ServiceDep, admin_of
+from harmonia.server.service import ServiceDep, key_of
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
@@ -27,7 +27,7 @@ async def timeline(
     ``after`` is the cursor with which a list of records, sorted by date in the same order, begins at that
     month; null for the first.
     """
-    condition = filters.condition_of(where, parse_filters(filters_), admin=admin_of(request))
+    condition = filters.condition_of(where, parse_filters(filters_), key=key_of(request))
 
     def read() -> list[dict[str, Any]]:
         if not service.collection.exists:

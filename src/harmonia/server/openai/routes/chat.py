@@ -33,7 +33,7 @@ from harmonia.server.openai.schemas.chat import (
     UpdateCompletionRequest,
 )
 from harmonia.server.schemas.errors import NO_MODEL
-from harmonia.server.service import ServiceDep
+from harmonia.server.service import ServiceDep, key_of
 from harmonia.server.sse import (
     STREAM,
     cancel_on_disconnect,
@@ -55,7 +55,9 @@ async def completions(body: ChatRequest, request: Request, service: ServiceDep) 
         raise no_speech("modalities")
     body.refuse_unsupported()
     turns = [turn_of(message, f"messages.{i}") for i, message in enumerate(body.messages)]
-    pending = answer(service, body.model, turns, param="messages", n=body.n or 1, seed=body.seed or 0)
+    pending = answer(
+        service, body.model, turns, key=key_of(request), param="messages", n=body.n or 1, seed=body.seed or 0
+    )
     reply = await cancel_on_disconnect(request, pending)
     text, cut = truncate(reply.text, body.most, body.stop)
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}

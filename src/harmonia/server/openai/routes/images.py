@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from torch import Tensor
 
-from harmonia.collection.cues import Media, make_query
+from harmonia.collection.cues import Media, RecallOptions, make_query
 from harmonia.generators import Saved
 from harmonia.modalities import Limits
 from harmonia.modalities import image as pictures
@@ -24,12 +24,19 @@ from harmonia.server import errors
 from harmonia.server.errors import ApiError
 from harmonia.server.formats import check_modality
 from harmonia.server.forms import FILES, validate_body
-from harmonia.server.image_requests import Plan, draw_plan, encode_picture, make_plan, recall_for_picture
+from harmonia.server.image_requests import (
+    EVIDENCE,
+    Plan,
+    draw_plan,
+    encode_picture,
+    make_plan,
+    recall_for_picture,
+)
 from harmonia.server.openai.messages import IMAGINES, RECALLS
 from harmonia.server.openai.schemas.base import unsupported
 from harmonia.server.openai.schemas.images import SIDE, ImageRequest, PromptedImageRequest
 from harmonia.server.schemas.errors import NO_MODEL
-from harmonia.server.service import Service, ServiceDep
+from harmonia.server.service import Service, ServiceDep, key_of
 from harmonia.server.sse import STREAM, cancel_on_disconnect, count_words, event, stream
 from harmonia.tasks.image_io import read_known, shape_of, signal_of
 from harmonia.tasks.sampling import Sampling, Start
@@ -131,7 +138,8 @@ async def _plan_of_prompt(
 ) -> Plan:
     """The plan for what the memory recalls by a prompt, or else for the prompt itself."""
     cues = {"text": body.prompt}
-    recollection = await cancel_on_disconnect(request, recall_for_picture(service, make_query(cues)))
+    options = RecallOptions(EVIDENCE, where=key_of(request).records)
+    recollection = await cancel_on_disconnect(request, recall_for_picture(service, make_query(cues), options))
     return await cancel_on_disconnect(
         request, make_plan(service, cues, _sampling(body), found=recollection, start=start)
     )

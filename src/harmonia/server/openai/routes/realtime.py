@@ -17,7 +17,7 @@ from harmonia.server.forms import parse_json
 from harmonia.server.openai.messages import RECALLS, check_model
 from harmonia.server.openai.realtime_session import RealtimeSession
 from harmonia.server.openai.schemas.realtime import Event
-from harmonia.server.service import Service
+from harmonia.server.service import Service, key_of
 from harmonia.types import HarmoniaError
 
 log = logging.getLogger("harmonia.server")
@@ -60,7 +60,7 @@ async def realtime(socket: WebSocket, model: str = RECALLS) -> None:
         if state.sessions > MAX_SESSIONS:
             raise ApiError(503, "too many sessions are open: try again later")
         check_model(model)
-        await _converse(socket, service, RealtimeSession(service, model))
+        await _converse(socket, service, RealtimeSession(service, model, key_of(socket)))
     except ApiError as error:
         await _send(socket, _error(error, None))
         await socket.close(1008, error.message[:100])

@@ -33,7 +33,7 @@ from harmonia.server.openai.schemas.responses import (
     WordsPart,
 )
 from harmonia.server.schemas.errors import NO_MODEL
-from harmonia.server.service import ServiceDep
+from harmonia.server.service import ServiceDep, key_of
 from harmonia.server.sse import (
     STREAM,
     cancel_on_disconnect,
@@ -59,7 +59,7 @@ async def create(body: ResponseRequest, request: Request, service: ServiceDep) -
     previous = body.previous_response_id
     turns = [*(store.get(caller, previous, "previous_response_id").turns if previous else ()), *new_turns]
     all_turns = turns + ([Turn("developer", body.instructions)] if body.instructions else [])
-    pending = answer(service, body.model, new_turns, param="input")
+    pending = answer(service, body.model, new_turns, key=key_of(request), param="input")
     reply = await cancel_on_disconnect(request, pending) if body.input else NOTHING_ASKED
     text, cut = truncate(reply.text, body.max_output_tokens)
     started = _started(body)

@@ -22,7 +22,6 @@ from harmonia.server.openai.schemas.vector_stores import (
     UpdateFileRequest,
 )
 from harmonia.server.openai.vector_stores import (
-    KIND,
     StoreFile,
     VectorStore,
     VectorStores,
@@ -228,10 +227,14 @@ def _file_json(
 
 
 def _batch(stores: VectorStores, store: VectorStore, batch_id: str) -> Job:
-    job = stores.jobs.jobs.get("job-" + batch_id.removeprefix(BATCH)) if batch_id.startswith(BATCH) else None
-    if job is None or job.kind != KIND or job.note["store"] != store.id:
-        raise not_found("file batch", batch_id)
-    return job
+    for job in stores.jobs_of(store):
+        if batch_id == _batch_id(job):
+            return job
+    raise not_found("file batch", batch_id)
+
+
+def _batch_id(job: Job) -> str:
+    return BATCH + job.id.removeprefix("job-")
 
 
 def _batch_files(stores: VectorStores, store: VectorStore, job: Job) -> dict[str, StoreFile]:
@@ -245,7 +248,7 @@ def _batch_json(stores: VectorStores, store: VectorStore, job: Job) -> dict[str,
     counts = counted([file.status for file in _batch_files(stores, store, job).values()])
     states = {"completed": "completed", "failed": "failed", "stopped": "cancelled"}
     return {
-        "id": BATCH + job.id.removeprefix("job-"),
+        "id": _batch_id(job),
         "object": "vector_store.files_batch",
         "created_at": int(job.created),
         "vector_store_id": store.id,

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from harmonia.collection.cues import QueryItem, RecallOptions
 from harmonia.collection.json_output import SERVED, finite, part_json
 from harmonia.server import filters
+from harmonia.server.keys import Key
+from harmonia.server.namespaces import PerNamespace
 from harmonia.server.openai import pagination
 from harmonia.server.openai.attributes import attributes_of
 from harmonia.server.openai.pagination import PageDep
@@ -19,7 +21,7 @@ from harmonia.server.openai.schemas.vector_stores import (
     UpdateStoreRequest,
 )
 from harmonia.server.openai.vector_stores import VectorStore, VectorStores
-from harmonia.server.service import Service, ServiceDep, admin_of
+from harmonia.server.service import Service, ServiceDep, key_of
 from harmonia.server.uploaded_files import file_id
 from harmonia.server.uploaded_records import checked_metadata
 from harmonia.store import Where
@@ -29,9 +31,9 @@ router = APIRouter(prefix="/v1/vector_stores", tags=["openai"])
 
 
 async def get_vector_stores(request: Request) -> VectorStores:
-    """The vector stores of the app that a request came to (``Depends(get_vector_stores)``)."""
-    stores: VectorStores = request.app.state.vector_stores
-    return stores
+    """The vector stores of the caller's namespace (``Depends(get_vector_stores)``)."""
+    stores: PerNamespace[VectorStores] = request.app.state.vector_stores
+    return stores.of(key_of(request).namespace)
 
 
 VectorStoresDep = Annotated[VectorStores, Depends(get_vector_stores)]
@@ -102,7 +104,7 @@ async def search(
     """
     ranking = body.ranking_options or Ranking()
     await service.work(lambda: stores.used(stores.get(store_id)))
-    recollection = await recall_in_store(service, stores, stores.get(store_id), body, admin=admin_of(request))
+    recollection = await recall_in_store(service, stores, stores.get(store_id), body, key=key_of(request))
     results = (
         [recalled for recalled in recollection.records if recalled.probability >= ranking.score_threshold]
         if recollection
@@ -119,11 +121,11 @@ async def search(
 
 
 async def recall_in_store(
-    service: Service, stores: VectorStores, store: VectorStore, body: SearchRequest, *, admin: bool
+    service: Service, stores: VectorStores, store: VectorStore, body: SearchRequest, *, key: Key
 ) -> Recollection | None:
     """Recall among the records of a store; None if no record passes the filters."""
     query = [QueryItem(f"query {i}", "text", words) for i, words in enumerate(body.query, 1)]
-    where = filters.condition_of(None, body.filters, stores.condition(store), admin=admin)
+    where = filters.condition_of(None, body.filters, stores.condition(store), key=key)
     try:
         return await service.recall(query, RecallOptions(k=body.max_num_results, where=where))
     except HarmoniaError:
