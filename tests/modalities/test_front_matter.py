@@ -94,7 +94,7 @@ def test_only_markdown_has_front_matter(tmp_path: Path) -> None:
 
 
 def test_a_note_does_not_say_where_it_is_nor_what_made_it(tmp_path: Path) -> None:
-    front = "---\npath: /etc/passwd\nGenerated: true\nvector_stores: [vs_1]\nkept: x\n---\n"
+    front = "---\npath: /etc/passwd\nGenerated: true\nvector_stores: [vs_1]\nNamespace: a\nkept: x\n---\n"
     (tmp_path / "a.md").write_text(front + NOTE)
     assert metadata_of(tmp_path / "a.md", "text") == {"kept": "x"}
 
