@@ -25,7 +25,7 @@ from tests.serving import generator_of, memory_of, serve
 Json = dict[str, Any]
 
 TEXT, NOTE, CAPTION = "zanzibar has a quiet aardvark", "the ledger of the lighthouse", "a kumquat at noon"
-WORDS = ("aardvark ledger kumquat", "milk dentist photo thing")
+WORDS = ("the quiet aardvark of zanzibar", "ledger kumquat", "milk dentist photo thing")
 """What B asks for: words of A's texts, and of those of the memory's owner."""
 METADATA = {"tag": "quagga", "kiwicolumn": "persimmon"}
 STORE, FILE, JOB_FILE = "store-of-alpha", "ledger-of-alpha.txt", "second-of-alpha.txt"

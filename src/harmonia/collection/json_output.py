@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harmonia.collection.namespaces import NAMESPACE
 from harmonia.collection.sentences import Answer, explanation
 from harmonia.modalities.subtitles import in_seconds
 from harmonia.types import Certificate, Neighbour, Part, Recalled, Recollection, Record
 
-PRIVATE = ("path", "folder", NAMESPACE)
+PRIVATE = ("path", "folder", "namespace")
 """Metadata that a server tells only to a key of scope admin: where on this machine a file lies, and whose a
 record is."""
 PARTS = 200
