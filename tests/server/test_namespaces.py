@@ -329,7 +329,9 @@ def test_no_client_says_whose_a_record_is(served: Served) -> None:
         assert failed(served["a"].post(place, json={**body, "attributes": {key: "b"}}))["param"] in (
             "attributes", "metadata",
         )  # fmt: skip
-    attached = served["a"].post(place, json=body).json()
+    served["a"].post(place, json=body)
+    polled = served.openai("a").vector_stores.files.poll(body["file_id"], vector_store_id="vs_memory")
+    attached = polled.to_dict()
     assert attached["status"] == "completed" and set(attached["attributes"]) == {"name", "modified"}
     # what a client reads as attributes it may write back
     again = {"attributes": attached["attributes"]}
