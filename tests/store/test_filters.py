@@ -241,6 +241,7 @@ def test_what_a_person_names_has_to_be_there(store: LanceStore) -> None:
     for text, says in {
         "nope = 1": "there is no column nope",
         "rating = 'high'": "rating holds number, this condition is for text",
+        "tags = 'x'": "tags holds list, this condition is for text (write array_has(tags, 'text'))",
         "lower(tags) = 'x'": "tags holds list, lower takes text",
         "rating >": "at character 9",
     }.items():
