@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harmonia
@@ -100,6 +101,22 @@ def test_every_format_has_a_size_for_unknown(name: str, mark: bytes, after: int,
     assert seconds(SIZED[name][:at] + size + SIZED[name][at + len(size) :]) == pytest.approx(
         SECONDS, abs=0.01
     )
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(SIZED)),
+    st.integers(4, 60),
+    st.sampled_from([0, 1, 0x7FFFFFFF, 0x80000000, 2**32 - 1]),
+)
+def test_no_lie_of_a_header_prints_a_traceback(
+    capfd: pytest.CaptureFixture[str], name: str, at: int, number: int
+) -> None:
+    lying = SIZED[name][:at] + struct.pack(">I", number) + SIZED[name][at + 4 :]
+    for data in (lying, lying[:at] + lying[at + 4 :]):
+        with suppress(HarmoniaError):
+            audio.read(data)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -15,7 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from harmonia.modalities.limits import LIMITS, Limits, Source, fail, opened, replacing
+from harmonia.modalities.limits import LIMITS, Limits, Seekable, Source, fail, opened, replacing
 from harmonia.modalities.plots import spectrogram, waveform
 from harmonia.modalities.pyav import (
     AudioDecoder,
@@ -166,7 +166,7 @@ def _by_soundfile(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_S
     caption = _tags(file)
     file.seek(0)
     try:
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(Seekable(file)) as sound:
             seconds = sound.frames / sound.samplerate
 
             def blocks() -> Iterator[NDArray[np.float32]]:
@@ -184,7 +184,7 @@ def _soundfile_reads(file: BinaryIO) -> bool:
     """Whether libsndfile opens a file and reads its beginning; what it cannot, FFmpeg may."""
     file.seek(0)
     try:
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(Seekable(file)) as sound:
             # a FLAC that was streamed declares no length: libsndfile then says 2^63 - 1, and fails at the end
             known = sound.frames < 2**62
             return known and (len(sound.read(1024, dtype="float32")) > 0 or not sound.frames)
