@@ -81,12 +81,18 @@ def moved_folder(folder: Path) -> None:
         (folder / f"{name}.png").rename(folder / "sub" / f"{name}.png")
 
 
+def became_a_folder(folder: Path) -> None:
+    (folder / "a.png").rename(folder / "x")
+    (folder / "a.png").mkdir()
+    (folder / "x").rename(folder / "a.png" / "a.png")
+
+
 def copied(folder: Path) -> None:
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
     (folder / "a.png").unlink()
 
 
-CHANGES = [swap, chain, onto_deleted, case_only, replaced_and_moved, moved_folder, copied]
+CHANGES = [became_a_folder, swap, chain, onto_deleted, case_only, replaced_and_moved, moved_folder, copied]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

@@ -226,4 +226,4 @@ def _namespace(metadata: Mapping[str, Any]) -> str:
 
 
 def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110
+    return os.path.isfile(path)  # noqa: PTH113
