@@ -154,6 +154,22 @@ def test_a_strip_that_is_missing_is_no_black_bar(name: str, strip: int, tag: int
         image.read(bytes(data))
 
 
+@pytest.mark.parametrize(
+    ("tones", "right", "options"),
+    [
+        (DEEP, GREYS, {}),
+        (65535 - DEEP, GREYS, {"photometric": "miniswhite"}),
+        (COLOURS, RGB, {"photometric": "rgb"}),
+    ],
+    ids=["grey", "white", "colour"],
+)
+def test_the_sizes_of_strips_may_be_left_out(tones: Any, right: Any, options: dict[str, Any]) -> None:
+    whole = with_tag(tiff(tones, **options), 279, 0)
+    assert far(whole, right) < 1
+    with pytest.raises(HarmoniaError, match=r"truncated|damaged"):
+        image.read(whole[: len(whole) * 3 // 4])
+
+
 def test_a_small_tiff_that_unpacks_to_gigabytes_is_refused_before_it_does() -> None:
     pack = zlib.compressobj(9)
     packed = b"".join(pack.compress(bytes(1 << 24)) for _ in range(32)) + pack.flush()

@@ -73,7 +73,9 @@ def read_tiff(source: Source, file: BinaryIO, limits: Limits, *, shallow: bool =
             if page.dtype is None or page.dtype.kind not in "uif":
                 raise _unsupported(source)
             pillow_can = _pillow_can(page)
-            if pillow_can and not shallow and not _tifffile_can(page):
+            # some writers leave out the sizes of all strips, which follow from the picture
+            unsized = page.compression == 1 and all(page.dataoffsets) and not any(page.databytecounts)
+            if pillow_can and not shallow and (unsized or not _tifffile_can(page)):
                 return None
             limits.check_decoded(source, page.nbytes)
             _check_segments(source, file, page)
