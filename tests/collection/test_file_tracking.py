@@ -219,6 +219,39 @@ def test_forget_gone_keeps_what_another_copy_holds(tmp_path: Path) -> None:
     assert held(found) == [] and found.store.files() == {}
 
 
+@pytest.mark.parametrize("caption", [False, True])
+def test_a_broken_file_at_the_old_place_holds_no_record(tmp_path: Path, caption: bool) -> None:
+    folder = tmp_path / "p"
+    picture(folder / "a.png", 1)
+    if caption:
+        (folder / "a.txt").write_text("a grey wall")
+    found = memory(tmp_path)
+    found.remember(folder)
+    for path in sorted(folder.iterdir()):
+        path.rename(folder / f"b{path.suffix}")
+    (folder / "a.png").write_bytes(b"\xff\xd8\xff")
+    for _ in range(2):
+        report = found.remember(folder)
+        assert (report.remembered, len(report.problems), report.gone) == (0, 1, ())
+        assert held(found) == [["b.png", "b.txt"] if caption else ["b.png"]]
+        assert [r.metadata["name"] for r in found.store.records()] == ["b"]
+        assert {Path(path).stem for path in found.store.files()} == {"b"}
+    assert export(found.store, found.root, tmp_path / "out") == 1
+    for path in sorted(folder.glob("b.*")):
+        path.unlink()
+    assert len(found.forget(gone=True)) == 1
+
+
+def test_a_file_that_was_overwritten_by_a_broken_one_keeps_its_record(tmp_path: Path) -> None:
+    picture(tmp_path / "p" / "a.png", 1)
+    found = memory(tmp_path)
+    found.remember(tmp_path / "p")
+    (tmp_path / "p" / "a.png").write_bytes(b"\xff\xd8\xff")
+    report = found.remember(tmp_path / "p")
+    assert (report.remembered, len(report.problems)) == (0, 1)
+    assert len(found.store.records()) == 1
+
+
 def test_a_folder_that_moved_out_of_the_roots_is_gone(tmp_path: Path) -> None:
     picture(tmp_path / "p" / "q" / "a.png", 1)
     (tmp_path / "p" / "q" / "b.txt").write_text("a note")

@@ -273,6 +273,7 @@ class _Run:
             raise HarmoniaError(OUTSIDE)
         stat = path.stat()
         digest = self._tracker.known_digest(part.path, stat) or digest_file(path)
+        self._tracker.contents[part.path] = digest
         # A temporary file inside the memory gets no state, since it will not exist in the next run.
         passing = path.is_relative_to(self.root) and not self._kept(path)
         return digest, None if passing else FileState(part.path, stat.st_size, stat.st_mtime_ns, digest, "")
