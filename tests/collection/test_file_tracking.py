@@ -81,12 +81,18 @@ def moved_folder(folder: Path) -> None:
         (folder / f"{name}.png").rename(folder / "sub" / f"{name}.png")
 
 
+def became_a_folder(folder: Path) -> None:
+    (folder / "a.png").rename(folder / "x")
+    (folder / "a.png").mkdir()
+    (folder / "x").rename(folder / "a.png" / "a.png")
+
+
 def copied(folder: Path) -> None:
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
     (folder / "a.png").unlink()
 
 
-CHANGES = [swap, chain, onto_deleted, case_only, replaced_and_moved, moved_folder, copied]
+CHANGES = [became_a_folder, swap, chain, onto_deleted, case_only, replaced_and_moved, moved_folder, copied]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -211,6 +217,39 @@ def test_forget_gone_keeps_what_another_copy_holds(tmp_path: Path) -> None:
     assert found.remember(folder).gone == (str(folder / "b.png"),)
     found.forget(gone=True)
     assert held(found) == [] and found.store.files() == {}
+
+
+@pytest.mark.parametrize("caption", [False, True])
+def test_a_broken_file_at_the_old_place_holds_no_record(tmp_path: Path, caption: bool) -> None:
+    folder = tmp_path / "p"
+    picture(folder / "a.png", 1)
+    if caption:
+        (folder / "a.txt").write_text("a grey wall")
+    found = memory(tmp_path)
+    found.remember(folder)
+    for path in sorted(folder.iterdir()):
+        path.rename(folder / f"b{path.suffix}")
+    (folder / "a.png").write_bytes(b"\xff\xd8\xff")
+    for _ in range(2):
+        report = found.remember(folder)
+        assert (report.remembered, len(report.problems), report.gone) == (0, 1, ())
+        assert held(found) == [["b.png", "b.txt"] if caption else ["b.png"]]
+        assert [r.metadata["name"] for r in found.store.records()] == ["b"]
+        assert {Path(path).stem for path in found.store.files()} == {"b"}
+    assert export(found.store, found.root, tmp_path / "out") == 1
+    for path in sorted(folder.glob("b.*")):
+        path.unlink()
+    assert len(found.forget(gone=True)) == 1
+
+
+def test_a_file_that_was_overwritten_by_a_broken_one_keeps_its_record(tmp_path: Path) -> None:
+    picture(tmp_path / "p" / "a.png", 1)
+    found = memory(tmp_path)
+    found.remember(tmp_path / "p")
+    (tmp_path / "p" / "a.png").write_bytes(b"\xff\xd8\xff")
+    report = found.remember(tmp_path / "p")
+    assert (report.remembered, len(report.problems)) == (0, 1)
+    assert len(found.store.records()) == 1
 
 
 def test_a_folder_that_moved_out_of_the_roots_is_gone(tmp_path: Path) -> None:

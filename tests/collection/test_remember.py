@@ -227,6 +227,19 @@ def test_what_a_file_says_of_itself_becomes_text(tmp_path: Path) -> None:
     assert memory.recall("lighthouse at dusk").records[0].record.metadata["name"] == "photo"
 
 
+@pytest.mark.parametrize(
+    "text", ["a\0b", "x\u0085y\u2028z", "\x01\x02 sea", "\ufeffsea", "é", "\x1b[1mx\r\ny"]
+)
+def test_text_of_a_manifest_is_no_encoding_to_guess(tmp_path: Path, text: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"text": text}), encoding="utf-8")
+    memory = harmonia.open(tmp_path / "m", ["descriptors"])
+    assert memory.remember(rows).problems == ()
+    (record,) = memory.store.records()
+    assert record.parts[0].text == text.replace("\0", "\ufffd").replace("\r\n", "\n")
+    assert memory.recall(text).records[0].record.id == record.id
+
+
 def test_a_long_text_is_kept_in_pieces(tmp_path: Path) -> None:
     chapters = [f"Chapter {n}. " + f"The number {n} walked by the river {n}. " * 60 for n in range(12)]
     chapters[7] += "An unexpected zeppelin landed on the cathedral."

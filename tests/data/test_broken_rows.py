@@ -81,6 +81,24 @@ def test_encodings_of_tables(tmp_path: Path, encoding: str) -> None:
     assert [problem[:6] for problem in problems] == ["row 2:"]
 
 
+@pytest.mark.parametrize("blank", ["", "\n\n"])
+@pytest.mark.parametrize(
+    ("first", "delimiter"),
+    [("", ","), ("", ";"), ("", "\t"), ("", "|"), ("sep={}\n", ";"), ("SEP={}\r\n", "^")],
+)
+@pytest.mark.parametrize("space", ["", " "])
+def test_tables_are_written_in_many_ways(
+    tmp_path: Path, blank: str, first: str, delimiter: str, space: str
+) -> None:
+    path = tmp_path / "m.csv"
+    rows = [["size", "caption"], ["1", '"two; three, four|five"'], ["2", '"a ""b"""'], ["3", 'plain 5" disk']]
+    lines = [(delimiter + space).join(row) for row in rows]
+    path.write_text(blank + first.format(delimiter) + "\n".join(lines), "utf-8")
+    (one, *_) = [record for record in gather([path]) if isinstance(record, Record)]
+    assert one.metadata["size"] == 1
+    assert read(path) == (["two; three, four|five", 'a "b"', 'plain 5" disk'], [])
+
+
 def test_stray_bytes_and_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes("caption,size\rfirst café,1\rsecond\0one with é,2\r".encode() + b"third \xff one,3\r\n")

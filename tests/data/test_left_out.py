@@ -43,7 +43,8 @@ SYSTEM = [
     "@eaDir/a.txt", ".thumbnails/a.txt", "Thumbs.db", ".DS_Store", "._a.txt", ".Trash/a.txt",
     ".Trash-1000/a.txt",
     "$RECYCLE.BIN/a.txt", "lost+found/a.txt", "#recycle/a.txt", ".git/a.txt", "node_modules/p/a.txt",
-    "__MACOSX/a.txt", "sub/@eaDir/a.txt", "sub/._b.txt",
+    "__MACOSX/a.txt", "sub/@eaDir/a.txt", "sub/._b.txt", "Thumbnails/a.txt", "sub/thumbs/a.txt",
+    "sub/@__thumb/a.txt", "SYNOPHOTO_THUMB_M.jpg", "My Previews.lrdata/a.txt", "Trash/a.txt",
 ]  # fmt: skip
 
 

@@ -49,6 +49,14 @@ HALF = np.full_like(DEEP, 32768)
         (DEEP, GREYS, {"tile": (16, 32), "compression": "zlib"}),
         (DEEP, GREYS, {"rowsperstrip": 8, "compression": "zlib", "predictor": True}),
         (COLOURS, RGB, {"photometric": "rgb", "compression": "lzma"}),
+        ((DEEP // 2).astype(np.int16), GREYS, {}),
+        (DEEP.astype(np.uint64) << 48, GREYS, {}),
+        (np.dstack([255 - RGB, GREY * 0]), RGB, {"photometric": "separated"}),
+        (np.dstack([65535 - COLOURS, DEEP * 0]), RGB, {"photometric": "separated"}),
+        (np.dstack([(65535 - COLOURS) // 257, GREY * 0, GREY * 0 + 255]).astype(np.uint8), RGB,
+         {"photometric": "separated", "extrasamples": ["unspecified"]}),
+        (np.dstack([65535 - COLOURS, DEEP * 0, HALF]), RGB,
+         {"photometric": "separated", "extrasamples": ["unspecified"]}),
     ],
     ids=str,
 )  # fmt: skip
@@ -144,6 +152,22 @@ def test_a_strip_that_is_missing_is_no_black_bar(name: str, strip: int, tag: int
             data[values + size * strip : values + size * (strip + 1)] = bytes(size)
     with pytest.raises(HarmoniaError, match=r"truncated|damaged"):
         image.read(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("tones", "right", "options"),
+    [
+        (DEEP, GREYS, {}),
+        (65535 - DEEP, GREYS, {"photometric": "miniswhite"}),
+        (COLOURS, RGB, {"photometric": "rgb"}),
+    ],
+    ids=["grey", "white", "colour"],
+)
+def test_the_sizes_of_strips_may_be_left_out(tones: Any, right: Any, options: dict[str, Any]) -> None:
+    whole = with_tag(tiff(tones, **options), 279, 0)
+    assert far(whole, right) < 1
+    with pytest.raises(HarmoniaError, match=r"truncated|damaged"):
+        image.read(whole[: len(whole) * 3 // 4])
 
 
 def test_a_small_tiff_that_unpacks_to_gigabytes_is_refused_before_it_does() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harmonia
@@ -35,6 +36,8 @@ DATA = WAV.index(b"data")
 SIZED = {
     "wav": WAV, "big-endian wav": sound("WAV", "PCM_16", "BIG"), "rf64": sound("RF64"),
     "wave64": sound("W64"), "aiff": sound("AIFF"), "au": sound("AU"), "extensible": sound("WAVEX"),
+    "caf": sound("CAF"), "alac": sound("CAF", "ALAC_16"), "little-endian au": sound("AU", "PCM_16", "LITTLE"),
+    "little-endian aiff": sound("AIFF", "PCM_16", "LITTLE"),
 }  # fmt: skip
 
 
@@ -61,6 +64,78 @@ def test_chunks_before_the_samples_may_lie_by_a_byte(content: bytes, wrong: int,
     chunk = b"LIST" + struct.pack("<I", max(0, len(content) + wrong)) + content
     chunk += b"\0" * (pad and len(content) % 2)
     assert seconds(WAV[:12] + chunk + WAV[12:]) == pytest.approx(SECONDS, abs=0.01)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(["big-endian wav", "aiff", "little-endian aiff"]), st.binary(max_size=64), st.booleans()
+)
+def test_a_missing_pad_byte_misleads_in_no_format(name: str, content: bytes, pad: bool) -> None:
+    data = SIZED[name]
+    chunk = b"ANNO" + struct.pack(">I", len(content)) + content + b"\0" * (pad and len(content) % 2)
+    assert seconds(data[:12] + chunk + data[12:]) == pytest.approx(SECONDS, abs=0.01)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(sorted(SIZED)), st.integers(0, 300), st.integers(1, 3))
+def test_a_tag_before_a_file_of_another_format_is_passed_over(name: str, length: int, count: int) -> None:
+    tag = b"ID3\3\0\0\0\0" + bytes([length >> 7, length & 127]) + bytes(length)
+    if SIZED[name].startswith((b"RIFF", b"RIFX", b"RF64", b"FORM")):
+        assert seconds(tag * count + SIZED[name]) == pytest.approx(SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "after", "size"),
+    [
+        ("rf64", b"ds64", 16, b"\xff" * 8), ("rf64", b"ds64", 16, bytes(8)), ("rf64", b"ds64", 0, b"JUNK"),
+        ("wave64", b"data", 16, b"\xff" * 8), ("wave64", b"data", 16, bytes(8)),
+        ("caf", b"data", 4, b"\xff" * 8),
+        ("au", b".snd", 8, bytes(4)), ("au", b".snd", 8, b"\xff" * 4),
+        ("little-endian au", b"dns.", 8, bytes(4)),
+        ("aiff", b"SSND", 4, bytes(4)), ("aiff", b"SSND", 4, b"\xff" * 4), ("aiff", b"FORM", 4, bytes(4)),
+        ("big-endian wav", b"data", 4, b"\xff" * 4), ("big-endian wav", b"data", 4, bytes(4)),
+    ],
+)  # fmt: skip
+def test_every_format_has_a_size_for_unknown(name: str, mark: bytes, after: int, size: bytes) -> None:
+    at = SIZED[name].index(mark) + after
+    assert seconds(SIZED[name][:at] + size + SIZED[name][at + len(size) :]) == pytest.approx(
+        SECONDS, abs=0.01
+    )
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(SIZED)),
+    st.integers(4, 60),
+    st.sampled_from([0, 1, 0x7FFFFFFF, 0x80000000, 2**32 - 1]),
+)
+def test_no_lie_of_a_header_prints_a_traceback(
+    capfd: pytest.CaptureFixture[str], name: str, at: int, number: int
+) -> None:
+    lying = SIZED[name][:at] + struct.pack(">I", number) + SIZED[name][at + 4 :]
+    for data in (lying, lying[:at] + lying[at + 4 :]):
+        with suppress(HarmoniaError):
+            audio.read(data)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("more", range(8))
+def test_only_whole_samples_can_be_missing(channels: int, more: int) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.repeat(WAVE[:, None], channels, 1), RATE, format="WAV", subtype="PCM_16")
+    data = file.getvalue()
+    lying = sized(DATA + 4, len(data) - 44 + more, data)
+    if more < 2 * channels:
+        assert seconds(lying) == pytest.approx(SECONDS)
+    else:
+        with pytest.raises(HarmoniaError, match="truncated"):
+            audio.read(lying)
+
+
+def test_a_flac_that_was_streamed_declares_no_length() -> None:
+    data = sound("FLAC")
+    assert seconds(data[:21] + bytes([data[21] & 0xF0]) + bytes(4) + data[26:]) == pytest.approx(SECONDS)
 
 
 @settings(deadline=None, max_examples=40)

@@ -32,6 +32,7 @@ HEAD = (
     ' xmlns:aux="http://ns.adobe.com/exif/1.0/aux/" xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/"'
     ' xmlns:digiKam="http://www.digikam.org/ns/1.0/" '
 )
+REGIONS = 'xmlns:r="http://www.metadataworkinggroup.com/schemas/regions/"><r:Regions><r:RegionList><rdf:Bag>'
 TAIL = "</rdf:Description></rdf:RDF></x:xmpmeta>"
 LISTS = (
     "<dc:subject><rdf:Bag><rdf:li>Hafen</rdf:li><rdf:li>Nacht</rdf:li></rdf:Bag></dc:subject>"
@@ -125,6 +126,7 @@ def test_a_date_that_no_calendar_has_is_left_out(tmp_path: Path, taken: str) -> 
         ("2021-07-09T10:11:12+0530", "2021-07-09T10:11:12+05:30"), ("2021/07/09 10:11:12",
          "2021-07-09T10:11:12"),
         ("2021:07:09 10:11:12\0", "2021-07-09T10:11:12"), ("2021-07", None), ("2021-07-09T10:11:99", None),
+        ("2016:12:31 23:59:60", "2016-12-31T23:59:59"),
         ("2021-07-091", None), (20210709, None), (None, None), (b"2021:07:09 10:11:12",
          "2021-07-09T10:11:12"),
     ],
@@ -298,6 +300,22 @@ def test_the_words_of_a_png(tmp_path: Path) -> None:
     assert (found["title"], found["artist"]) == ("Dunes", "Ada")
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Fri, 01 May 2020 10:20:30 +0200", "2020-05-01T10:20:30+02:00"), ("1 May 2020 10:20:30 GMT",
+         "2020-05-01T10:20:30+00:00"),
+        ("2020-05-01T10:20:30Z", "2020-05-01T10:20:30+00:00"), ("2020:05:01 10:20:30", "2020-05-01T10:20:30"),
+        ("32 May 2020 10:20:30", None), ("1 May 99999 10:20:30", None), ("yesterday", None), ("", None),
+    ],
+)  # fmt: skip
+def test_when_a_png_was_made(tmp_path: Path, written: str, read: str | None) -> None:
+    info = PngInfo()
+    info.add_text("Creation Time", written)
+    make_photo(tmp_path / "a.png", pnginfo=info)
+    assert metadata_of(tmp_path / "a.png", "image").get("taken") == read
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
 def test_xmp_inside_a_picture(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -337,7 +355,13 @@ def test_exif_tells_the_moment_and_xmp_what_people_wrote(tmp_path: Path) -> None
         ('photoshop:DateCreated="2017-02-03T01:02">', {"taken": "2017-02-03T01:02:00"}),
         ("><digiKam:TagsList><rdf:Seq><rdf:li>People/Ada</rdf:li></rdf:Seq></digiKam:TagsList>",
          {"keywords": ["Ada"]}),
-        ("><dc:title>bare</dc:title>", {"title": "bare"}),
+        ("><dc:title>bare</dc:title>", {"title": "bare"}), ("><dc:subject>bare</dc:subject>",
+         {"keywords": ["bare"]}),
+        (REGIONS + ('<rdf:li><rdf:Description r:Name="Ada" r:Type="Face"/></rdf:li>'
+                    '<rdf:li r:Name="Bob" r:Type="Face"/>'
+                    '<rdf:li><r:Name>Eve</r:Name><r:Type>Face</r:Type></rdf:li><rdf:li r:Type="Face"/>'
+                    '<rdf:li r:Name="a bone" r:Type="Focus"/></rdf:Bag></r:RegionList></r:Regions>'),
+         {"people": ["Ada", "Bob", "Eve"]}),
         (f"><dc:subject><rdf:Bag><rdf:li>{'x' * 90_000}</rdf:li><rdf:li>kept</rdf:li></rdf:Bag></dc:subject>",
          {"keywords": ["kept"]}),
     ],

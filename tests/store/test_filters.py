@@ -122,6 +122,7 @@ def test_the_text_form_says_all_of_a_filter(tree: Filter) -> None:
         ("array_has_all(people, ['A', 'B'])", And((Has("people", "A"), Has("people", "B")))),
         ("array_length(people) >= 2", Comparison(Call("array_length", "people"), ">=", 2)),
         ("taken >= 2019-06-01", Comparison("taken", ">=", "2019-06-01")),
+        ("taken >= 2019-06", Comparison("taken", ">=", "2019-06")),
         ("taken < 2019-06-01T10:00:00Z", Comparison("taken", "<", "2019-06-01T10:00:00Z")),
         ("coalesce(rating, 5) > 4", Or((IsNull("rating"), Comparison("rating", ">", 4)))),
         ("4 < coalesce(rating, 0)", And((Not(IsNull("rating")), Comparison("rating", ">", 4)))),
@@ -147,6 +148,7 @@ def test_what_the_text_form_says(text: str, filter: Filter) -> None:
         ("repeat(tag, 9) = ''", "no function repeat"),
         ("regexp_like(tag, 'a')", "no function regexp_like"),
         ("taken > 2019-13-45", "2019-13-45 is no date at character 9"),
+        ("taken > 2019-13", "2019-13 is no date at character 9"),
         ("year IN ()", "expected a value"),
         ("(year = 1", "expected ), found the end at character 10"),
         ("year = 1)", "expected AND, OR or the end"),
@@ -241,6 +243,7 @@ def test_what_a_person_names_has_to_be_there(store: LanceStore) -> None:
     for text, says in {
         "nope = 1": "there is no column nope",
         "rating = 'high'": "rating holds number, this condition is for text",
+        "tags = 'x'": "tags holds list, this condition is for text (write array_has(tags, 'text'))",
         "lower(tags) = 'x'": "tags holds list, lower takes text",
         "rating >": "at character 9",
     }.items():

@@ -37,6 +37,8 @@ class FileTracker:
             self._states[state.record_id].append(state)
             looks[state.size, state.mtime_ns].add(state.digest)
         self._alike = {look for look, digests in looks.items() if len(digests) > 1}
+        self.contents: dict[str, str] = {}
+        """The digest of every file that the run looked at, also of those that cannot be decoded."""
         self._found: dict[str, list[Record]] = defaultdict(list)
         self._owners: dict[str, set[str]] = defaultdict(set)
         self._now: dict[str, set[str]] = defaultdict(set)
@@ -84,7 +86,9 @@ class FileTracker:
             if found := self._places(record, copy):
                 paths[record.id] = found
         metadata = {i: {**described.get(i, {}), **moved.get(i, {})} for i in {*described, *moved}}
-        empty = [state.path for i in self._found for state in self._lost(i) if not _exists(state.path)]
+        lost = [state.path for i in self._found for state in self._lost(i)]
+        # what stands there now and cannot be decoded has no state of its own
+        empty = [path for path in lost if not _exists(path) or not self._owners.get(path)]
         self.store.relocate(paths, metadata, touched)
         if empty:
             self.store.forget_files(empty)
@@ -125,7 +129,13 @@ class FileTracker:
         return bool(owners) and identity not in (owners or ())
 
     def _holds(self, path: str, identity: str) -> bool:
-        return not self._taken(path, identity) and (path in self._owners or _exists(path))
+        if owners := self._owners.get(path):
+            return identity in owners
+        # a file of other content, which cannot be decoded, may stand there now
+        there = self.contents.get(path)
+        return _exists(path) and (
+            there is None or there in {s.digest for s in self._states.get(identity, ())}
+        )
 
     def _stands(self, identity: str) -> bool:
         """Whether the path in a record's metadata is still its own."""
@@ -226,4 +236,4 @@ def _namespace(metadata: Mapping[str, Any]) -> str:
 
 
 def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110
+    return os.path.isfile(path)  # noqa: PTH113

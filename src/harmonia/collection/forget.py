@@ -39,7 +39,7 @@ def forget(
         wanted |= {record.id: record for record in store.records(where=where)}
     if gone:
         states = list(store.files().values())
-        missing = [state for state in states if not Path(state.path).exists()]
+        missing = [state for state in states if not Path(state.path).is_file()]
         lost = {s.record_id for s in states} - {s.record_id for s in set(states) - set(missing)}
         wanted |= {record.id: record for record in store.records(sorted(lost))}
         settle_copies(store, missing, states)

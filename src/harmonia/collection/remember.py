@@ -23,6 +23,7 @@ from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
 from harmonia.modalities.image import mark_of
 from harmonia.modalities.metadata import metadata_of
+from harmonia.modalities.text import pieces
 from harmonia.store import FileState, Store, digest_file, media_path, put_media
 from harmonia.store.media import FOLDER as MEDIA
 from harmonia.types import HarmoniaError, Part, Record, Signal
@@ -272,6 +273,7 @@ class _Run:
             raise HarmoniaError(OUTSIDE)
         stat = path.stat()
         digest = self._tracker.known_digest(part.path, stat) or digest_file(path)
+        self._tracker.contents[part.path] = digest
         # A temporary file inside the memory gets no state, since it will not exist in the next run.
         passing = path.is_relative_to(self.root) and not self._kept(path)
         return digest, None if passing else FileState(part.path, stat.st_size, stat.st_mtime_ns, digest, "")
@@ -293,12 +295,11 @@ class _Run:
         return put_media(self.root, path, part.digest)[0] if self.copy else part.path
 
     def _decode(self, part: Part) -> Iterator[tuple[Part, Signal]]:
-        module = MODALITIES[part.modality]
         if part.path is None:
-            for signal in module.windows((part.text or "").encode(), limits=self.limits):
+            for signal in pieces(part.text or "", limits=self.limits):
                 yield replace(part, text=signal.text, start=signal.start, end=signal.end), signal
             return
-        path, kept = Path(part.path), part.path
+        path, kept, module = Path(part.path), part.path, MODALITIES[part.modality]
         inside = self._kept(path)
         if inside:
             # Extracted from a manifest into the memory: the path is relative, so that the memory can move.

@@ -24,8 +24,10 @@ SHEET_MARK = "Harmonia contact sheet"
 """What the first text chunk of a contact sheet (PNG) says."""
 
 SYSTEM = (
-    "@eadir", "@recycle", "#recycle", "#snapshot", ".thumbnails", "thumbs.db", "ehthumbs*.db", "desktop.ini",
-    ".ds_store", "._*", "__macosx", ".appledouble", ".spotlight-v100", ".fseventsd", ".trash*",
+    "@eadir", "@recycle", "#recycle", "#snapshot", ".thumbnails", "thumbnails", "thumbs", "@__thumb",
+    ".@__thumb",
+    "synophoto_thumb_*", "*.lrdata", "thumbs.db", "ehthumbs*.db", "desktop.ini",
+    ".ds_store", "._*", "__macosx", ".appledouble", ".spotlight-v100", ".fseventsd", ".trash*", "trash",
     "$recycle.bin", "recycler", "system volume information", "lost+found", "lost.dir",
     ".git", ".svn", ".hg", "node_modules", "__pycache__",
 )  # fmt: skip

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -84,33 +85,48 @@ def _unfit(row: dict[str, Any]) -> str:
     return "" if whole else "it holds half a character (a lone surrogate)"
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a CSV file is written: what stands between cells, and whether spaces after it belong to no cell."""
+
+    delimiter: str
+    spaced: bool
+
+
 def _csv_columns(path: Path) -> list[str]:
     with _text(path) as lines:
         return _header(lines)[0]
 
 
-def _header(lines: Iterator[str]) -> tuple[list[str], str]:
-    """Column names, and the delimiter: comma, semicolon or tab, whichever the first line has most of."""
-    first = next(lines, "")
-    delimiter = max(",;\t", key=first.count)
-    cells = next(_csv_cells(chain([first], lines), delimiter), [])
+def _header(lines: Iterator[str]) -> tuple[list[str], _Form]:
+    """Column names and form: comma, semicolon, tab or bar, whichever the first line has most of.
+
+    A first line ``sep=;``, as Excel writes it, names the delimiter.
+    """
+    first = next((line for line in lines if line.strip()), "")
+    if named := re.fullmatch(r"sep=(.)", first.rstrip("\r\n"), re.IGNORECASE):
+        delimiter, first = named[1], next(lines, "")
+    else:
+        delimiter = max(",;\t|", key=first.count)
+    form = _Form(delimiter, delimiter + " " in first)
+    cells = next(_csv_cells(chain([first], lines), form), [])
     if isinstance(cells, str):
         raise csv.Error(f"its first row: {cells}")
-    return cells, delimiter
+    return cells, form
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
     """The cells that are not empty."""
     with _text(path) as lines:
-        names, delimiter = _header(lines)
-        for number, cells in enumerate(_csv_cells(lines, delimiter, len(names)), start=1):
+        names, form = _header(lines)
+        for number, cells in enumerate(_csv_cells(lines, form, len(names)), start=1):
             if isinstance(cells, str):
                 yield number, cells
             else:
                 yield number, {name: cell for name, cell in zip(names, cells, strict=False) if cell}
 
 
-def _csv_cells(lines: Iterator[str], delimiter: str, most: int = sys.maxsize) -> Iterator[list[str] | str]:
+def _csv_cells(lines: Iterator[str], form: _Form, most: int = sys.maxsize) -> Iterator[list[str] | str]:
     """The cells of each row, or why it cannot be read. ``most`` is how many cells a row may have.
 
     A row that is badly quoted ends with its first line, so that a quote which is never closed leaves
@@ -132,7 +148,10 @@ def _csv_cells(lines: Iterator[str], delimiter: str, most: int = sys.maxsize) ->
     while True:
         taken: list[str] = []
         try:
-            cells = next(csv.reader(of_one_row(taken), delimiter=delimiter, strict=True), None)
+            reader = csv.reader(
+                of_one_row(taken), delimiter=form.delimiter, skipinitialspace=form.spaced, strict=True
+            )
+            cells = next(reader, None)
         except csv.Error as error:
             again.extendleft(reversed(taken[1:]))
             yield f"it is badly quoted: {error}"

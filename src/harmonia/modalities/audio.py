@@ -15,7 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from harmonia.modalities.limits import LIMITS, Limits, Source, fail, opened, replacing
+from harmonia.modalities.limits import LIMITS, Limits, Seekable, Source, fail, opened, replacing
 from harmonia.modalities.plots import spectrogram, waveform
 from harmonia.modalities.pyav import (
     AudioDecoder,
@@ -28,7 +28,7 @@ from harmonia.modalities.pyav import (
     tidy,
 )
 from harmonia.modalities.resampling import resample
-from harmonia.modalities.wav_chunks import check_whole, repaired, samples_of
+from harmonia.modalities.wav_chunks import behind_tags, check_whole, repaired, samples_of
 from harmonia.types import HarmoniaError, Signal
 
 SUFFIXES: tuple[str, ...] = (
@@ -42,7 +42,7 @@ SILENCE = 1e-4
 SHORTEST = 0.5
 """Seconds: a last piece shorter than this joins the window before it."""
 
-_SOUNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd")
+_SOUNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"dns.", b"caff")
 _MP3_TAGS, _MP3_SEARCHED = 8, 4096  # ID3 tags that are skipped, bytes after them with the first frame in them
 # The first frame of an MP3 may hold, after 4 bytes and its side information, the number of frames instead of
 # sound. The lowest bit of the flags says that the number is there.
@@ -137,9 +137,10 @@ def _cut(stream: _Stream, seconds: float) -> Iterator[Signal]:
 @contextmanager
 def _opened_audio(source: Source, limits: Limits) -> Iterator[_Stream]:
     """Open with soundfile what it reads well, the rest with PyAV; check the header and the end."""
-    with opened(source, limits) as file:
+    with opened(source, limits) as given:
+        file = _with_right_sizes(source, behind_tags(given))
+        file.seek(0)
         head = file.read(12)
-        file = _with_right_sizes(source, file)
         ours = head.startswith(_SOUNDFILE_MAGIC) and head[8:] != b"AVI " and _soundfile_reads(file)
         reader = _by_soundfile if ours else _by_pyav
         with reader(source, file, limits) as stream:
@@ -165,9 +166,8 @@ def _by_soundfile(source: Source, file: BinaryIO, limits: Limits) -> Iterator[_S
     caption = _tags(file)
     file.seek(0)
     try:
-        with soundfile.SoundFile(file) as sound:
-            # a FLAC that was streamed declares no length: libsndfile then says 2^63 - 1
-            seconds = None if sound.frames >= 2**62 else sound.frames / sound.samplerate
+        with soundfile.SoundFile(Seekable(file)) as sound:
+            seconds = sound.frames / sound.samplerate
 
             def blocks() -> Iterator[NDArray[np.float32]]:
                 size = max(1, 2**18 // sound.channels)
@@ -184,8 +184,10 @@ def _soundfile_reads(file: BinaryIO) -> bool:
     """Whether libsndfile opens a file and reads its beginning; what it cannot, FFmpeg may."""
     file.seek(0)
     try:
-        with soundfile.SoundFile(file) as sound:
-            return len(sound.read(1024, dtype="float32")) > 0 or not sound.frames
+        with soundfile.SoundFile(Seekable(file)) as sound:
+            # a FLAC that was streamed declares no length: libsndfile then says 2^63 - 1, and fails at the end
+            known = sound.frames < 2**62
+            return known and (len(sound.read(1024, dtype="float32")) > 0 or not sound.frames)
     except soundfile.LibsndfileError:
         return False
 

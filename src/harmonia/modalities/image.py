@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from harmonia.modalities import image_formats, xmp
+from harmonia.modalities.image_colours import in_srgb
 from harmonia.modalities.image_formats import (
     DAMAGE,
     developed,
@@ -37,7 +38,8 @@ def read(source: Source, *, max_side: int | None = None, limits: Limits = LIMITS
 
     ``max_side`` scales the longer side down to that many pixels; a large JPEG is then decoded at
     reduced size, several times faster. Transparency shows white; of an animation the first frame
-    is read; 16-bit tones keep their full scale, tones without a scale (32-bit, float) are stretched.
+    is read; colours of another space become sRGB; 16-bit tones keep their full scale, tones without
+    a scale (32-bit, float) are stretched.
     Raises HarmoniaError when the file is not an image, damaged, truncated, or over ``limits``.
     """
     with opened(source, limits) as file:
@@ -64,18 +66,20 @@ def _decoded(
             if deep is None:
                 raise _unsupported(source, error) from error
     if deep is not None:
-        caption = None
+        caption, profile = None, None
         with suppress(HarmoniaError):
-            caption = _caption(open_image(source, file))
-        return ImageOps.exif_transpose(deep).convert("RGB"), caption
+            image = open_image(source, file)
+            caption, profile = _caption(image), image.info.get("icc_profile")
+        return in_srgb(ImageOps.exif_transpose(deep).convert("RGB"), profile), caption
     limits.check_pixels(source, *image.size)
     try:
         if max_side is not None and image.mode in ("L", "RGB", "CMYK"):
             image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         image.load()
         _check_sums(source, image, file)
+        profile = image.info.get("icc_profile")
         caption = _extras(image)
-        return _to_rgb(image), caption
+        return _to_rgb(in_srgb(image, profile)), caption
     except DAMAGE as error:
         raise fail(source, f"is damaged or truncated ({error})", "get an intact copy") from error
 

@@ -68,12 +68,14 @@ def read_tiff(source: Source, file: BinaryIO, limits: Limits, *, shallow: bool =
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages[0]
             limits.check_pixels(source, page.imagewidth, page.imagelength)
-            if page.photometric not in (0, 1, 2) or (page.bitspersample <= 8 and not shallow):
+            if page.photometric not in (0, 1, 2, 5) or (page.bitspersample <= 8 and not shallow):
                 return None
             if page.dtype is None or page.dtype.kind not in "uif":
                 raise _unsupported(source)
             pillow_can = _pillow_can(page)
-            if pillow_can and not shallow and not _tifffile_can(page):
+            # some writers leave out the sizes of all strips, which follow from the picture
+            unsized = page.compression == 1 and all(page.dataoffsets) and not any(page.databytecounts)
+            if pillow_can and not shallow and (unsized or not _tifffile_can(page)):
                 return None
             limits.check_decoded(source, page.nbytes)
             _check_segments(source, file, page)
@@ -104,7 +106,7 @@ def _needs_package(error: BaseException) -> bool:
 def _pillow_can(page: Any) -> bool:
     """Whether Pillow gives the tones of a deep page right; it mistakes the order of bytes of some others."""
     bits, whole = page.bitspersample, page.sampleformat == 1
-    if page.photometric == 2:
+    if page.photometric in (2, 5):
         return bool(whole and bits == 16)
     if page.samplesperpixel != 1:
         return False
@@ -167,9 +169,11 @@ def _planes(page: Any) -> NDArray[Any]:
 
 
 def _picture(page: Any, tones: NDArray[Any]) -> Image.Image:
-    colours = 3 if page.photometric == 2 else 1
+    colours = {2: 3, 5: 4}.get(page.photometric, 1)
     bits = page.bitspersample
     seen = _eight_bit(tones[..., :colours], bits)
+    if page.photometric == 5:
+        seen = np.asarray(Image.fromarray(np.ascontiguousarray(seen), "CMYK").convert("RGB"))
     seen = 255 - seen if page.photometric == 0 else seen
     # extra samples (TIFF 6.0): 0 unspecified, 1 alpha that colours are multiplied by already, 2 alpha
     kind = int(page.extrasamples[0]) if page.extrasamples else 2
@@ -193,17 +197,23 @@ def _eight_bit(tones: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 
 
 def stretched(tones: NDArray[Any]) -> NDArray[np.uint8]:
-    """Tones of no fixed scale: [0, 1], 8-, 16- and 32-bit ranges are full scales, others are stretched."""
-    unsigned = tones.dtype.kind == "u"
+    """Tones of no fixed scale: [0, 1], 8-, 16- and 32-bit ranges are full scales, others are stretched.
+
+    Of whole numbers with a sign, the full scale is the largest number of their type.
+    """
+    unsigned, signed = tones.dtype.kind == "u", tones.dtype.kind == "i"
+    most = float(np.iinfo(tones.dtype).max) if tones.dtype.kind in "ui" else 0.0
     tones = np.nan_to_num(tones.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(tones.min()), float(tones.max())
-    if low >= 0 and high <= 1:
+    if low >= 0 and signed and most <= 32767:
+        low, high = 0.0, most
+    elif low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif low >= 0 and 255 < high <= 65535:
         low, high = 0.0, 65535.0
     elif low >= 0 and high <= 255:
         low, high = 0.0, 255.0
     elif unsigned and high >= _FULL_32:
-        low, high = 0.0, 2.0**32 - 1
+        low, high = 0.0, most if high > 2.0**32 else 2.0**32 - 1
     scaled = (tones - low) * (255.0 / ((high - low) or 1.0))
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)

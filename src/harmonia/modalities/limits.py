@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from harmonia.types import HarmoniaError
 
@@ -97,6 +97,26 @@ def opened(source: Source, limits: Limits) -> Iterator[BinaryIO]:
     finally:
         if file is not source:
             file.close()
+
+
+class Seekable:
+    """A file for decoders in C: a seek to where no byte can be gives -1, as in C.
+
+    They call it, so that an exception could only be printed, traceback and all.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The new place, or -1; then the file is where it was."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
 
 def _open_path(path: Path) -> BinaryIO:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 Facts = dict[str, Any]
@@ -84,6 +85,7 @@ def moment(value: Any, zone: Any = None) -> str | None:
     if found is None:
         return None
     numbers = [int(part or 0) for part in found.groups()[:6]]
+    numbers[5] -= numbers[5] == 60  # a leap second
     try:
         local = datetime(*numbers)  # type: ignore[arg-type]
     except ValueError:
@@ -93,6 +95,14 @@ def moment(value: Any, zone: Any = None) -> str | None:
     if found[4] is None:
         return str(local.date())
     return local.isoformat(timespec="seconds") + (offset(found[7]) or offset(zone) or "")
+
+
+def spelled_moment(value: Any) -> str | None:
+    """A date as mail and the standard of PNG write it: Fri, 01 May 2020 10:20:30 +0200."""
+    try:
+        return moment(parsedate_to_datetime(clean(value) or "").isoformat())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def offset(value: Any) -> str | None:

@@ -28,6 +28,7 @@ from harmonia.modalities.metadata_values import (
     offset,
     place,
     rating,
+    spelled_moment,
     words,
     zone_between,
 )
@@ -259,6 +260,6 @@ def _png_text(info: Mapping[Any, Any]) -> Facts:
             "title": clean(info.get("Title")),
             "artist": clean(info.get("Author")),
             "description": clean(info.get("Description"), PROSE_MOST),
-            "created": moment(info.get("Creation Time")),
+            "created": moment(info.get("Creation Time")) or spelled_moment(info.get("Creation Time")),
         }
     )

@@ -12,7 +12,7 @@ import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from harmonia.modalities.limits import Limits, Source, caption_of, fail, wrong_kind
+from harmonia.modalities.limits import Limits, Seekable, Source, caption_of, fail, wrong_kind
 
 # Playlists and concat scripts would make FFmpeg open other files and addresses: not in this list.
 _FORMATS = (
@@ -29,7 +29,9 @@ def container_of(source: Source, file: BinaryIO, wanted: str, remedy: str) -> It
     head = file.read(64)
     file.seek(0)
     try:
-        container = av.open(file, "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace")
+        container = av.open(
+            Seekable(file), "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
+        )
     except av.FFmpegError as error:
         raise wrong_kind(source, head, wanted, remedy) from error
     with container:

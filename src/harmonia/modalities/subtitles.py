@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ _SRT, _VTT = r"\d{1,2}:\d{1,2}:\d{1,2}[.,]\d{1,3}", r"(?:\d{1,4}:)?\d{2}:\d{2}\.
 _TIMES = {
     kind: re.compile(rf"\s*{stamp}\s*-->\s*{stamp}(?!\S)") for kind, stamp in (("srt", _SRT), ("vtt", _VTT))
 }
+# what the library cannot read of a line, it leaves out
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pysubs2\.")
 # what should be the times of a cue, whether they can be read or not
 _TIMING = re.compile(rf"-->|\s*{_SRT}.*{_SRT}")
 # WebVTT may tell the time of every word

@@ -19,7 +19,7 @@ from harmonia.modalities.limits import (
     replacing,
     wrong_kind,
 )
-from harmonia.modalities.text_encoding import decode
+from harmonia.modalities.text_encoding import REPLACED, decode
 from harmonia.types import Signal
 
 SUFFIXES: tuple[str, ...] = (".txt", ".md", ".markdown", ".mdx", ".rst", ".text", *subtitles.SUFFIXES)
@@ -43,15 +43,23 @@ def read(source: Source, *, limits: Limits = LIMITS) -> Signal:
 def _decoded(source: Source, limits: Limits) -> str:
     with opened(source, limits) as file:
         raw = file.read(limits.text_bytes + 1)
-    if len(raw) > limits.text_bytes:
+    _check_size(source, len(raw), limits)
+    decoded = decode(raw)
+    if decoded is None:
+        raise wrong_kind(source, raw[:64], "text", "save it as plain text in UTF-8")
+    return _with_words(source, decoded)
+
+
+def _check_size(source: Source, size: int, limits: Limits) -> None:
+    if size > limits.text_bytes:
         raise fail(
             source,
             f"is a text of more than {limits.text_bytes / 2**20:,.0f} MiB",
             "split it, or raise Limits.text_bytes",
         )
-    decoded = decode(raw)
-    if decoded is None:
-        raise wrong_kind(source, raw[:64], "text", "save it as plain text in UTF-8")
+
+
+def _with_words(source: Source, decoded: str) -> str:
     text = decoded.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise fail(source, "is empty (only white space)", "choose another file")
@@ -71,7 +79,20 @@ def windows(source: Source, *, characters: int = 1200, limits: Limits = LIMITS) 
     if subtitles.is_subtitles(source):
         yield from subtitles.windows(subtitles.cues(source, text), characters)
         return
-    start = front_matter.length(source, text)
+    yield from _pieces(text, front_matter.length(source, text), characters)
+
+
+def pieces(text: str, *, characters: int = 1200, limits: Limits = LIMITS) -> Iterator[Signal]:
+    """The pieces of a text that is decoded already, as :func:`windows` cuts them; NULs become U+FFFD.
+
+    Raises HarmoniaError for a text that is empty or too long.
+    """
+    source = text.encode("utf-8", "replace")
+    _check_size(source, len(source), limits)
+    yield from _pieces(_with_words(source, text.replace("\0", REPLACED)), 0, characters)
+
+
+def _pieces(text: str, start: int, characters: int) -> Iterator[Signal]:
     while start < len(text):
         end = _cut(text, start, characters)
         piece = text[start:end]

@@ -1,4 +1,4 @@
-"""The chunks of WAV, RF64, Wave64, AIFF, AU and AVI files: where the samples lie, and how many there are.
+"""The chunks of WAV, RF64, Wave64, AIFF, AU, CAF and AVI files: where samples lie, and how many there are.
 
 libsndfile and FFmpeg silently shorten a file that was cut off, and stumble over sizes that are wrong. The
 data decide: what the chunk of samples declares must be there, every other size may lie.
@@ -16,7 +16,8 @@ from harmonia.modalities.limits import Source, fail
 UNKNOWN_SIZE = 0x7FFFF000
 # A chunk of samples is looked for by its name alone in as many bytes, where the sizes lead nowhere.
 SEARCHED = 1 << 20
-FORMAT_MOST = 64  # bytes of a format, the longest of which has 40
+FORMAT_MOST = 512  # bytes of a format: 40 in WAV, and a name besides in AIFF
+_TAGS_MOST = 8  # ID3 tags that stand before a file of another format
 
 Order = Literal["little", "big"]
 
@@ -25,8 +26,9 @@ Order = Literal["little", "big"]
 class Samples:
     """The chunk of samples: its first byte, the bytes that it declares (None: unknown), those there are.
 
-    ``format`` is a WAV's chunk of that name without its header, in little-endian order; ``regular`` says that
-    readers find the samples by the sizes in the file.
+    ``container`` is the name of the format; ``format`` says how the samples are stored, in its terms and in
+    ``order``: the chunk of that name in WAV, COMM in AIFF, the header from its third number on in AU.
+    ``regular`` says that readers find the samples by the sizes in the file.
     """
 
     start: int
@@ -34,16 +36,32 @@ class Samples:
     there: int
     format: bytes = b""
     regular: bool = True
+    container: bytes = b"WAVE"
+    order: Order = "little"
 
     @property
     def cut(self) -> bool:
-        """Whether fewer bytes are there than are declared."""
-        return self.declared is not None and self.there < self.declared
+        """Whether fewer bytes are there than are declared, in whole samples of all channels."""
+        wide = int.from_bytes(self.format[12:14], self.order) if self.container == b"WAVE" else 1
+        return self.declared is not None and self.there < self.declared - self.declared % max(wide, 1)
 
     @property
     def repairable(self) -> bool:
         """Whether the sizes are wrong, and :func:`repaired` can write right ones."""
         return not self.regular and bool(self.format) and self.there < UNKNOWN_SIZE
+
+
+def behind_tags(file: BinaryIO) -> BinaryIO:
+    """The file, or a view of it from behind the ID3 tags that some programs write before any format."""
+    at = 0
+    for _ in range(_TAGS_MOST):
+        head = _bytes(file, at, 10)
+        if not head.startswith(b"ID3"):
+            break
+        at += 10 + sum((byte & 127) << 7 * (3 - i) for i, byte in enumerate(head[6:]))
+    if at == 0 or not head.startswith((b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS")):
+        return file
+    return io.BufferedReader(_Spliced(b"", file, at, file.seek(0, io.SEEK_END) - at))
 
 
 def samples_of(file: BinaryIO) -> Samples | None:
@@ -57,9 +75,10 @@ def samples_of(file: BinaryIO) -> Samples | None:
         return _of_avi(file, whole)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return _of_chunks(file, whole, "big", b"SSND")
-    if head[:4] == b".snd":
-        start, size = (int.from_bytes(head[at : at + 4], "big") for at in (4, 8))
-        return Samples(start, size if 0 < size < UNKNOWN_SIZE else None, max(0, whole - start))
+    if head[:4] in (b".snd", b"dns."):
+        return _of_au(file, whole, "big" if head[:4] == b".snd" else "little")
+    if head[:4] == b"caff":
+        return _of_caf(file, whole)
     if head[:4] == b"riff" and head[24:28] == b"wave":
         return _of_wave64(file, whole)
     return None
@@ -73,16 +92,35 @@ def check_whole(source: Source, found: Samples | None) -> None:
 
 
 def repaired(file: BinaryIO, found: Samples) -> BinaryIO:
-    """The same WAV with a header whose sizes are right."""
+    """The same WAV, AIFF or AU with a header whose sizes are right."""
     size = found.there if found.declared is None else min(found.declared, found.there)
-    body = b"WAVEfmt " + len(found.format).to_bytes(4, "little") + found.format
-    body += b"\0" * (len(found.format) % 2) + b"data" + size.to_bytes(4, "little")
-    head = b"RIFF" + (len(body) + size).to_bytes(4, "little") + body
+
+    def number(value: int) -> bytes:
+        return value.to_bytes(4, found.order)
+
+    if found.container == b".snd":
+        name = b".snd" if found.order == "big" else b"dns."
+        head = name + number(found.start) + number(size) + found.format
+    else:
+        wave = found.container == b"WAVE"
+        described, samples = (b"fmt ", b"data") if wave else (b"COMM", b"SSND")
+        body = found.container + described + number(len(found.format)) + found.format
+        body += b"\0" * (len(found.format) % 2) + samples + number(size)
+        name = (b"RIFF" if found.order == "little" else b"RIFX") if wave else b"FORM"
+        head = name + number(len(body) + size) + body
     return io.BufferedReader(_Spliced(head, file, found.start, size))
 
 
 def _of_chunks(file: BinaryIO, whole: int, order: Order, name: bytes) -> Samples | None:
+    head = _bytes(file, 0, 12)
+    container, described = head[8:], b"COMM" if name == b"SSND" else b"fmt "
     at, form, wide, regular = 12, b"", None, True
+
+    def found(start: int, size: int, regular: bool) -> Samples:
+        # of RF64 the 64-bit size counts; a file without it is a WAV by another name
+        regular = regular and not (head[:4] == b"RF64" and wide is None)
+        return _samples(start, size if wide is None else wide, whole, form, regular, container, order)
+
     while at + 8 <= whole:
         # a size may be wrong by one, or the pad byte of an odd number of bytes missing
         shift = next((s for s in (0, -1, 1) if _is_name(_bytes(file, at + s, 4))), None)
@@ -92,21 +130,21 @@ def _of_chunks(file: BinaryIO, whole: int, order: Order, name: bytes) -> Samples
         chunk = _bytes(file, at, 8)
         size = int.from_bytes(chunk[4:], order)
         if chunk[:4] == name:
-            return _samples(at + 8, size if wide is None else wide, whole, form, regular)
-        if chunk[:4] == b"fmt " and order == "little":
+            return found(at + 8, size, regular)
+        if chunk[:4] == described:
             form = _bytes(file, at + 8, min(size, FORMAT_MOST))
         elif chunk[:4] == b"ds64":
             wide = int.from_bytes(_bytes(file, at + 16, 8), "little")
         at += 8 + size + size % 2
     # the sizes lead nowhere: look for the names alone
     head = _bytes(file, 0, SEARCHED)
-    found, described = head.find(name, 12), head.find(b"fmt ", 12)
-    if found < 0:
+    there, described_at = head.find(name, 12), head.find(described, 12)
+    if there < 0:
         return None
-    if not form and described >= 0 and order == "little":
-        size = int.from_bytes(head[described + 4 : described + 8], "little")
-        form = head[described + 8 : described + 8 + min(size, FORMAT_MOST)]
-    return _samples(found + 8, int.from_bytes(head[found + 4 : found + 8], order), whole, form, False)
+    if not form and described_at >= 0:
+        size = int.from_bytes(head[described_at + 4 : described_at + 8], order)
+        form = head[described_at + 8 : described_at + 8 + min(size, FORMAT_MOST)]
+    return found(there + 8, int.from_bytes(head[there + 4 : there + 8], order), False)
 
 
 def _bytes(file: BinaryIO, at: int, size: int) -> bytes:
@@ -114,13 +152,37 @@ def _bytes(file: BinaryIO, at: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _samples(start: int, size: int, whole: int, form: bytes, regular: bool) -> Samples:
+def _samples(
+    start: int, size: int, whole: int, form: bytes, regular: bool, container: bytes, order: Order
+) -> Samples:
     there = whole - start
     if size == 0 and there > 1:
-        return Samples(start, None, there, form, False)
+        return Samples(start, None, there, form, False, container, order)
     # only a 64-bit size, which RF64 has beside it, may be as large as that
-    unknown = UNKNOWN_SIZE <= size <= 0xFFFFFFFF
-    return Samples(start, None if unknown else size, there, form, regular)
+    unknown = UNKNOWN_SIZE <= size <= 0xFFFFFFFF or size >= 1 << 62
+    regular = regular and size < 1 << 62
+    return Samples(start, None if unknown else size, there, form, regular, container, order)
+
+
+def _of_au(file: BinaryIO, whole: int, order: Order) -> Samples:
+    start, size = (int.from_bytes(_bytes(file, at, 4), order) for at in (4, 8))
+    there, known = max(0, whole - start), 0 < size < UNKNOWN_SIZE
+    form = _bytes(file, 12, max(0, min(start - 12, SEARCHED)))
+    return Samples(start, size if known else None, there, form, size > 0 or not there, b".snd", order)
+
+
+def _of_caf(file: BinaryIO, whole: int) -> Samples | None:
+    """Of a Core Audio Format file; its chunks have 64-bit sizes, -1 for one that goes to the end."""
+    at = 8
+    while at + 12 <= whole:
+        chunk = _bytes(file, at, 12)
+        size = int.from_bytes(chunk[4:], "big", signed=True)
+        if chunk[:4] == b"data":
+            return Samples(at + 12, size if size > 0 else None, whole - at - 12)
+        if size < 0:
+            return None
+        at += 12 + size
+    return None
 
 
 def _of_avi(file: BinaryIO, whole: int) -> Samples | None:

@@ -30,6 +30,7 @@ _SPACES = {
     "exif": "http://ns.adobe.com/exif/1.0/",
     "exifEX": "http://cipa.jp/exif/1.0/",
     "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+    "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
     "photoshop": "http://ns.adobe.com/photoshop/1.0/",
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
     "tiff": "http://ns.adobe.com/tiff/1.0/",
@@ -77,7 +78,7 @@ def facts_of(packet: Any) -> Facts:
             "lens": next(filter(None, lenses), None),
             "rating": rating(_property(root, "xmp:Rating")),
             "keywords": words(keywords),
-            "people": words(_items(root, "Iptc4xmpExt:PersonInImage")),
+            "people": words([*_items(root, "Iptc4xmpExt:PersonInImage"), *_faces(root)]),
             "title": clean(_text(root, "dc:title")),
             "description": clean(_text(root, "dc:description"), PROSE_MOST),
             "artist": clean(", ".join(words(_items(root, "dc:creator")))),
@@ -107,10 +108,20 @@ def _property(root: ElementTree.Element, name: str) -> str | None:
 
 
 def _items(root: ElementTree.Element, name: str) -> Iterator[str]:
-    """The entries of an array."""
+    """The entries of an array; a value that should be one is its only entry."""
     for node in root.iter(_qualified(name)):
-        for item in node.iter(_qualified("rdf:li")):
+        items = list(node.iter(_qualified("rdf:li")))
+        for item in items or [node]:
             yield item.text or ""
+
+
+def _faces(root: ElementTree.Element) -> Iterator[str]:
+    """The names of faces in the regions of a picture (Metadata Working Group, 2010)."""
+    kind, name = _qualified("mwg-rs:Type"), _qualified("mwg-rs:Name")
+    for region in root.iter(_qualified("rdf:li")):
+        for node in (region, *region.findall(_qualified("rdf:Description"))):
+            if (node.get(kind) or node.findtext(kind)) == "Face":
+                yield node.get(name) or node.findtext(name) or ""
 
 
 def _text(root: ElementTree.Element, name: str) -> str | None:

@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     r"""(?P<space>\s+)
     |(?P<text>'(?:[^']|'')*')
     |(?P<name>`[^`]+`|"[^"]+")
-    |(?P<date>\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?)?(?![\w.]))
+    |(?P<date>\d{4}-\d\d(?:-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?)?)?(?![\w.-]))
     |(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
     |(?P<word>[^\W\d]\w*)
     |(?P<sign><=|>=|<>|!=|==|[]\[+=<>(),-])""",
@@ -288,7 +288,8 @@ class _Parser:
 
     def _date(self, token: _Token) -> str:
         try:
-            datetime.datetime.fromisoformat(token.text)
+            month = len(token.text) == len("2019-06")
+            datetime.datetime.fromisoformat(token.text + "-01" * month)
         except ValueError:
             self._fail(token.at, f"{token.text} is no date")
         return token.text

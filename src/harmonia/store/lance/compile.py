@@ -110,7 +110,8 @@ class _Compiler:
     def _check(self, term: Term, held: Sequence[Held], wanted: str, doing: str) -> None:
         if self.strict and isinstance(term, str) and wanted not in {one.kind for one in held}:
             kinds = " and ".join(dict.fromkeys(one.kind for one in held))
-            raise FilterError(f"{term} holds {kinds}, {doing} {wanted}")
+            instead = f" (write array_has({term}, 'text'))" if kinds == "list" else ""
+            raise FilterError(f"{term} holds {kinds}, {doing} {wanted}{instead}")
 
     def _of(self, term: Term, wanted: str, condition: Callable[[Held], str]) -> str:
         """The condition on the columns of one type."""
