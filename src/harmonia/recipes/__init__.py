@@ -37,6 +37,7 @@ RECIPES: dict[str, str] = {
     "dalle": "harmonia.recipes.generators.autoregressive:dalle",
     "recaptioned": "harmonia.recipes.generators.recaption:recaptioned",
     "imagine-mini": "harmonia.recipes.generators.mini:imagine_mini",
+    "autoencoder-mini": "harmonia.recipes.generators.autoencoder_mini:autoencoder_mini",
     "judge": "harmonia.recipes.generators.judge:judge",
     "text-judge": "harmonia.recipes.encoders.text_judge:text_judge",
     "gan": "harmonia.recipes.generators.gans:gan",

@@ -28,17 +28,18 @@ from harmonia.objectives import bce, bernoulli_log_likelihood, gaussian_log_like
 from harmonia.objectives.perceptual import Features, perceptual
 from harmonia.types import HarmoniaError
 
-CORRUPTIONS = ("none", "gaussian", "masking", "salt-and-pepper")
+CORRUPTIONS = ("none", "gaussian", "blind-gaussian", "masking", "salt-and-pepper")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(AutoencoderBaseConfig):
     """``corruption`` of the encoder's input in training and its ``amount``, see `corrupt`; ``loss`` is "l1"
-    or "l2"."""
+    or "l2"; ``samples`` false keeps no distribution of the latents, which ``sample`` draws from."""
 
     corruption: str = "none"
     amount: float = 0.5
     loss: str = "l2"
+    samples: bool = True
 
     def __post_init__(self) -> None:
         AutoencoderBaseConfig.__post_init__(self)
@@ -48,7 +49,7 @@ class AutoencoderConfig(AutoencoderBaseConfig):
             )
         if self.loss not in ("l1", "l2"):
             raise HarmoniaError(f"loss must be l1 or l2, not {self.loss!r}")
-        if math.prod(self.latent) > 2048:
+        if self.samples and math.prod(self.latent) > 2048:
             raise HarmoniaError(
                 "an autoencoder stores the covariance of its latents: give it at most 2048 numbers"
             )
@@ -73,6 +74,8 @@ class Autoencoder(AutoencoderBase):
         self.config = config
         self.encoder, self.decoder = config.encoder(config.dim), config.decoder()
         self.bottleneck = Identity()
+        if not config.samples:
+            return
         numbers = math.prod(config.latent)
         self.register_buffer("mean", torch.zeros(numbers))
         self.register_buffer("square", torch.eye(numbers))
@@ -82,7 +85,7 @@ class Autoencoder(AutoencoderBase):
         """The mean reconstruction error of corrupted images."""
         config = self.config
         z: Tensor = self.bottleneck(self.encoder(corrupt(batch.x, config.corruption, config.amount))).z
-        if self.training:
+        if self.training and config.samples:
             self._follow(z.detach().flatten(1))
         loss = {"l1": l1, "l2": l2}[config.loss]
         return {"model": loss(self.decoder(z), batch.x).mean()}
@@ -98,7 +101,12 @@ class Autoencoder(AutoencoderBase):
         return l2(self.reconstruct(x), x, "sum")
 
     def one_pass(self, condition: Condition, guidance: float, generator: torch.Generator | None) -> Tensor:
-        """Decode draws from a Gaussian fitted to the training latents; the condition is ignored."""
+        """Decode draws from a Gaussian fitted to the training latents; the condition is ignored.
+
+        HarmoniaError if the model keeps none.
+        """
+        if not self.config.samples:
+            raise HarmoniaError("this autoencoder cannot generate: it keeps no distribution of its latents")
         covariance = (self.square - torch.outer(self.mean, self.mean)).double()
         values, vectors = torch.linalg.eigh(covariance)
         root = (vectors * values.clamp_min(0).sqrt()).to(self.mean)
@@ -364,7 +372,8 @@ class VQVAE(AutoencoderBase):
 def corrupt(x: Tensor, kind: str, amount: float) -> Tensor:
     """Corrupt images at random, with torch's global generator (Vincent et al. 2010).
 
-    "gaussian" adds noise of standard deviation ``amount``; "masking" sets a share ``amount`` of the pixels to
+    "gaussian" adds noise of standard deviation ``amount``, "blind-gaussian" of one between 0 and ``amount``,
+    drawn for each image (Zhang et al. 2017); "masking" sets a share ``amount`` of the pixels to
     grey (0), all channels at once; "salt-and-pepper" sets them to black or white; "none" changes nothing.
     """
     if kind == "none":
@@ -372,6 +381,8 @@ def corrupt(x: Tensor, kind: str, amount: float) -> Tensor:
     if kind == "gaussian":
         return x + amount * torch.randn(x.shape).to(x)
     n, _, h, w = x.shape
+    if kind == "blind-gaussian":
+        return x + (amount * torch.rand(n, 1, 1, 1) * torch.randn(x.shape)).to(x)
     hit = (torch.rand(n, 1, h, w) < amount).to(x.device)
     if kind == "masking":
         return x.masked_fill(hit, 0.0)
