@@ -196,3 +196,50 @@ def test_sixels_draw_every_pixel_once_in_its_colour() -> None:
     for (x, y), (red, _, blue) in drawn.items():
         pixel = picture.getpixel((x, y))
         assert isinstance(pixel, tuple) and (red > 50, blue > 50) == (pixel[0] > 127, pixel[2] > 127)
+
+
+def test_an_empty_memory_is_json_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("a note", encoding="utf-8")
+    assert run("remember", ".", at=tmp_path).returncode == 0
+    assert run("forget", "--where", "name = 'note'", "--yes", at=tmp_path).returncode == 0
+    for command in ("recall", "retrieve", "ask"):
+        done = run(command, "note", "--json", at=tmp_path)
+        told = json.loads(done.stdout)
+        assert done.returncode == 1 and told["abstained"] is True
+        assert "is empty" in told["reason"] and told["reason"] in done.stderr
+        recalled = told.get("recollection", told)
+        assert recalled["records"] == []
+        assert command == "retrieve" or recalled["certificate"]["nothing"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "says"),
+    [
+        ([], [], "nothing to remember in ."),
+        (["table.xyz"], [], "nothing to remember in ."),
+        (["note.txt"], ["--exclude", "*.txt"], "its files are left out"),
+        ([".hidden.txt"], [], "its files are left out"),
+        (["broken.jpg", "broken.wav"], [], "no file of . could be read"),
+        (["note.txt"], ["--exclude", "!"], "gitignore"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("into", [[], ["--into", "mine"]])
+def test_nothing_to_remember_leaves_no_memory(
+    tmp_path: Path, names: list[str], options: list[str], says: str, into: list[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "media").mkdir()
+    for name in names:
+        (tmp_path / name).write_text("no picture, no sound", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    done = run("remember", ".", *options, *into, at=tmp_path)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_memory_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("a note", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    assert run("remember", "note.txt", at=tmp_path).returncode == 0
+    assert run("remember", "empty", at=tmp_path).returncode == 0
+    assert json.loads(run("status", "--json", at=tmp_path).stdout)["records"] == 1

@@ -52,6 +52,55 @@ def test_unicode_with_and_without_a_mark(language: str, encoding: str) -> None:
         assert decode(note.encode(encoding)) == note
 
 
+WIDE = [
+    *NOTES.values(),
+    "日记", "中文", "你好世界", "我今天很高兴。", "人之初性本善性相近习相远苟不教性乃迁教之道贵以专",
+    "こんにちは", "あいうえおかきくけこさしすせそ", "カタカナダケノメモ", "안녕하세요", "대한민국만세",
+    "Привет", "Здравствуйте", "Γειασουκόσμε", "שלום", "السلام", "مرحباصديقي", "नमस्ते", "హలోహలోహలోహలో",
+    "สวัสดีครับผม", "ഹലോ", "ქართული", "Հայերեն", "😀", "🎉🎊🥳🎈🎁🎂🍰🥂", "Hello 😀, how are you? 👍🏽", "ab", "a", "smile 🙂 日本 é",
+    "1, 2, 3", "ÄÖÜ", "ŁódźŻółćĘą", "— “quoted” —", "€ 5 — ½", "Tiếng Việt có nhiều dấu",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("note", WIDE)
+@pytest.mark.parametrize(("mark", "encoding"), [(b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")])
+def test_a_marked_text_of_any_script_is_utf_16(note: str, mark: bytes, encoding: str) -> None:
+    for told in (note, note * 3, f"{note}\n{note}"):
+        assert decode(mark + told.encode(encoding)) == told
+
+
+@given(
+    st.sampled_from([(0x4E00, 0x9FA5), (0xAC00, 0xD7A3), (0x3041, 0x3093), (0x1F600, 0x1F64F), (0x621, 0x64A)]),
+    st.data(),
+)
+@settings(max_examples=300, deadline=None)
+def test_marked_characters_of_one_script_are_utf_16(script: tuple[int, int], data: st.DataObject) -> None:
+    letters = st.integers(*script).map(chr)
+    note = data.draw(st.text(letters, min_size=12, max_size=60))
+    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        assert decode(mark + note.encode(encoding)) == note
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+@pytest.mark.parametrize(
+    "note",
+    [
+        *NOTES.values(), "a plain note", "shopping: milk, bread, 2 eggs", "2024-05-01 12:30 to 14:00, 5 x 3",
+        "Привет", "Γειασουκόσμε", "naïve café, über Köln", "-------------\n| a | b |\n-------------",
+        "x = 1\ny = 2\nz = 3",
+    ],
+)  # fmt: skip
+def test_a_stray_mark_costs_itself(note: str, mark: bytes) -> None:
+    assert decode(mark + note.encode()) == 2 * "\ufffd" + note
+
+
+@pytest.mark.parametrize("language", ["fr", "de", "es", "pt"])
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+def test_a_stray_mark_before_latin_text_costs_itself(language: str, mark: bytes) -> None:
+    found = decode(mark + NOTES[language].encode("cp1252"))
+    assert found is not None and found[2:] == NOTES[language]
+
+
 def test_marks_of_the_big_endian() -> None:
     assert decode(b"\xfe\xff" + "Привет".encode("utf-16-be")) == "Привет"
     assert decode(b"\x00\x00\xfe\xff" + "Привет".encode("utf-32-be")) == "Привет"

@@ -175,6 +175,22 @@ def test_a_job_is_watched_to_its_end(client: httpx.Client, folder: Path) -> None
     failed(client.get("/v1/memory/jobs/job-none"), 404)
 
 
+def test_a_job_leaves_out_what_is_excluded(client: httpx.Client, folder: Path) -> None:
+    some = folder / "root" / "some"
+    (some / "drafts").mkdir(parents=True)
+    for name in ("kept.txt", "left.md", "drafts/a.txt", "drafts/b.txt"):
+        (some / name).write_text(f"the text of {name}")
+    asked = {"paths": [str(some)], "exclude": ["*.md", "drafts/"]}
+    job = client.post("/v1/memory/jobs", json=asked).json()
+    assert job["object"] == "memory.job" and "exclude" not in job
+    job = events(client.get(f"/v1/memory/jobs/{job['id']}/events").text)[-1][2]
+    assert job["state"] == "completed" and job["remembered"] == 1 and job["left_out"] == {"exclude": 2}
+    assert "gitignore" in failed(client.post("/v1/memory/jobs", json=asked | {"exclude": ["!"]}))["message"]
+    for wrong in ([""], "*.md", ["x"] * 101, ["x" * 1001]):
+        failed(client.post("/v1/memory/jobs", json=asked | {"exclude": wrong}))
+    failed(client.post("/v1/memory/jobs", json={"files": ["file-none"], "exclude": ["*.md"]}))
+
+
 def test_a_job_remembers_uploaded_files(client: httpx.Client) -> None:
     files = {"file": ("Lake view.txt", b"the lake lies still")}
     kept = client.post("/v1/files", files=files, data={"purpose": "user_data"}).json()["id"]

@@ -8,6 +8,8 @@ import click
 
 from harmonia.cli.common import json_option, open_or_offer, print_json
 from harmonia.cli.cues import cue_options, make_question
+from harmonia.cli.hits import empty_as_json
+from harmonia.cli.recall import nothing
 from harmonia.cli.running_server import through_server
 
 
@@ -29,7 +31,8 @@ def command(as_json: bool, **options: Any) -> None:
     if answer is None:
         from harmonia.collection.json_output import answer_json
 
-        answer = answer_json(open_or_offer(question.memory).answer(**question.arguments()))
+        with empty_as_json(question.memory, as_json, lambda: {"text": "", "recollection": nothing()}):
+            answer = answer_json(open_or_offer(question.memory).answer(**question.arguments()))
     if as_json:
         print_json(answer)
     else:

@@ -6,14 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from harmonia.cli.common import FEW_WORDS, built_in, find_memory, status_of
+from harmonia.cli.common import FEW_WORDS, built_in, find_memory, print_json, status_of
 from harmonia.cli.cues import Question
 from harmonia.cli.output import path_of
 
@@ -46,10 +47,23 @@ def hit_options(command: F) -> F:
     return command
 
 
+@contextmanager
+def empty_as_json(memory: Path | None, as_json: bool, nothing: Callable[[], Json]) -> Iterator[None]:
+    """Where there is nothing to recall from, print the document ``nothing`` with the error as its reason."""
+    try:
+        yield
+    except Exception as error:
+        from harmonia.types import HarmoniaError
+
+        if as_json and isinstance(error, HarmoniaError) and not status_of(find_memory(memory)).get("records"):
+            print_json({**nothing(), "abstained": True, "reason": str(error)})
+        raise
+
+
 def finish(
     found: Json, question: Question, shown: Shown, as_json: bool, show: Callable[[], None], tool: str
 ) -> None:
-    """Show what was found as it was asked for, and exit with code 1 if that is nothing."""
+    """Show what was found as it was asked for, ``show`` as text; exit with code 1 if that is nothing."""
     root = find_memory(question.memory)
     files = [file for file in (path_of(record, root) for record in found["records"]) if file]
     only_paths, unsure = shown.paths or shown.null, found.get("abstained", False)
@@ -57,6 +71,10 @@ def finish(
         for file in files:
             sys.stdout.buffer.write(os.fsencode(file) + (b"\0" if shown.null else b"\n"))
         sys.stdout.flush()
+    elif as_json:
+        empty = not found["records"] and not status_of(root).get("records")
+        told = {"abstained": True, "reason": _why(question, root, tool)} if empty else {}
+        print_json({**found, **told})
     else:
         show()
     if not found["records"]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from harmonia.cli.common import find_memory, json_option, open_or_offer, print_json
+from harmonia.cli.common import find_memory, json_option, open_or_offer
 from harmonia.cli.cues import Question, cue_options, make_question
-from harmonia.cli.hits import Shown, finish, hit_options
+from harmonia.cli.hits import Shown, empty_as_json, finish, hit_options
 from harmonia.cli.output import print_recollection
 from harmonia.cli.running_server import through_server
 
@@ -72,16 +72,22 @@ def command(
         recollection = through_server(
             question.memory, lambda server: server.recall(question, explain=explain)
         )
-    recollection = recollection or _recall(question, explain, sheet, landscape)
+    with empty_as_json(question.memory, as_json, nothing):
+        recollection = recollection or _recall(question, explain, sheet, landscape)
     found = recollection
 
     def show() -> None:
-        if as_json:
-            print_json(found)
-        else:
-            print_recollection(found, find_memory(question.memory), explain=explain)
+        print_recollection(found, find_memory(question.memory), explain=explain)
 
     finish(found, question, Shown(paths, null, open_first, preview), as_json, show, "recall")
+
+
+def nothing() -> dict[str, Any]:
+    """What comes back from an empty memory."""
+    from harmonia.collection.json_output import recollection_json
+    from harmonia.collection.recall import NOTHING
+
+    return recollection_json(NOTHING)
 
 
 def _recall(question: Question, explain: bool, sheet: Path | None, landscape: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -54,7 +55,8 @@ def command(
 
     Manifests are .jsonl, .csv or .parquet files. Files of one folder that differ only in their extension
     (dog.jpg, dog.txt, dog.wav) form one record. Only new and changed files are encoded. Ctrl-C is safe: run
-    the same command again to continue. The exit code is 1 if a file failed, and 130 if interrupted.
+    the same command again to continue. The exit code is 1 if a file failed or there is nothing to remember in
+    a new memory, and 130 if interrupted.
     """
 
     def stop(*_: object) -> None:
@@ -63,31 +65,53 @@ def command(
     signal.signal(signal.SIGTERM, stop)
     begun = time.monotonic()
     report = None
-    if not models and not exclude and threads is None:
-        report = through_server(into, lambda server: _by(server, paths, copy, progress=not as_json))
-    report = report or _here(paths, into, models, exclude, copy, threads, progress=not as_json)
+    if not models and threads is None:
+        report = through_server(into, lambda server: _by(server, paths, exclude, copy, progress=not as_json))
+    made = True
+    if report is None:
+        report, made = _here(paths, into, models, exclude, copy, threads, progress=not as_json)
     if as_json:
         print_json(report)
     else:
-        _print(report, f"in {time.monotonic() - begun:.1f} s ({find_memory(into)})")
+        taken = f"in {time.monotonic() - begun:.1f} s"
+        _print(report, f"{taken} ({find_memory(into)})" if made else taken)
         _advise(find_memory(into), report["remembered"])
-    sys.exit(130 if report["stopped"] else 1 if report["problems"] else 0)
+    if not made and not report["stopped"]:
+        click.echo(f"harmonia: {_why_nothing(report, paths)}: no memory was made", err=True)
+    sys.exit(130 if report["stopped"] else 1 if report["problems"] or not made else 0)
 
 
 def _here(
     paths: Sequence[Path], into: Path | None, models: Sequence[str], exclude: Sequence[str], copy: bool,
     threads: int | None, *, progress: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Remember in this process."""
+) -> tuple[dict[str, Any], bool]:  # fmt: skip
+    """Remember in this process; returns the report, and whether there is a memory now.
+
+    A new memory in which nothing was remembered is removed again.
+    """
     from harmonia.collection.collection import Memory
 
-    collection = Memory(find_memory(into), models or None)
-    if not collection.exists and not any(path.exists() for path in paths):
+    root = find_memory(into)
+    collection, new_folder = Memory(root, models or None), not root.exists()
+    existed, made = collection.exists, True
+    if not existed and not any(path.exists() for path in paths):
         from harmonia.types import HarmoniaError
 
         raise HarmoniaError(f"{paths[0]} does not exist; check the path")
-    outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads, exclude=exclude)
-    collection.status()  # counts what is held now, so that `harmonia status` need not open the store
+    try:
+        outcome = collection.remember(paths, copy=copy, progress=progress, threads=threads, exclude=exclude)
+    finally:
+        if not existed and collection.discard_empty():
+            made = False
+            if new_folder:  # what was extracted from a manifest
+                shutil.rmtree(root, ignore_errors=True)
+    left_out = dict(outcome.left_out)
+    if made:
+        collection.status()  # counts what is held now, so that `harmonia status` need not open the store
+    elif (
+        new_folder and any(root.is_relative_to(path.absolute()) for path in paths) and "harmonia" in left_out
+    ):
+        left_out["harmonia"] -= 1  # the folder of this memory
     return {
         "remembered": outcome.remembered,
         "already": outcome.already,
@@ -95,12 +119,14 @@ def _here(
         "gone": list(outcome.gone),
         "ignored": outcome.ignored,
         "kinds": dict(outcome.kinds),
-        "left_out": dict(outcome.left_out),
+        "left_out": {reason: count for reason, count in left_out.items() if count},
         "stopped": outcome.stopped,
-    }
+    }, made
 
 
-def _by(server: RunningServer, paths: Sequence[Path], copy: bool, *, progress: bool) -> dict[str, Any]:
+def _by(
+    server: RunningServer, paths: Sequence[Path], exclude: Sequence[str], copy: bool, *, progress: bool
+) -> dict[str, Any]:
     """Remember through the server of the memory."""
     from tqdm import tqdm
 
@@ -110,7 +136,7 @@ def _by(server: RunningServer, paths: Sequence[Path], copy: bool, *, progress: b
             bar.total = total or None
             bar.update(done - bar.n)
 
-        job = server.remember(paths, copy=copy, watch=watch)
+        job = server.remember(paths, copy=copy, exclude=exclude, watch=watch)
     return {
         "remembered": job["remembered"],
         "already": job["already"],
@@ -141,6 +167,16 @@ def _print(report: Mapping[str, Any], where: str) -> None:
         click.echo(f"{count} {REASONS[reason]}")
     if report["stopped"]:
         click.echo("interrupted: run the same command again to continue", err=True)
+
+
+def _why_nothing(report: Mapping[str, Any], paths: Sequence[Path]) -> str:
+    """Why nothing was remembered."""
+    where = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+    if report["problems"]:
+        return f"no file of {where} could be read"
+    if report["left_out"]:
+        return f"nothing is left to remember in {where}: its files are left out"
+    return f"nothing to remember in {where}: it has no images, texts, sounds or videos"
 
 
 def _advise(root: Path, added: int) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from harmonia.cli.common import find_memory, json_option, open_or_offer, print_json
+from harmonia.cli.common import find_memory, json_option, open_or_offer
 from harmonia.cli.cues import cue_options, make_question
-from harmonia.cli.hits import Shown, finish, hit_options
+from harmonia.cli.hits import Shown, empty_as_json, finish, hit_options
 from harmonia.cli.output import print_neighbours
 from harmonia.cli.running_server import through_server
 
@@ -30,13 +30,11 @@ def command(as_json: bool, paths: bool, null: bool, open_first: bool, preview: b
     if neighbours is None:
         from harmonia.collection.json_output import neighbours_json
 
-        neighbours = neighbours_json(open_or_offer(question.memory).retrieve(**question.arguments()))
+        with empty_as_json(question.memory, as_json, lambda: neighbours_json(())):
+            neighbours = neighbours_json(open_or_offer(question.memory).retrieve(**question.arguments()))
     found = neighbours
 
     def show() -> None:
-        if as_json:
-            print_json(found)
-        else:
-            print_neighbours(found, find_memory(question.memory))
+        print_neighbours(found, find_memory(question.memory))
 
     finish(found, question, Shown(paths, null, open_first, preview), as_json, show, "retrieve")

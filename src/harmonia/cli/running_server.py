@@ -93,13 +93,18 @@ class RunningServer:
         """Answer; returns the JSON of ``answer_json``."""
         return self._ask("/v1/memory/answer", question)
 
-    def remember(self, paths: Sequence[Path], *, copy: bool, watch: Callable[[int, int], None]) -> Json:
+    def remember(
+        self, paths: Sequence[Path], *, copy: bool, exclude: Sequence[str], watch: Callable[[int, int], None]
+    ) -> Json:
         """Remember paths in a job of the server; ``watch`` gets the number of records read and their total.
 
         A KeyboardInterrupt stops the job after its current record.
         """
         body = {"paths": [os.path.abspath(path) for path in paths], "copy": copy}  # noqa: PTH100
-        job = self.request("POST", "/v1/memory/jobs", json.dumps(body).encode())
+        if exclude:
+            body["exclude"] = list(exclude)
+        # the command itself says what is wrong with a pattern
+        job = self.request("POST", "/v1/memory/jobs", json.dumps(body).encode(), refusable=bool(exclude))
         try:
             while job["state"] in ("queued", "running"):
                 watch(job["done"], job["total"])

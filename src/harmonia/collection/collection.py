@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Collected
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,7 @@ from harmonia.collection import forget as forgetting
 from harmonia.collection.candidates import propose, sample_centering
 from harmonia.collection.cues import Media, Query, RecallOptions, decode, encode, encoded, make_query
 from harmonia.collection.encoder_set import DEFAULT, EncoderSet
+from harmonia.collection.encoder_set import FILE_NAME as MODELS
 from harmonia.collection.record_cache import CachedRecords
 from harmonia.collection.retrieve import Metric, retrieve
 from harmonia.collection.sentences import Answer, answer_text
@@ -122,6 +124,19 @@ class Memory:
             copy=copy, whole=whole, within=within, progress=progress, threads=threads, limits=self.limits,
             watch=watch, exclude=exclude, namespace=namespace,
         )  # fmt: skip
+
+    def discard_empty(self) -> bool:
+        """Remove a memory that holds nothing, and its folder if that is empty; returns whether it did.
+
+        A new memory with which nothing was remembered need not stay.
+        """
+        if not self.exists or not self.store.discard_empty():
+            return False
+        self._store = self._encoders = None
+        (self.root / MODELS).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: it holds what is not of the memory
+            self.root.rmdir()
+        return True
 
     def recall(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -64,8 +65,12 @@ def codec_of(raw: bytes) -> tuple[str, int] | None:
     for mark, name in _MARKS:
         if raw.startswith(mark):
             text = _fit(raw[len(mark) :].decode(name, "replace"))
-            if text is not None and _strange(text[:SAMPLE]) <= 1 + len(text) // 20:
+            likely = text is not None and _strange(text[:SAMPLE]) <= 1 + len(text) // 20
+            if likely and (name == "utf-8" or not _is_narrow(raw[len(mark) :])):
                 return name, len(mark)
+            rest = _strict(raw[len(mark) :], "utf-8")
+            if rest and "\0" not in rest and _fit(rest) is not None:
+                return "utf-8", 0  # the mark is stray bytes
     with suppress(UnicodeDecodeError):
         if "\0" not in raw.decode() and _fit(raw.decode()) is not None:
             return "utf-8", 0
@@ -111,6 +116,32 @@ def _fit(text: str) -> str | None:
 def _strange(text: str) -> int:
     """How many characters no text has: of no meaning, of private meaning, replaced."""
     return sum(c == REPLACED or unicodedata.category(c) in ("Cn", "Co", "Cs") for c in text)
+
+
+def _is_narrow(raw: bytes) -> bool:
+    """Whether bytes after a mark of UTF-16 are text of one-byte units all the same.
+
+    UTF-16 has NULs, and control characters in most alphabets, where it is not all ideographs or syllables.
+    Their bytes are seldom well-formed UTF-8, or letters of ASCII for long.
+    """
+    raw = raw[:SAMPLE].rstrip(b"\0")
+    text = raw.decode("utf-8", "replace")
+    if len(raw) < 8 or b"\0" in raw or _fit(text) is None:
+        return False
+    stray = text.count(REPLACED) - raw.count(REPLACED.encode())
+    formed = len(_BEYOND_ASCII.findall(text)) - stray
+    if formed >= 4 and formed > 3 * stray:
+        return True
+    # an alphabet or kana: the first halves of the units are the same
+    halves = Counter(raw[::2]), Counter(raw[1::2])
+    for one, other in (halves, halves[::-1]):
+        byte, count = one.most_common(1)[0]
+        if byte != 0x20 and 4 * count > len(raw) and 4 * other[byte] <= len(raw):
+            return False
+    words = len(raw) - len(raw.translate(None, _ASCII_LETTERS + b" ")) > 0.8 * len(raw)
+    if len(raw) < 16:
+        return words and stray == 0
+    return words or stray == 0
 
 
 def _wide(raw: bytes) -> str | None:

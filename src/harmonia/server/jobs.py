@@ -16,6 +16,7 @@ from typing import Any
 
 from harmonia.collection.collection import Memory
 from harmonia.collection.remember import Report
+from harmonia.data.left_out import compiled
 from harmonia.modalities import LIMITS
 from harmonia.server.errors import ApiError
 from harmonia.store.atomic import write_atomically
@@ -32,7 +33,8 @@ SAVE_SECONDS, POLL_SECONDS, PING_SECONDS = 1.0, 0.1, 15.0
 
 @dataclass(slots=True)
 class Job:
-    """The paths to remember, and the progress. ``note`` is data of the submitter.
+    """The paths to remember, without what matches ``exclude``, and the progress. ``note`` is data of the
+    submitter.
 
     ``state`` is queued, running, completed, failed or stopped; ``done`` of ``total`` records are read.
     ``problems`` lists file names with reasons. A job of the memory's owner may read files ``anywhere``, and
@@ -47,6 +49,7 @@ class Job:
     copy: bool = False
     whole: bool = False
     note: dict[str, Any] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
     state: str = "queued"
     created: float = field(default_factory=time.time)
     ended: float | None = None
@@ -137,17 +140,22 @@ class Jobs:
         note: Mapping[str, Any] | None = None,
         anywhere: bool = False,
         namespace: str | None = None,
+        exclude: Sequence[str] = (),
     ) -> Job:
         """Start a job that remembers files, folders and manifests; returns it after it was saved.
 
-        ``copy`` stores copies of the media inside the memory, ``whole`` skips records with an invalid part.
-        ``then`` is ``after(kind, then)``. ApiError 503 if too many jobs wait. The caller has checked that the
-        paths are allowed.
+        ``copy`` stores copies of the media inside the memory, ``whole`` skips records with an invalid part;
+        ``exclude`` are patterns of gitignore. ``then`` is ``after(kind, then)``. ApiError 503 if too many
+        jobs wait, HarmoniaError for a wrong pattern. The caller has checked that the paths are allowed.
         """
         if then is not None:
             self.after(kind, then)
+        if exclude:
+            compiled(exclude)
         files, note_copy = [str(path) for path in paths], dict(note or {})
-        job = Job(f"job-{uuid.uuid4().hex}", kind, files, copy, whole, note_copy, anywhere=anywhere)
+        job = Job(
+            f"job-{uuid.uuid4().hex}", kind, files, copy, whole, note_copy, list(exclude), anywhere=anywhere
+        )
         job.namespace = namespace
         with self._lock:
             if sum(job.state not in ENDED for job in self.jobs.values()) >= MAX_WAITING:
@@ -210,6 +218,7 @@ class Jobs:
                 within=() if job.anywhere else self.within,
                 watch=watch,
                 namespace=job.namespace,
+                exclude=job.exclude,
             )
             job.remembered += report.remembered
             job.already = report.already

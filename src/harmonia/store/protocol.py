@@ -93,6 +93,10 @@ class Store(Protocol):
         """The encoders the store was made with; it takes codes of no other."""
         ...
 
+    def discard_empty(self) -> bool:
+        """Remove the store from its folder if it holds no record; returns whether it was removed."""
+        ...
+
     def add(self, records: Sequence[Record], files: Sequence[FileState] = ()) -> int:
         """Store records with coded parts, then the files they came from; returns how many are new.
 

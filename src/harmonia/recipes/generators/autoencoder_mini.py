@@ -34,26 +34,26 @@ LEVELS = (0.1, 0.2, 0.4)
 CARD = """# Harmonia autoencoder-mini
 
 A denoising autoencoder of photos at {resolution} pixels: {latents} numbers for each, {parameters:.2f} million
-parameters. It ships with Harmonia, so that `harmonia reconstruct`, `denoise` and `anomaly` work offline, and it
-is small.
+parameters. It ships with Harmonia, so that `harmonia reconstruct`, `denoise` and `anomaly` work offline, and
+it is small.
 
-* Use: `harmonia reconstruct photo.jpg`, `harmonia denoise photo.jpg`, `harmonia anomaly photo.jpg`. Each scales
-  the centre of an image to {resolution} x {resolution} pixels first.
-* Method: convolutional denoising autoencoder (Vincent et al. 2010) with Gaussian noise of a random strength, from
-  none to a standard deviation of {amount} (Zhang et al. 2017); a picture has the range -1 to 1.
-* Trained by `harmonia train autoencoder-mini --data PHOTOS`: {steps} steps of {batch}, seed {seed}, on one CPU
-  core.
-* Data: {crops} squares of {photos} photos of Budgie Backgrounds (all its releases to May 2025), CC0 1.0; every
-  fifth photo was held out. The weights are Apache 2.0 like the package.
+* Use: `harmonia reconstruct photo.jpg`, `harmonia denoise photo.jpg`, `harmonia anomaly photo.jpg`. Each of
+  them scales the centre of an image to {resolution} x {resolution} pixels first.
+* Method: convolutional denoising autoencoder (Vincent et al. 2010) with Gaussian noise of a random strength,
+  from none to a standard deviation of {amount} (Zhang et al. 2017); a picture has the range -1 to 1.
+* Trained by `harmonia train autoencoder-mini --data PHOTOS`: {steps} steps of {batch}, seed {seed}, on one
+  CPU core.
+* Data: {crops} squares of {photos} photos of Budgie Backgrounds, CC0 1.0 (those of all its releases up to
+  May 2025, without drawings); every fifth photo was held out. The weights are Apache 2.0 like the package.
 
 ## How it is measured
 
-"held-out" are squares of the {held} photos that were held out, "Flickr8k" the 1,000 photos of its dev part, whole.
-They are only measured (their licence allows research alone). PSNR is in dB. "bicubic" scales the picture to
-{small} x {small} pixels, as many numbers as the latent has, and back; "JPEG" is the best one of as many bytes as the
-latent has numbers. "noise" is the standard deviation; "noisy" does nothing, "blurred" is a Gaussian
-filter of one pixel. AUROC is the chance that the stranger picture gets the higher score: 0.5 says nothing, below
-0.5 the score is the wrong way round.
+"held-out" are squares of the {held} photos that were held out, "Flickr8k" the 1,000 photos of its dev part,
+whole; these are only measured, since their licence allows research alone. PSNR is in dB. "bicubic" scales the
+picture to {small} x {small} pixels, as many numbers as the latent has, and back; "JPEG" is the best one of as
+many bytes as the latent has numbers. "noise" is the standard deviation; "noisy" does nothing, "blurred" is
+a Gaussian filter of one pixel. AUROC is the chance that the stranger picture gets the higher score: 0.5 says
+nothing, below 0.5 the score is the wrong way round.
 """
 
 
@@ -71,9 +71,9 @@ class AutoencoderMiniSettings(RunSettings):
     size: str = "tiny"
     dim: int = 8
     amount: float = 0.4
-    squares: int = 400
-    steps: int = 3000
-    batch: int = 32
+    squares: int = 200
+    steps: int = 1200
+    batch: int = 24
     lr: float = 2e-3
 
 
@@ -89,8 +89,8 @@ def autoencoder_mini(data: Path | None = None, settings: AutoencoderMiniSettings
                                corruption="blind-gaussian", amount=s.amount, samples=False)  # fmt: skip
     torch.manual_seed(s.seed)
     model = Autoencoder(config)
-    fit = s.training(min(s.batch, len(train)), weight_decay=0.01, warmup=100, save_every=max(100, s.steps // 10),
-                     log_every=20)  # fmt: skip
+    batch, save = min(s.batch, len(train)), max(100, s.steps // 10)
+    fit = s.training(batch, weight_decay=0.01, warmup=100, save_every=save, log_every=20)
     latents = int(np.prod(config.latent))
     card = CARD.format(
         **asdict(s), latents=latents, crops=len(train), photos=len(train) // s.squares,
@@ -139,7 +139,7 @@ def photo_squares(data: Path | None, settings: AutoencoderMiniSettings) -> tuple
 
 
 def _squares(photo: Image.Image, s: AutoencoderMiniSettings, random: np.random.Generator) -> Tensor:
-    """``squares`` squares of a photo, from the whole of its shorter side to an eighth, uniform in the logarithm."""
+    """``squares`` squares of a photo, of its shorter side down to an eighth of it, uniform in the logarithm."""
     width, height = photo.size
     short = min(width, height)
     taken = []
@@ -238,6 +238,6 @@ def _best_jpeg(photo: Image.Image, most: int) -> Tensor:
 
 def _blurred(x: Tensor) -> Tensor:
     """Each channel through a Gaussian of standard deviation 1 pixel."""
-    line = torch.exp(-torch.arange(-3.0, 4.0) ** 2 / 2)
+    line = torch.exp(-(torch.arange(-3.0, 4.0) ** 2) / 2)
     kernel = (torch.outer(line, line) / line.sum() ** 2).expand(x.shape[1], 1, 7, 7)
     return F.conv2d(F.pad(x, (3, 3, 3, 3), mode="reflect"), kernel, groups=x.shape[1])

@@ -37,7 +37,7 @@ async def submit(
     def begin() -> Job:
         if body.paths:
             paths = [Path(path) if owner else service.allowed_path(path) for path in body.paths]
-            return service.jobs.submit(REMEMBER, paths, copy=body.copy_, anywhere=owner)
+            return service.jobs.submit(REMEMBER, paths, copy=body.copy_, anywhere=owner, exclude=body.exclude)
         files = [uploaded.get(file_id) for file_id in body.files]
         names = {record_id(file.id): plain_name(file.filename) for file in files}
         return service.jobs.submit(
@@ -107,7 +107,7 @@ async def cancel(job_id: str, service: ServiceDep, request: Request) -> dict[str
 
 def job_json(job: Job, service: Service, request: Request) -> dict[str, Any]:
     """A job as JSON, without internal fields; only the memory's owner sees where its files lie."""
-    hidden = {"paths", "note", "copy", "whole", "kind", "anywhere", "namespace"}
+    hidden = {"paths", "note", "copy", "whole", "kind", "anywhere", "namespace", "exclude"}
     shown = {k: v for k, v in asdict(job).items() if k not in hidden}
     if request.state.key is not OWNER:
         shown["gone"] = []

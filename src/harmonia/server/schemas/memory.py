@@ -140,9 +140,16 @@ class JobRequest(Strict):
     paths: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(default=[], max_length=1000)
     files: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=1000)
     copy_: bool = Field(False, alias="copy", description="keep copies of the media inside the memory")
+    exclude: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(
+        default=[],
+        max_length=100,
+        description="patterns, as in gitignore, of files and folders to leave out of the folders in paths",
+    )
 
     @model_validator(mode="after")
     def _any(self) -> Self:
         if bool(self.paths) == bool(self.files):
             raise ValueError("give either paths or files")
+        if self.files and self.exclude:
+            raise ValueError("exclude goes with paths: files are taken as they are")
         return self

@@ -34,6 +34,7 @@ from harmonia.store.metadata import (
     write_layout,
 )
 from harmonia.store.protocol import CodeTable, EncoderInfo, FileState, Store, Where
+from harmonia.store.summary import FILE_NAME as SUMMARY
 from harmonia.store.summary import stamp_of, write_summary
 from harmonia.types import HarmoniaError, Record
 
@@ -87,6 +88,17 @@ class LanceStore(Store):
     def exists(root: str | Path) -> bool:
         """Whether a store, of whatever version, was made in this folder."""
         return (local_folder(root) / FILE_NAME).is_file()
+
+    @override
+    def discard_empty(self) -> bool:
+        with self._tables.writing():
+            if self.ids():
+                return False
+            # first the file that says that there is a store
+            for name in (FILE_NAME, SUMMARY):
+                (self.root / name).unlink(missing_ok=True)
+            self._tables.drop()
+        return True
 
     @property
     @override

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -65,6 +65,13 @@ class Tables:
         ):
             self._db.drop_table(name, ignore_missing=True)  # of a creation that was interrupted
             self._db.create_table(name, schema=schema)
+
+    def drop(self) -> None:
+        """Remove the tables, and the file of the lock, which the caller holds."""
+        for name in NAMES:
+            self._db.drop_table(name, ignore_missing=True)
+        with suppress(OSError):  # some systems keep an open file
+            (self.root / ".lock").unlink()
 
     def open(self, name: str) -> Table:
         """A table at its newest version. What is read through the handle stays at that version."""
