@@ -89,4 +89,5 @@ def test_libraries_inside_wheels_are_known_by_their_files() -> None:
 
 
 def test_the_shipped_weights_have_their_licence() -> None:
-    assert weights() == {"harmonia/encoders/mini": "Apache-2.0", "harmonia/generators/mini": "Apache-2.0"}
+    folders = ("encoders/mini", "generators/autoencoders/mini", "generators/mini")
+    assert weights() == {f"harmonia/{folder}": "Apache-2.0" for folder in folders}

@@ -68,10 +68,13 @@ def test_the_wheel_holds_the_package_as_it_is(wheel: Path) -> None:
     assert held == there
     kinds = {Path(name).suffix for name in held if name.startswith("harmonia/server/page/")}
     assert {".html", ".js", ".css", ".svg"} <= kinds
-    for model in ("encoders/mini", "generators/mini"):
+    for model in ("encoders/mini", "generators/mini", "generators/autoencoders/mini"):
         files = ("model.safetensors", "config.json", "README.md")
         assert {f"harmonia/{model}/{name}" for name in files} <= held
     assert "harmonia/py.typed" in held
+    with zipfile.ZipFile(wheel) as opened:
+        weights = [one.file_size for one in opened.infolist() if one.filename.endswith(".safetensors")]
+    assert sum(weights) < 30_000_000
 
 
 def test_the_wheel_states_its_licence(wheel: Path) -> None:

@@ -20,7 +20,7 @@ from harmonia.cli.generator_options import (
 @autoencoder_option
 @out_option("denoised")
 @device_option
-def command(files: tuple[Path, ...], generator: Path, out: Path, device: str) -> None:
+def command(files: tuple[Path, ...], generator: Path | None, out: Path, device: str) -> None:
     """Denoise images with an autoencoder.
 
     Works best with an autoencoder that was trained on damaged images. Writes the result for each of FILES,

@@ -13,18 +13,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-def _given(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
-    """The folder; UsageError that says which command makes one if there is none."""
+def _given(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """The folder, None for the built-in model; UsageError that says which command makes one if it is not
+    there."""
+    if value is None or value.is_dir():
+        return value
     recipe = "denoising" if ctx.info_name == "denoise" else "vae"
     folder = Path("runs") / recipe / "model"
-    if value is not None and value.is_dir():
-        return value
-    problem = (
-        f"{ctx.info_name} needs an autoencoder" if value is None else f"there is no autoencoder in {value}"
-    )
     # One that was trained here before need only be named.
     make = "" if folder.is_dir() else f"`harmonia train {recipe}` makes one, then "
-    raise click.UsageError(f"{problem}: {make}give --generator {folder}")
+    raise click.UsageError(
+        f"there is no autoencoder in {value}: {make}give --generator {folder}, or leave --generator out"
+    )
 
 
 generator_option = click.option(
@@ -36,7 +36,7 @@ autoencoder_option = click.option(
     "--generator",
     type=FOLDER,
     callback=_given,
-    help="Folder of a trained autoencoder, such as a VAE (required; `harmonia train` makes one).",
+    help="Folder of a trained autoencoder, such as a VAE (default: built in, for photos).",
 )
 files_argument = click.argument(
     "files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
@@ -51,12 +51,14 @@ def out_option(default: str) -> Callable[[F], F]:
     return click.option("--out", type=FOLDER, default=Path(default), show_default=True, help="Output folder.")
 
 
-def write_outputs(files: Sequence[Path], generator: Path, out: Path, device: str, *, noisy: bool) -> None:
+def write_outputs(
+    files: Sequence[Path], generator: Path | None, out: Path, device: str, *, noisy: bool
+) -> None:
     """Write an autoencoder's outputs and print their paths; the sheet's path goes to standard error."""
     from harmonia.tasks.imagine import load
-    from harmonia.tasks.reconstruct import reconstruct_into
+    from harmonia.tasks.reconstruct import SHIPPED, reconstruct_into
 
-    written = reconstruct_into(out, load(generator, device), files, noisy=noisy)
+    written = reconstruct_into(out, load(generator or SHIPPED, device), files, noisy=noisy)
     for file in written.files:
         click.echo(file)
     click.echo(f"sheet: {written.sheet}", err=True)

@@ -20,7 +20,7 @@ from harmonia.cli.generator_options import (
 @autoencoder_option
 @out_option("reconstructed")
 @device_option
-def command(files: tuple[Path, ...], generator: Path, out: Path, device: str) -> None:
+def command(files: tuple[Path, ...], generator: Path | None, out: Path, device: str) -> None:
     """Reconstruct images with an autoencoder.
 
     Writes the reconstruction of each of FILES, and a contact sheet of the images before and after.

@@ -12,13 +12,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from harmonia.collection.collection import Memory
-from harmonia.generators import Saved
+from harmonia.generators import Saved, autoencoders
 from harmonia.generators.autoencoders.base import AutoencoderBase
 from harmonia.modalities import image as pictures
 from harmonia.modalities.provenance import Mark
 from harmonia.tasks.image_io import Drawn, Gallery, shape_of, tensor_of
 from harmonia.types import HarmoniaError, Record
 
+SHIPPED = Path(autoencoders.__file__).parent / "mini"
+"""The folder of the autoencoder that ships."""
 BATCH = 64
 MOST = 1000
 """Maximum number of the memory's images that new ones are compared with; of more, an even sample."""

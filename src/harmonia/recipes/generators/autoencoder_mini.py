@@ -6,6 +6,7 @@ The training data are random squares of a few large photos, at random scales up 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,9 +104,10 @@ def autoencoder_mini(data: Path | None = None, settings: AutoencoderMiniSettings
         found = _figures(generator, held[:: max(1, len(held) // 1000)], "held-out")
         try:
             photos = load_pictures("flickr8k", "val", resolution=side).x
-        except HarmoniaError:
+            others = {name: load_pictures(name, resolution=side).x[:1000] for name in ("emoji", "mnist")}
+        except HarmoniaError:  # measured on what is there
             return found
-        return found | _figures(generator, photos, "Flickr8k") | _strangeness(generator, photos)
+        return found | _figures(generator, photos, "Flickr8k") | _strangeness(generator, photos, others)
 
     return GeneratorRun(
         "autoencoder-mini", model, (Stage("autoencoder", model, Pictures(train, keep=(), flip=True), fit),),
@@ -139,7 +141,7 @@ def photo_squares(data: Path | None, settings: AutoencoderMiniSettings) -> tuple
 
 
 def _squares(photo: Image.Image, s: AutoencoderMiniSettings, random: np.random.Generator) -> Tensor:
-    """``squares`` squares of a photo, of its shorter side down to an eighth of it, uniform in the logarithm."""
+    """``squares`` squares of a photo, of its shorter side to an eighth of it, uniform in the logarithm."""
     width, height = photo.size
     short = min(width, height)
     taken = []
@@ -174,7 +176,7 @@ def _figures(model: Autoencoder, photos: Tensor, name: str) -> dict[str, float]:
     return found
 
 
-def _strangeness(model: Autoencoder, photos: Tensor) -> dict[str, float]:
+def _strangeness(model: Autoencoder, photos: Tensor, drawings: Mapping[str, Tensor]) -> dict[str, float]:
     """AUROC of the novelty of other pictures against photos."""
     x, side = _floats(photos), model.config.shape[1]
     tiles = x.unfold(2, side // 8, side // 8).unfold(3, side // 8, side // 8).flatten(2, 3)
@@ -185,8 +187,8 @@ def _strangeness(model: Autoencoder, photos: Tensor) -> dict[str, float]:
         "white noise": torch.rand(x.shape, generator=random) * 2 - 1,
         "the photos with noise 0.2": (x + 0.2 * torch.randn(x.shape, generator=random)).clamp(-1, 1),
         "the photos with shuffled tiles": shuffled,
-        "emoji": _floats(load_pictures("emoji", resolution=side).x[:1000]),
-        "digits": _floats(load_pictures("mnist", resolution=side).x[:1000]).expand(-1, 3, -1, -1),
+        "emoji": _floats(drawings["emoji"]),
+        "digits": _floats(drawings["mnist"]).expand(-1, 3, -1, -1),
     }
     own = _scores(model, x)
     return {f"AUROC: Flickr8k against {name}": auroc(own, _scores(model, y)) for name, y in others.items()}
