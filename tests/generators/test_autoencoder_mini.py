@@ -124,6 +124,7 @@ def test_auroc_counts_pairs_and_half_of_ties() -> None:
 
 def test_the_recipe_trains_on_a_folder_of_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARMONIA_DATA", str(tmp_path / "nowhere"))
+    (tmp_path / "photos").mkdir()
     for seed in range(5):
         make_photo(tmp_path / "photos" / f"{seed}.png", seed=seed, size=(80, 60))
     (tmp_path / "photos" / "broken.png").write_bytes(b"\x89PNG no")

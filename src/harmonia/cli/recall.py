@@ -58,7 +58,8 @@ def command(
     """Recall whole records from any part of them.
 
     TEXT and files together form one query: the memory looks for the records that match all of them.
-    A word that is the path of a file is a cue too. The exit code is 1 if there is no hit.
+    A word that is the path of a file is a cue too. The exit code is 1 if there is no hit. Where nothing
+    matches for sure, the nearest records are listed, the output says so, and the exit code is 0.
 
     \b
     harmonia recall waves at dusk
