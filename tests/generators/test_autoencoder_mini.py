@@ -78,7 +78,7 @@ def test_the_commands_work_without_training(
     monkeypatch.chdir(tmp_path)
     clean = np.asarray(scene(4, (64, 64)), dtype=np.float64)
     noise = np.random.default_rng(0)
-    noisy = np.clip(clean + noise.normal(0, 0.25 * 127.5, clean.shape), 0, 255).astype(np.uint8)
+    noisy = np.clip(clean + noise.normal(0, 0.35 * 127.5, clean.shape), 0, 255).astype(np.uint8)
     scene(4, (64, 64)).save("clean.png")
     Image.fromarray(noisy).save("noisy.png")
     Image.fromarray(noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save("strange.png")

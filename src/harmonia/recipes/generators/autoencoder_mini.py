@@ -78,7 +78,7 @@ class AutoencoderMiniSettings(RunSettings):
     dim: int = 8
     amount: float = 0.4
     squares: int = 200
-    steps: int = 2000
+    steps: int = 1200
     batch: int = 24
     lr: float = 2e-3
 
