@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from tools.dependencies import REPOSITORY, closure, core
 
 NOTICE = REPOSITORY / "NOTICE"
-WIDTH = 34
+WIDTH = 40
 COPYLEFT = re.compile(r"\b(A?GPL|LGPL|GNU|EUPL|SSPL|CC-BY-SA|OSL)", re.IGNORECASE)
 GPU = ("nvidia-", "cuda-", "triton")
 """Beginnings of the names of what a CUDA build of PyTorch brings."""
