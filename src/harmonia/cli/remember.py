@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,21 +106,23 @@ def _here(
             made = False
             if new_folder:  # what was extracted from a manifest
                 shutil.rmtree(root, ignore_errors=True)
-    left_out = dict(outcome.left_out)
+    kinds, left_out = Counter(outcome.kinds), Counter(outcome.left_out)
     if made:
         collection.status()  # counts what is held now, so that `harmonia status` need not open the store
-    elif (
-        new_folder and any(root.is_relative_to(path.absolute()) for path in paths) and "harmonia" in left_out
-    ):
-        left_out["harmonia"] -= 1  # the folder of this memory
+    else:  # counted again, without the files of the memory itself
+        from harmonia.data import gather
+
+        kinds, left_out = Counter(), Counter()
+        for _ in gather(paths, ignored=kinds, exclude=exclude, left_out=left_out):
+            pass
     return {
         "remembered": outcome.remembered,
         "already": outcome.already,
         "problems": [{"path": p.path, "reason": p.reason} for p in outcome.problems],
         "gone": list(outcome.gone),
-        "ignored": outcome.ignored,
-        "kinds": dict(outcome.kinds),
-        "left_out": {reason: count for reason, count in left_out.items() if count},
+        "ignored": kinds.total(),
+        "kinds": dict(kinds.most_common()),
+        "left_out": dict(left_out.most_common()),
         "stopped": outcome.stopped,
     }, made
 

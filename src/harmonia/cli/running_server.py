@@ -94,7 +94,12 @@ class RunningServer:
         return self._ask("/v1/memory/answer", question)
 
     def remember(
-        self, paths: Sequence[Path], *, copy: bool, exclude: Sequence[str], watch: Callable[[int, int], None]
+        self,
+        paths: Sequence[Path],
+        *,
+        copy: bool,
+        watch: Callable[[int, int], None],
+        exclude: Sequence[str] = (),
     ) -> Json:
         """Remember paths in a job of the server; ``watch`` gets the number of records read and their total.
 
