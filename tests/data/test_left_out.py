@@ -179,9 +179,31 @@ def test_the_command_names_what_it_skips(tmp_path: Path) -> None:
     call = ["remember", str(tmp_path / "in"), "--into", str(tmp_path / "m"), "--model", "descriptors"]
     run = CliRunner().invoke(cli, [*call, "--exclude", "*.md"])
     assert run.exit_code == 0, run.output
-    assert "4 files skipped (unsupported type: .xyz 2, without suffix 1, .doc 1)" in run.output
+    kinds = "4 skipped of kinds that are not read (.xyz 2, without suffix 1, .doc 1)"
+    assert f"{kinds}: save documents as .txt or .md; add the suffix of their format" in run.output
     for line in ("1 left out by .harmoniaignore", "1 left out by --exclude", "1 thumbnails and system files"):
         assert line in run.output
     found = json.loads(CliRunner().invoke(cli, [*call, "--json"]).stdout)
     assert found["ignored"] == 4 and found["kinds"] == {".xyz": 2, ".doc": 1, "": 1}
     assert found["left_out"] == {"harmoniaignore": 1, "system": 1, "hidden": 1}
+
+
+@pytest.mark.parametrize("name", ["m", "in/m", "in/.harmonia", "in/sub/deep", "in"])
+def test_a_memory_inside_of_what_it_remembers_is_passed_over(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "in", "a.txt", "sub/b.txt")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "odd.xyz").touch()
+    call = ["remember", str(tmp_path / "in"), str(tmp_path / "link"), "--into", str(tmp_path / name)]
+    for added in (2, 0, 0):
+        run = CliRunner().invoke(cli, [*call, "--copy", "--model", "descriptors", "--json"])
+        found = json.loads(run.stdout)
+        assert found["remembered"] == added
+        if name != "in":
+            assert (found["kinds"], found["left_out"]) == ({".xyz": 1}, {})
+
+
+def test_a_folder_with_nothing_to_remember_beside_its_new_memory(tmp_path: Path) -> None:
+    make(tmp_path, "a.xyz")
+    run = CliRunner().invoke(cli, ["remember", str(tmp_path), "--into", str(tmp_path / "m")])
+    assert run.exit_code == 1 and "1 skipped of kinds that are not read (.xyz 1)" in run.output
+    assert [one.name for one in tmp_path.iterdir()] == ["a.xyz"]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from harmonia.cli.running_server import RunningServer, through_server
 
 SHOWN = 20
 KINDS = 8
+FORMATS = "docs/installation.md lists the formats"
 
 
 @click.command("remember")
@@ -106,23 +106,16 @@ def _here(
             made = False
             if new_folder:  # what was extracted from a manifest
                 shutil.rmtree(root, ignore_errors=True)
-    kinds, left_out = Counter(outcome.kinds), Counter(outcome.left_out)
     if made:
         collection.status()  # counts what is held now, so that `harmonia status` need not open the store
-    else:  # counted again, without the files of the memory itself
-        from harmonia.data import gather
-
-        kinds, left_out = Counter(), Counter()
-        for _ in gather(paths, ignored=kinds, exclude=exclude, left_out=left_out):
-            pass
     return {
         "remembered": outcome.remembered,
         "already": outcome.already,
         "problems": [{"path": p.path, "reason": p.reason} for p in outcome.problems],
         "gone": list(outcome.gone),
-        "ignored": kinds.total(),
-        "kinds": dict(kinds.most_common()),
-        "left_out": dict(left_out.most_common()),
+        "ignored": outcome.ignored,
+        "kinds": dict(outcome.kinds),
+        "left_out": dict(outcome.left_out),
         "stopped": outcome.stopped,
     }, made
 
@@ -153,7 +146,7 @@ def _by(
 
 
 def _print(report: Mapping[str, Any], where: str) -> None:
-    from harmonia.data.left_out import REASONS
+    from harmonia.data.left_out import REASONS, WAYS_IN
 
     problems, ignored = report["problems"], report["ignored"]
     click.echo(
@@ -165,7 +158,8 @@ def _print(report: Mapping[str, Any], where: str) -> None:
     if ignored:
         kinds = [f"{suffix or 'without suffix'} {count}" for suffix, count in report["kinds"].items()]
         shown = ", ".join(kinds[:KINDS]) + (", ..." if len(kinds) > KINDS else "")
-        click.echo(f"{ignored} files skipped (unsupported type: {shown})")
+        ways = [way for way, suffixes in WAYS_IN.items() if not report["kinds"].keys().isdisjoint(suffixes)]
+        click.echo(f"{ignored} skipped of kinds that are not read ({shown}): {'; '.join(ways) or FORMATS}")
     for reason, count in report["left_out"].items():
         click.echo(f"{count} {REASONS[reason]}")
     if report["stopped"]:

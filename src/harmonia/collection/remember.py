@@ -130,7 +130,11 @@ def remember(
     ignored: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     given = [path for path in paths if not isinstance(path, Record)]
-    found = list(gather(given, extract_to=root / MEDIA, ignored=ignored, exclude=exclude, left_out=left_out))
+    found = list(
+        gather(
+            given, extract_to=root / MEDIA, ignored=ignored, exclude=exclude, left_out=left_out, memory=root
+        )
+    )
     allowed = tuple(folder.resolve() for folder in within)
     run = _Run(store, root, model, copy, limits, whole, allowed, namespace)
     run.problems += [item for item in found if isinstance(item, Problem)]

@@ -27,6 +27,7 @@ def gather(
     ignored: Counter[str] | None = None,
     exclude: Sequence[str] = (),
     left_out: Counter[str] | None = None,
+    memory: Path | None = None,
 ) -> Iterator[Record | Problem]:
     """Find the records in files, folders and manifests; what cannot be one comes as a Problem.
 
@@ -45,7 +46,8 @@ def gather(
     into ``extract_to``.
     ``ignored`` counts the files of other kinds by lower-case suffix, sidecar files of media aside,
     ``left_out`` files and folders by the keys of :data:`harmonia.data.left_out.REASONS`. HarmoniaError
-    for a wrong pattern. Manifests come first, then folders, then single files; a file that a manifest
+    for a wrong pattern. ``memory``, the folder that they will be remembered in, is passed over where it lies
+    below the folders given. Manifests come first, then folders, then single files; a file that a manifest
     or its folder brought does not come again.
     """
     excluded = compiled(exclude) if exclude else None
@@ -54,6 +56,8 @@ def gather(
     yield from problems
     loose = dict.fromkeys(files)
     visited: set[tuple[int, int]] = set()
+    if memory is not None and memory.is_dir() and (own := _place(memory)) not in map(_place, folders):
+        visited.add(own)
     walks = (_walk(Rules(folder, excluded), visited, out) for folder in folders)
     for found in _manifests_and_folders(manifests, walks, extract_to, ignored):
         if isinstance(found, Record):
@@ -153,10 +157,9 @@ def _walk(
     while waiting or linked:
         folder, rules = waiting.pop() if waiting else linked.pop(0)
         try:
-            state = folder.stat()
-            if (state.st_dev, state.st_ino) in visited:
+            if (place := _place(folder)) in visited:
                 continue
-            visited.add((state.st_dev, state.st_ino))
+            visited.add(place)
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
@@ -178,6 +181,8 @@ def _walk(
             kind = _kind(entry)
             if entry.name in (IGNORE_FILE, EXPORT_MARK):
                 continue
+            if kind == "folder" and _place(Path(entry)) in visited:
+                continue
             if reason := _left_out(entry, kind, rules):
                 left_out[reason] += 1
             elif isinstance(kind, Problem):
@@ -188,6 +193,11 @@ def _walk(
                 files.append(Path(entry))
         waiting.extend(reversed(below))
         yield files
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 def _left_out(entry: os.DirEntry[str], kind: str | Problem, rules: Rules) -> str:

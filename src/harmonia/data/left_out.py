@@ -43,6 +43,17 @@ REASONS = {
 }
 """Why files and folders are left out, each as the end of a sentence that begins with their number."""
 
+WAYS_IN = {
+    "name tables to remember their rows": (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"),
+    "save documents as .txt or .md": (
+        ".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".epub", ".pages", ".tex", ".pptx", ".xlsx",
+    ),
+    "unpack archives": (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"),
+    "export drawings as .png": (".svg", ".psd", ".xcf", ".ai", ".eps", ".kra", ".clip"),
+    "add the suffix of their format": ("",),
+}  # fmt: skip
+"""How files of kinds that are not read get in, each for the lower-case suffixes that it helps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
