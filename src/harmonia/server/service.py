@@ -24,7 +24,7 @@ from harmonia.collection.json_output import HERE, View
 from harmonia.collection.remember import Report
 from harmonia.generators import Saved
 from harmonia.server.batching import Batcher
-from harmonia.server.errors import ApiError, missing_model
+from harmonia.server.errors import ApiError, for_clients, missing_model
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.keys import OWNER, Key
 from harmonia.server.namespaces import PerNamespace
@@ -182,7 +182,7 @@ class Service:
         for folder in (self.settings.memory, *self.settings.roots):
             for path in {str(folder.absolute()), str(folder.resolve())} - {"/"}:
                 message = message.replace(path, "…")
-        return message
+        return for_clients(message)
 
     def allowed_path(self, path: str) -> Path:
         """Resolve a client's path; HarmoniaError unless it lies within the allowed roots."""
