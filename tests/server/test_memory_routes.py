@@ -312,6 +312,8 @@ def test_imagined_pictures_say_so(client: httpx.Client, tmp_path: Path) -> None:
     assert client.post("/v1/memory/imagine", json=like).json()["evidence"]
     failed(client.post("/v1/memory/imagine", json=like | {"from_memory": False}))
     failed(client.post("/v1/memory/imagine", json=asked | {"to": "audio"}))
+    none = client.post("/v1/memory/imagine", json=asked | {"where": "year = 1"}).json()
+    assert none["abstained"] and none["data"] == none["evidence"] == [] and not found["abstained"]
     with serve(Settings(tmp_path / "none", generator=str(tmp_path / "no"))) as url:
         error = failed(httpx.post(url + "/v1/memory/imagine", json=asked), 501)
     assert error["code"] == "model_not_available" and "harmonia train imagine-mini" in error["message"]

@@ -237,7 +237,14 @@ def test_a_client_that_does_not_read_is_let_go(folder: Path) -> None:
             line.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
             here, until = line.getsockname(), time.monotonic() + 60
             served = psutil.Process()  # the server is a thread of this process
-            while any(one.raddr == here for one in served.net_connections("tcp")):
+
+            def held() -> bool:
+                return any(one.raddr == here for one in served.net_connections("tcp"))
+
+            while not held():
+                assert time.monotonic() < until, "the server did not take the connection"
+                time.sleep(0.02)
+            while held():
                 assert time.monotonic() < until, "the server still holds the connection"
                 time.sleep(0.05)
             time.sleep(1)
