@@ -311,7 +311,8 @@ def test_parameters_about_how_to_think_have_no_effect(client: httpx.Client) -> N
         assert client.post("/v1/responses", json=ask | more).is_success, more
     for more, param in (
         ({"text": {"format": {"type": "json_object"}}}, "text"), ({"include": "x"}, "include"),
-        ({"tools": {}}, "tools"), ({"truncation": "maybe"}, "truncation"), ({"background": True}, "background"),
+        ({"tools": {}}, "tools"), ({"truncation": "maybe"}, "truncation"),
+        ({"background": True}, "background"),
     ):  # fmt: skip
         assert refused(client.post("/v1/responses", json=ask | more), 400)["param"] == param
 
