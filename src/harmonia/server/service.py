@@ -21,6 +21,7 @@ from harmonia.collection.cues import Query, RecallOptions, decode
 from harmonia.collection.dates import Dates
 from harmonia.collection.encoder_set import FILE_NAME
 from harmonia.collection.json_output import HERE, View
+from harmonia.collection.recall import NOTHING
 from harmonia.collection.remember import Report
 from harmonia.generators import Saved
 from harmonia.server.batching import Batcher
@@ -245,7 +246,9 @@ class Service:
             try:
                 answers = collection.recall_many([pending[i].query for i in members], options)
             except HarmoniaError as error:
-                results |= dict.fromkeys(members, error)
+                # an empty memory matches nothing, which is an answer
+                empty = not collection.exists or not collection.store.ids()
+                results |= dict.fromkeys(members, NOTHING if empty else error)
                 continue
             results |= dict(zip(members, answers, strict=True))
         return [results[i] for i in range(len(pending))]
