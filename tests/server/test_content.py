@@ -103,7 +103,7 @@ def test_no_condition_is_more_than_one(client: httpx.Client, url: str, keys: dic
             assert found.json()["data"] == [], value
             found = reader.get("/v1/memory/records", params={"filters": json.dumps(one | {"key": value})})
             assert found.json()["data"] == [], value
-            refused(reader.get("/v1/memory/records", params={"after": value}), 400)
+            assert reader.get("/v1/memory/records", params={"after": value}).json()["data"] == [], value
     assert state(client) == before
 
 
@@ -158,13 +158,14 @@ def test_headers_carry_nothing_else(client: httpx.Client, ids: Json) -> None:
             "limit=-1",
             "limit=9" + "9" * 5000,
             "limit=NaN",
-            "after=%00",
-            "after=%ff",
             "order=x%0d%0aX-Evil:1",
         ):
             answer = client.get(f"{path}?{query}")
             assert "x-evil" not in answer.headers
             refused(answer, 400)
+        for cursor in ("%00", "%ff", "x%0d%0aX-Evil:1"):  # unknown: nothing comes after it
+            answer = client.get(f"{path}?after={cursor}")
+            assert answer.json()["data"] == [] and "x-evil" not in answer.headers, (path, cursor)
     assert refused(client.get("/v1/memory/records/x%0d%0aX-Evil:%201"), 404)
     assert refused(client.request("TRACE", "/v1/models"), 405) and refused(
         client.request("X" * 99, "/v1/models"), 405

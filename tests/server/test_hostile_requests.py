@@ -47,15 +47,15 @@ def test_nothing_answers_without_a_key(url: str, client: httpx.Client, ids: Json
                 assert answer.status_code == 401, (method, path)
                 if method != "HEAD":
                     assert refused(answer, 401)["type"] == "authentication_error"
-        for more in (
-            "",
-            "Sec-WebSocket-Protocol: openai-insecure-api-key.hm-x\r\n",
-            "Origin: http://evil.example\r\n",
+        for more, status in (
+            ("", 401),
+            ("Sec-WebSocket-Protocol: openai-insecure-api-key.hm-x\r\n", 401),
+            ("Origin: http://evil.example\r\n", 403),
         ):
             shake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             shake += f"Sec-WebSocket-Key: {'A' * 22}==\r\n{more}"
             answer, _ = raw(url, f"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\n{shake}\r\n".encode())
-            assert answer.startswith(b"HTTP/1.1 403 "), answer
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
         assert stranger.get("/").status_code == stranger.get("/page/style.css").status_code == 200
     assert state(client) == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -22,6 +23,7 @@ from harmonia.server.app import create_app
 from harmonia.server.bodies import MAX_DEPTH, MAX_ELEMENTS, InFlight, JsonSize
 from harmonia.server.errors import ApiError
 from harmonia.server.file_response import MediaResponse
+from harmonia.server.formats import decode_base64
 from harmonia.server.keys import new_key
 from harmonia.server.launcher import JsonFormatter
 from harmonia.server.origins import authority, origin_of, same_origin
@@ -186,6 +188,7 @@ def test_methods_over_all_routes(client: httpx.Client) -> None:
     for path in ("/", "/page/main.js", "/openapi.json"):
         got, head = client.get(path), client.head(path)
         assert head.status_code == 200 and head.headers["content-length"] == str(len(got.content))
+        assert client.put(path).headers["allow"] == "GET, HEAD, OPTIONS", path
     assert client.options("/nothing").status_code == 404
 
 
@@ -240,6 +243,15 @@ def test_ranges_over_the_wire(client: httpx.Client) -> None:
     for text in (f"bytes={size}-", "bytes=-0", f"bytes={size}-{size + 3},{size + 9}-"):
         answer = client.get(path, headers={"Range": text})
         assert answer.status_code == 416 and answer.headers["content-range"] == f"bytes */{size}", text
+    for known in ("*", etag, f"W/{etag}", f'"other", W/{etag}'):
+        assert client.get(path, headers={"If-None-Match": known}).status_code == 304, known
+    assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+    for page in ("/", "/page/main.js"):
+        for text in ("items=0-1", "bytes=x", "bytes=5-2"):
+            answer = client.get(page, headers={"Range": text})
+            assert answer.status_code == 200 and answer.content == client.get(page).content, (page, text)
+        assert client.get(page, headers={"Range": "bytes=0-3"}).status_code == 206
+        assert client.get(page, headers={"Range": "bytes=99999999-"}).json()["error"]["message"]
     for condition, status in ((etag, 206), ('"other"', 200), (f"W/{etag}", 200)):
         answer = client.get(path, headers={"Range": "bytes=0-1", "If-Range": condition})
         assert answer.status_code == status, condition
@@ -379,6 +391,28 @@ def test_a_rate_lets_through_what_its_name_says(waits: list[float], rate: float,
         assert 0 <= int(headers["x-ratelimit-remaining-requests"]) < burst
         assert headers["x-ratelimit-limit-requests"] == str(burst)
     assert passed <= burst + rate * now[0] + 1e-6
+
+
+@given(st.floats(0.5, 20), st.integers(1, 10), st.floats(0.01, 0.2))
+def test_who_keeps_asking_is_answered_as_often_as_the_rate_says(rate: float, burst: int, wait: float) -> None:
+    now, passed = [0.0], 0
+    rates = Rates(rate, burst, lambda: now[0])
+    for _ in range(200):
+        with contextlib.suppress(ApiError):
+            rates.take("one")
+            passed += 1
+        now[0] += wait
+    # an ask every `wait` seconds: a token is taken at the first ask after it is there
+    assert passed >= min(200, rate * 199 * wait / (1 + rate * wait))
+
+
+def test_a_data_url_without_end_keeps_nobody_waiting() -> None:
+    for head in ("data:" + "a" * (8 << 20), "data:image/png" + ";a=b" * (2 << 20), "data:" * (2 << 20)):
+        begun = time.perf_counter()
+        with pytest.raises(ApiError) as told:
+            decode_base64(head, "image")
+        assert told.value.status == 400 and time.perf_counter() - begun < 0.5
+    assert decode_base64("data:image/png;charset=utf-8;base64,aGk=", "image") == b"hi"
 
 
 def test_wrong_keys_are_limited_and_lock_nobody_out(tmp_path: Path) -> None:

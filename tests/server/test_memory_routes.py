@@ -210,7 +210,10 @@ def test_the_list_has_every_record_once(client: httpx.Client) -> None:
             page = client.get("/v1/memory/records", params={"limit": 4, "order": order, **after}).json()
             seen += [one["id"] for one in page["data"]]
         assert len(seen) == len(set(seen)) == count(client)
-    failed(client.get("/v1/memory/records", params={"after": "0" * 32}))
+    for unknown in ("0" * 32, "x" * 500, "'; --", "\0", "🚀"):
+        for path in ("/v1/memory/records", "/v1/memory/jobs", "/v1/files", "/v1/vector_stores"):
+            page = client.get(path, params={"after": unknown}).json()
+            assert page["data"] == [] and not page["has_more"] and page["last_id"] is None, (path, page)
 
 
 def test_a_record_is_made_read_described_and_forgotten(client: httpx.Client, folder: Path) -> None:
@@ -309,6 +312,8 @@ def test_imagined_pictures_say_so(client: httpx.Client, tmp_path: Path) -> None:
     assert client.post("/v1/memory/imagine", json=like).json()["evidence"]
     failed(client.post("/v1/memory/imagine", json=like | {"from_memory": False}))
     failed(client.post("/v1/memory/imagine", json=asked | {"to": "audio"}))
+    none = client.post("/v1/memory/imagine", json=asked | {"where": "year = 1"}).json()
+    assert none["abstained"] and none["data"] == none["evidence"] == [] and not found["abstained"]
     with serve(Settings(tmp_path / "none", generator=str(tmp_path / "no"))) as url:
         error = failed(httpx.post(url + "/v1/memory/imagine", json=asked), 501)
     assert error["code"] == "model_not_available" and "harmonia train imagine-mini" in error["message"]
@@ -324,9 +329,28 @@ def test_many_clients_have_each_their_own_answer(client: httpx.Client) -> None:
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
-def test_an_empty_memory_says_what_to_do(tmp_path: Path) -> None:
+def nothing_matches(client: httpx.Client) -> bool:
+    """Whether every way to ask answers that nothing matches."""
+    cues, model = {"cues": [{"text": "a"}]}, {"model": "harmonia"}
+    asked = {"messages": [{"role": "user", "content": "a"}]}
+    recalled, told, chat, searched, listed = (
+        client.post(f"/v1/{path}", json=body).json()
+        for path, body in (
+            ("memory/recall", cues), ("memory/answer", cues), ("chat/completions", model | asked),
+            ("vector_stores/vs_memory/search", {"query": "a"}), ("memory/retrieve", cues),
+        )
+    )  # fmt: skip
+    assert (
+        recalled["records"] == told["recollection"]["records"] == searched["data"] == listed["records"] == []
+    )
+    assert chat["choices"][0]["message"]["harmonia"] == {"evidence": [], "abstained": True}
+    return bool(recalled["abstained"] and told["abstained"] and searched["abstained"])
+
+
+def test_an_empty_memory_matches_nothing(tmp_path: Path) -> None:
     with serve(Settings(tmp_path / "none")) as url, httpx.Client(base_url=url, timeout=60) as client:
-        error = failed(client.post("/v1/memory/recall", json={"cues": [{"text": "a"}]}))
+        assert nothing_matches(client)
+        error = failed(client.post("/v1/memory/landscape", json={"cues": [{"text": "a"}]}))
         assert "remember something first" in error["message"] and str(tmp_path) not in error["message"]
         assert client.get("/v1/memory/records").json()["data"] == []
         failed(client.get("/v1/memory/report"))
@@ -334,6 +358,8 @@ def test_an_empty_memory_says_what_to_do(tmp_path: Path) -> None:
         kept = client.post("/v1/memory/records", files={"files": ("a.txt", b"the first thing")})
         assert kept.status_code == 201
         assert recall(client, {"text": "the first thing"})["records"][0]["id"] == kept.json()["id"]
+        assert client.delete(f"/v1/memory/records/{kept.json()['id']}").is_success
+        assert nothing_matches(client)
 
 
 def test_the_api_describes_itself(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 "longitude": 13.405 if number % 2 else 151.2153,
                 "camera": "Pixel 7",
                 "keywords": ["sea", f"number {number}"],
+                "moods": ["calm", f"like {number}'s"],
                 "rating": number % 6,
                 "broken": None,
                 "modified": "one day",
@@ -133,6 +135,13 @@ def test_what_it_says_of_a_photo(visit: Open, album: str) -> None:
     assert asked(page) == {"where": ["array_has(keywords, 'number 38')"]}
     assert [x.inner_text() for x in page.locator(".card-title").all()] == ["photo 38"]
     page.go_back()  # to the viewer
+    assert title(page) == "photo 38"
+    # every list of texts is one of tags, whatever its name is
+    facts.get_by_role("button", name="Only moods: like 38's").click()
+    settled(page)
+    assert asked(page) == {"where": ["array_has(moods, 'like 38''s')"]}
+    assert [x.inner_text() for x in page.locator(".card-title").all()] == ["photo 38"]
+    page.go_back()
     assert title(page) == "photo 38"
     page.get_by_role("button", name="19 February 2021, 08:30").click()
     settled(page)
@@ -291,3 +300,15 @@ def test_what_is_forgotten_in_it_leaves_the_list(visit: Open, tmp_path: Path) ->
         api.expect(page.locator("#status")).to_contain_text("10 memories")
         api.expect(page.get_by_role("button", name="a high tone", exact=True)).to_have_count(0)
         is_at(page, {})
+
+
+def test_a_narrow_window_has_everything_beside_each_other(visit: Open, album: str) -> None:
+    page = visit(album, size=(320, 568), has_touch=True, is_mobile=True)
+    page.locator(".card-title").first.wait_for()
+    boxes = [one.bounding_box() for one in page.locator(".brand, .top .tool:visible").all()]
+    assert len(boxes) >= 4 and page.evaluate("document.documentElement.scrollWidth") == 320
+    for left, right in itertools.pairwise(boxes):
+        assert left["x"] + left["width"] <= right["x"] + 0.5, boxes
+    inside = page.locator("#cue-box").bounding_box()
+    last = page.locator(".ways .go").bounding_box()
+    assert last["x"] + last["width"] <= inside["x"] + inside["width"]

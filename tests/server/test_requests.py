@@ -170,6 +170,9 @@ def test_wrong_types_are_refused_by_name(
          {"model": "harmonia", "messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
          "messages.0.content.0.text"),
         ("/v1/chat/completions",
+         {"model": "harmonia", "messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]},
+         "messages.0.content.0.text"),
+        ("/v1/chat/completions",
          {"model": "harmonia", "messages": [{"role": "user", "content": [
              {"type": "image_url", "image_url": {"url": 5}}]}]},
          "messages.0.content.0.image_url.url"),
@@ -197,8 +200,11 @@ def test_histories_as_clients_send_them(client: httpx.Client) -> None:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "3"},
         {"role": "function", "name": "f", "content": None}, {"role": "assistant", **echoed},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
     ]  # fmt: skip
-    ask = {"model": "harmonia", "messages": [*history * 60, MESSAGE]}
+    chunks = {"role": "user", "content": [{"type": "text", "text": "chunk"}] * 100}
+    ask = {"model": "harmonia", "messages": [*history * 60, chunks, MESSAGE]}
     answer = client.post("/v1/chat/completions", json=ask)
     assert "buy milk" in answer.json()["choices"][0]["message"]["content"]
     alone = client.post("/v1/chat/completions", json={"model": "harmonia", "messages": history[:1]})
@@ -209,6 +215,7 @@ def test_histories_as_clients_send_them(client: httpx.Client) -> None:
         {"type": "reasoning", "id": "r", "summary": []}, {"type": "item_reference", "id": "m"},
         {"type": "message", "role": "assistant", "id": "m", "status": "completed",
          "content": [{"type": "output_text", "text": "yes", "annotations": [], "logprobs": []}]},
+        {"role": "assistant", "content": [{"type": "reasoning_text", "text": "hm"}]},
     ]  # fmt: skip
     answer = client.post("/v1/responses", json={"model": "harmonia", "input": [*items * 60, MESSAGE]})
     assert "buy milk" in answer.json()["output"][0]["content"][0]["text"]
@@ -268,6 +275,46 @@ def test_no_match_is_an_answer(client: httpx.Client, ids: Json) -> None:
         for store in ("vs_memory", ids["store_id"]):
             page = client.post(f"/v1/vector_stores/{store}/search", json=search).json()
             assert page["data"] == [] and page["abstained"]
+
+
+def test_a_parameter_that_is_empty_is_not_given(client: httpx.Client, document: Json, ids: Json) -> None:
+    tried = 0
+    for template, operations in document["paths"].items():
+        names = [
+            one["name"] for one in operations.get("get", {}).get("parameters", ()) if one["in"] == "query"
+        ]
+        if names and "{" not in template.replace("{store_id}", ""):
+            path = template.replace("{store_id}", "vs_memory")
+            answer = client.get(path, params=dict.fromkeys(names, ""))
+            assert answer.is_success and answer.json() == client.get(path).json(), (path, answer.text[:300])
+            tried += len(names)
+    assert tried >= 25, tried
+
+
+def test_no_advice_for_callers_of_python(client: httpx.Client) -> None:
+    long = b"many words " * 500_000
+    for form in ({"separate": "true"}, {}):
+        answer = client.post("/v1/memory/records", data=form, files={"files": ("a.txt", long)})
+        error = refused(answer, 400)
+        assert "4 MiB" in error["message"] and "Limits" not in error["message"], error
+
+
+def test_parameters_about_how_to_think_have_no_effect(client: httpx.Client) -> None:
+    chat = {"model": "harmonia", "messages": [MESSAGE]}
+    for more in ({"reasoning_effort": "high"}, {"verbosity": "medium"}, {"tool_choice": "none"}):
+        assert client.post("/v1/chat/completions", json=chat | more).is_success, more
+    ask = {"model": "harmonia", "input": [MESSAGE]}
+    for more in (
+        {"reasoning": {"effort": None, "summary": None}}, {"reasoning": {"effort": "low", "summary": "auto"}},
+        {"text": {"format": {"type": "text"}, "verbosity": "low"}}, {"truncation": "auto"},
+    ):  # fmt: skip
+        assert client.post("/v1/responses", json=ask | more).is_success, more
+    for more, param in (
+        ({"text": {"format": {"type": "json_object"}}}, "text"), ({"include": "x"}, "include"),
+        ({"tools": {}}, "tools"), ({"truncation": "maybe"}, "truncation"),
+        ({"background": True}, "background"),
+    ):  # fmt: skip
+        assert refused(client.post("/v1/responses", json=ask | more), 400)["param"] == param
 
 
 def test_texts_with_nul_and_what_is_no_text(client: httpx.Client) -> None:

@@ -17,6 +17,7 @@ from harmonia import __version__
 from harmonia.imports import lazy
 from harmonia.server import errors
 from harmonia.server.address import proof
+from harmonia.server.file_response import MediaResponse
 from harmonia.server.keys import read_keys
 from harmonia.server.middleware import OPEN, GuardMiddleware
 from harmonia.server.namespaces import PerNamespace
@@ -93,8 +94,8 @@ def _add_page(app: FastAPI) -> None:
     """Serve the page at ``/`` and its files under ``/page/``, both without a key."""
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
+    async def page() -> MediaResponse:
+        return MediaResponse(PAGE / "index.html")
 
     app.mount("/page", _PageFiles(directory=PAGE))
 
@@ -102,9 +103,11 @@ def _add_page(app: FastAPI) -> None:
 class _PageFiles(StaticFiles):
     """Static files that browsers cache: drawings for an hour, code with revalidation."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """The file response with its Cache-Control header."""
-        response = super().file_response(*args, **kwargs)
+    def file_response(self, full_path: Any, stat_result: Any, scope: Any, status_code: int = 200) -> Response:
+        """The file response with its Cache-Control header; it reads ranges as media do."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        if isinstance(response, FileResponse):
+            response = MediaResponse(full_path, status_code, stat_result=stat_result)
         drawing = response.media_type == "image/svg+xml"
         response.headers["Cache-Control"] = "max-age=3600" if drawing else "no-cache"
         return response

@@ -65,10 +65,15 @@ def not_found(what: str, name: str) -> ApiError:
     return ApiError(404, f"unknown {what} {name!r}", code=f"{what.replace(' ', '_')}_not_found")
 
 
+def for_clients(message: str) -> str:
+    """A message without the advice for callers of the Python API."""
+    return _RAISE.sub("", message)
+
+
 def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """The error body."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": for_clients(message), "type": kind, "param": param, "code": code}}
 
 
 def response(error: ApiError) -> JSONResponse:
@@ -92,7 +97,7 @@ async def _api_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _harmonia_error(request: Request, error: Exception) -> JSONResponse:
     message = request.app.state.service.without_paths(str(error))
-    return JSONResponse(body(400, _RAISE.sub("", message)), 400)
+    return JSONResponse(body(400, message), 400)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -117,12 +122,13 @@ def field_path(loc: Sequence[str | int], given: Any) -> str:
     pydantic's path also has the names of the types that it tried; those are left out.
     """
     path: list[str] = []
+    whole = given
     for depth, part in enumerate(loc):
         inside = isinstance(given, Mapping) if isinstance(part, str) else isinstance(given, list)
         there = inside and (part in given if isinstance(given, Mapping) else int(part) < len(given))
         if there:
             given = given[part]
-        if there or (depth == len(loc) - 1 and inside) or given is None:
+        if there or (depth == len(loc) - 1 and inside) or whole is None:
             path.append(str(part))
     return ".".join(path)
 
@@ -137,7 +143,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def allowed_methods(app: FastAPI, scope: Mapping[str, Any]) -> list[str]:
     """The methods that a path has over all routes; none for an unknown path."""
-    found = [method for method in METHODS if _serves(app, {**scope, "method": method})]
+    whole = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+    found = [method for method in METHODS if _serves(app, {**whole, "method": method})]
     if "GET" in found:
         found.insert(1, "HEAD")
     return [*found, "OPTIONS"] if found else []

@@ -83,9 +83,14 @@ async def make_plan(
     imagination = await service.ask(lambda: Imagination(saved, service.collection))
     asked = await service.ask(lambda: imagination.request(given, use_memory, found))
     start_state = await service.work(lambda: start(saved)) if start else Start()
-    name = saved.facts.name or type(saved.generator).__name__
+    name = name_of(saved)
     mark = Mark(name, saved.identity, asked.cue, sampling.seed, composite=start_state.known is not None)
     return Plan(saved, asked, sampling, start_state, mark)
+
+
+def name_of(saved: Saved) -> str:
+    """The name of a generator."""
+    return saved.facts.name or type(saved.generator).__name__
 
 
 async def draw_plan(service: Service, plan: Plan, look: StepCallback | None = None) -> list[Signal]:

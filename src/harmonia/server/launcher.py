@@ -21,6 +21,7 @@ import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from harmonia.server import address, errors
@@ -35,6 +36,8 @@ MAX_MESSAGE_BYTES = 16 * 2**20
 """Most bytes of one WebSocket message."""
 MAX_CONNECTIONS = 2048
 """Most concurrent connections; further ones get 503."""
+READ_BYTES = 32 * 2**10
+"""Most bytes of a connection that are read before other connections have their turn."""
 KEEP_ALIVE_SECONDS = 15
 """Seconds that an idle connection is kept open."""
 SHUTDOWN_SECONDS = 10
@@ -74,7 +77,7 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until the server is stopped."""
-        with self._clean_exit():
+        with self._clean_exit(), _all_is_logged():
             super().run(sockets or [self.listener])
 
     @contextmanager
@@ -109,10 +112,26 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+@contextmanager
+def _all_is_logged() -> Iterator[None]:
+    """Log also the warnings of Python and the messages of other packages, which would be bare lines."""
+    root, own = logging.getLogger(), logging.getLogger(OWN[0]).handlers
+    for handler in own:
+        root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for handler in own:
+            root.removeHandler(handler)
+
+
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_protocol(settings.patience),
+        ws=_WebSocket,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
@@ -127,6 +146,15 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket whose refusal with a status and a body is a finished handshake, not an error to log."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
+
 def _protocol(patience: float) -> type[asyncio.Protocol]:
     """HTTP that aborts clients slower than ``patience`` seconds at sending headers or reading."""
 
@@ -138,6 +166,8 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
             super().connection_made(transport)
             # asyncio sets it only for sockets with an explicit protocol; a body could wait 40 ms for an ACK
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # what arrives at once is parsed at once: chunks of one byte in 256 KiB would take a second
+            transport.max_size = READ_BYTES  # type: ignore[attr-defined]
             self._wait()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -193,7 +223,8 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
 class JsonFormatter(logging.Formatter):
     """Formats each event as a line of JSON: time, level, event, and its ``facts``.
 
-    An exception is logged as its type and code positions, without its message, which may quote client data.
+    An exception is logged as its type and code positions, without its message, which may quote client data;
+    so are warnings and the messages of other packages.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -201,12 +232,26 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage().strip(),
+            "event": _event(record),
             **getattr(record, "facts", {}),
         }
         if record.exc_info and record.exc_info[1]:
             line["error"] = [_describe_error(error) for error in _chain(record.exc_info[1])]
         return json.dumps(line)
+
+
+def _event(record: logging.LogRecord) -> str:
+    """What a record says, if it is of this server: other messages may quote what clients sent."""
+    if record.name.startswith(OWN):
+        return record.getMessage().strip()
+    if record.name == "py.warnings":
+        place, _, rest = record.getMessage().partition(": ")
+        return f"{rest.partition(':')[0]} at {_shown(place)}"
+    return f"{record.name} at {_shown(record.pathname)}:{record.lineno}"
+
+
+def _shown(path: str) -> str:
+    return path.rpartition("site-packages/")[2].rpartition("src/")[2]
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -219,12 +264,12 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 def _describe_error(error: BaseException) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
-    places = [
-        f"{frame.filename.rpartition('site-packages/')[2]}:{frame.lineno} {frame.name}" for frame in frames
-    ]
+    places = [f"{_shown(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]
     return {"kind": type(error).__name__, "at": places}
 
 
+OWN = ("harmonia.server", "uvicorn", "asyncio")
+"""The loggers whose messages have no content."""
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,

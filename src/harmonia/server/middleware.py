@@ -91,6 +91,9 @@ class GuardMiddleware:
             return
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         recorder = ResponseRecorder(send, headers.get("x-request-id", ""))
+        if self.cors:
+            recorder.vary = "Origin"
+        scope = {**scope, "query_string": _given(scope["query_string"])}
         head = scope.get("method") == "HEAD"
         if head:
             # the server sends no content to HEAD; the app answers as to GET
@@ -99,7 +102,8 @@ class GuardMiddleware:
         try:
             await self._guard(scope, receive, recorder, headers)
         finally:
-            self._log_request(scope, recorder, "HEAD" if head else scope.get("method", ""))
+            # a WebSocket begins as a GET
+            self._log_request(scope, recorder, "HEAD" if head else scope.get("method", "GET"))
 
     async def _guard(
         self, scope: Scope, receive: Receive, recorder: ResponseRecorder, headers: Mapping[str, str]
@@ -247,8 +251,6 @@ class GuardMiddleware:
 
     def _log_request(self, scope: Scope, recorder: ResponseRecorder, method: str) -> None:
         """Log and count a request by its route pattern, never its content."""
-        if scope["type"] != "http":
-            return
         route = getattr(scope.get("route"), "path", "other")
         took = time.perf_counter() - recorder.start
         status = recorder.status if recorder.status and not recorder.late else LEFT
@@ -280,6 +282,11 @@ def is_page(path: str) -> bool:
     return path == PAGE[0] or path.startswith(PAGE[1])
 
 
+def _given(query: bytes) -> bytes:
+    """The query without parameters that are empty: clients write so what is not given."""
+    return b"&".join(pair for pair in query.split(b"&") if pair.partition(b"=")[2])
+
+
 def _open(path: str) -> bool:
     return path in (*OPEN, HANDSHAKE) or is_page(path)
 
@@ -305,6 +312,7 @@ def _subprotocol(header: str) -> str:
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
     if scope["type"] == "websocket":
         await receive()
-        await send({"type": "websocket.close", "code": 1008, "reason": error.message})
-        return
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+            return
     await errors.response(error)(scope, receive, send)

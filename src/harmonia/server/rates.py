@@ -24,8 +24,9 @@ class Rates:
         """Take one token; returns the rate headers, or raises ApiError 429 if there is none."""
         now = self.clock()
         left, since = self.buckets.pop(caller, (float(self.burst), now))
-        left = min(float(self.burst), left + (now - since) * self.rate) - 1.0
-        left = max(left, -1.0)  # refused requests count, but the debt is bounded
+        free = min(float(self.burst), left + (now - since) * self.rate)
+        # a refused request takes nothing: who keeps asking is answered as often as the rate says
+        left = free - 1.0 if free >= 1.0 else free
         self.buckets[caller] = left, now
         if len(self.buckets) > MAX_CALLERS:
             self.buckets.popitem(last=False)
@@ -34,8 +35,8 @@ class Rates:
             "x-ratelimit-remaining-requests": str(max(0, math.floor(left))),
             "x-ratelimit-reset-requests": f"{(self.burst - left) / self.rate:.3f}s",
         }
-        if left < 0:
-            wait = str(math.ceil((1.0 - left) / self.rate))
+        if free < 1.0:
+            wait = str(math.ceil((1.0 - free) / self.rate))
             raise ApiError(
                 429, "too many requests: slow down", code="rate_limit_exceeded",
                 headers=headers | {"Retry-After": wait},

@@ -40,7 +40,8 @@ def request_id(given: str = "") -> str:
 class ResponseRecorder:
     """Sends a response with the headers of every response, and records its status.
 
-    ``headers`` are more of them; ``cors`` is the named origin of the caller; ``head`` ends the response
+    ``headers`` are more of them; ``cors`` is the named origin of the caller; ``vary`` names the request
+    headers that the response depends on; ``head`` ends the response
     after its headers and calls ``cut`` to end the work for its content. ``left``: the client has left;
     ``late``: it had left before the response began.
     """
@@ -49,13 +50,18 @@ class ResponseRecorder:
         self.send, self.start, self.status = send, time.perf_counter(), 0
         self.request_id = request_id(given_id)
         self.headers: dict[str, str] = {}
-        self.cors = ""
+        self.cors = self.vary = ""
         self.head = self.left = self.late = self.ended = False
         self.cut: Callable[[], object] = bool
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         """Send one message."""
-        if message["type"] == "http.response.start":
+        kind = message["type"].removeprefix("websocket.")
+        if kind == "accept":
+            self.status = 101
+        elif kind == "close" and not self.status:
+            self.status = 403
+        if kind == "http.response.start":
             self.status, self.late = message["status"], self.left
             message["headers"] = self._complete(message.get("headers", []))
         elif message["type"] == "http.response.body":
@@ -79,7 +85,9 @@ class ResponseRecorder:
         more = {"x-request-id": self.request_id, "openai-processing-ms": took, **self.headers}
         added = [(name.lower().encode(), value.encode("latin-1")) for name, value in more.items()]
         if self.cors:
-            added += [*cors_headers(self.cors), (b"vary", b"Origin")]
+            added += cors_headers(self.cors)
+        if self.vary:
+            added.append((b"vary", self.vary.encode()))
         names = {name.lower() for name, _ in headers} - {b"vary"}
         headers = [*headers, *(header for header in added if header[0] not in names)]
         names = {name.lower() for name, _ in headers}

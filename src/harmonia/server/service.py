@@ -21,10 +21,11 @@ from harmonia.collection.cues import Query, RecallOptions, decode
 from harmonia.collection.dates import Dates
 from harmonia.collection.encoder_set import FILE_NAME
 from harmonia.collection.json_output import HERE, View
+from harmonia.collection.recall import NOTHING
 from harmonia.collection.remember import Report
 from harmonia.generators import Saved
 from harmonia.server.batching import Batcher
-from harmonia.server.errors import ApiError, missing_model
+from harmonia.server.errors import ApiError, for_clients, missing_model
 from harmonia.server.jobs import Job, Jobs
 from harmonia.server.keys import OWNER, Key
 from harmonia.server.namespaces import PerNamespace
@@ -182,7 +183,7 @@ class Service:
         for folder in (self.settings.memory, *self.settings.roots):
             for path in {str(folder.absolute()), str(folder.resolve())} - {"/"}:
                 message = message.replace(path, "…")
-        return message
+        return for_clients(message)
 
     def allowed_path(self, path: str) -> Path:
         """Resolve a client's path; HarmoniaError unless it lies within the allowed roots."""
@@ -245,7 +246,9 @@ class Service:
             try:
                 answers = collection.recall_many([pending[i].query for i in members], options)
             except HarmoniaError as error:
-                results |= dict.fromkeys(members, error)
+                # an empty memory matches nothing, which is an answer
+                empty = not collection.exists or not collection.store.ids()
+                results |= dict.fromkeys(members, NOTHING if empty else error)
                 continue
             results |= dict(zip(members, answers, strict=True))
         return [results[i] for i in range(len(pending))]

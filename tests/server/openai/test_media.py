@@ -23,6 +23,7 @@ import torch
 from fastapi import FastAPI
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from harmonia.generators import ConditionConfig, Facts, save_generator
@@ -408,8 +409,11 @@ def test_the_limits_of_realtime(folder: Path) -> None:
     with serve(app) as url:
         address = url.replace("http", "ws") + "/v1/realtime"
         for offered in (None, ["realtime"], ["realtime", "openai-insecure-api-key.hm-wrong"]):
-            with pytest.raises(Exception, match="403"):
+            with pytest.raises(InvalidStatus) as told:
                 connect(address, subprotocols=offered)  # type: ignore[arg-type]
+            assert told.value.response.status_code == 401
+            assert json.loads(told.value.response.body or b"")["error"]["type"] == "authentication_error"
+            assert told.value.response.headers["x-request-id"]
         offered = ["realtime", f"openai-insecure-api-key.{secret}"]
         with connect(address, subprotocols=offered) as socket:  # type: ignore[arg-type]
             assert socket.subprotocol == "realtime"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harmonia.collection.cues import Media, RecallOptions, make_query
+from harmonia.collection.recall import NOTHING
 from harmonia.collection.sentences import answer_text, described
 from harmonia.modalities import sniff
 from harmonia.server.errors import ApiError, missing_model
@@ -76,6 +77,7 @@ class Reply:
         return extension
 
 
+NOTHING_YET = "Nothing is remembered yet: remember something first."
 NOTHING_ASKED = Reply("Nothing is asked: the input is empty.", None, abstained=True)
 
 
@@ -116,7 +118,9 @@ async def answer(
     if model == IMAGINES:
         return await _imagine(service, cues, options, Sampling(n, seed=seed))
     recollection = await service.recall(make_query(cues), options)
-    return Reply(answer_text(recollection), recollection, recollection.abstained)
+    # without a condition of its own, a conversation has nothing to ask only where nothing is remembered
+    text = NOTHING_YET if recollection is NOTHING else answer_text(recollection)
+    return Reply(text, recollection, recollection.abstained)
 
 
 async def _imagine(

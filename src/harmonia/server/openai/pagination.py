@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
 
-Cursor = Annotated[str | None, Query(max_length=100, pattern="^[!-~]*$")]
-"""The id after or before which a page lies."""
+Cursor = str | None
+"""The id after or before which a page lies; any text, since an unknown one is no error."""
 Limit = Annotated[int, Query(ge=0, le=100)]
 """Most ids of a page."""
 Order = Literal["asc", "desc"]

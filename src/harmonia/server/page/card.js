@@ -7,7 +7,7 @@ import { coverOf, picture, player, titleOf, wordsOf } from "./media.js";
 
 const NAMES = { text: "words", image: "picture", audio: "sound", video: "video" };
 // Metadata shown on a card; the opened record shows the rest.
-const ON_CARD = ["year", "tag", "keywords", "camera"];
+const ON_CARD = ["year", "tag", "tags", "keywords", "camera"];
 const CHIPS = 4;
 
 // `on`: open, select, similar, more and less are called with the record, narrow with a filter, month with a month;

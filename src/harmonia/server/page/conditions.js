@@ -8,7 +8,7 @@ const WORDS = new Set(
     "array_has_any array_has_all contains starts_with ends_with date timestamp").split(" "),
 );
 // Metadata that many records share, in the order of their chips.
-export const SHARED = ["year", "tag", "keywords", "people", "camera", "lens", "folder", "artist", "album", "genre", "rating"];
+export const SHARED = ["year", "tag", "tags", "keywords", "people", "camera", "lens", "folder", "artist", "album", "genre", "rating"];
 
 const column = (key) => (/^[a-z_][a-z0-9_]*$/.test(key) && !WORDS.has(key) ? key : `\`${key.replaceAll("`", "_")}\``);
 const literal = (value) => (typeof value === "string" ? `'${value.replaceAll("'", "''")}'` : String(value));
@@ -47,6 +47,12 @@ export function inWords(text) {
   }
   return text;
 }
+
+// The keys of a record's metadata that are filters: those above, and every list of texts.
+export const keysOf = (metadata) => [
+  ...SHARED,
+  ...Object.keys(metadata ?? {}).filter((key) => !SHARED.includes(key) && Array.isArray(metadata[key]) && metadata[key].every((one) => typeof one === "string")),
+];
 
 // The conditions that a record's metadata offers: [key, value in words, condition].
 export function offered(metadata, keys = SHARED) {

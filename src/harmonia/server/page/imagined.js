@@ -17,6 +17,10 @@ export function openImagined(cues, name, options = {}) {
     body.replaceChildren(el("p", { class: "status working", role: "status" }, "Imagining… this can take a while."));
     try {
       const answer = await api.imagine(cues, { ...options, to: "image", n: PICTURES, seed, from_memory }, stop.signal);
+      if (answer.abstained) {
+        body.replaceChildren(absent("Nothing that is remembered matches, so there is nothing to imagine from."));
+        return;
+      }
       const next = button("imagine", "Imagine others", () => {
         seed += 1;
         draw();

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { shares } from "./card.js";
-import { SHARED, chip, offered } from "./conditions.js";
+import { chip, keysOf, offered } from "./conditions.js";
 import { dateOf, dayName, monthName, placeName } from "./dates.js";
 import { button, el, percent } from "./dom.js";
 import { openImagined } from "./imagined.js";
@@ -71,7 +71,7 @@ function facts(record, on) {
     rows.push(["place", placeName(latitude, longitude)]);
     told.add("latitude").add("longitude");
   }
-  for (const key of SHARED) {
+  for (const key of keysOf(metadata)) {
     const chips = offered(metadata, [key]).map((one) => chip(one, on.narrow));
     if (!chips.length) continue;
     rows.push([key, el("span", { class: "tags" }, chips)]);

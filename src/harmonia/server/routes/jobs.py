@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
-from harmonia.server.errors import ApiError, not_found
+from harmonia.server.errors import not_found
 from harmonia.server.jobs import ENDED, Job
 from harmonia.server.keys import OWNER, Key
 from harmonia.server.schemas.memory import JobRequest
@@ -53,14 +53,13 @@ async def list_jobs(
     service: ServiceDep,
     request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(max_length=64)] = None,
+    after: str | None = None,
 ) -> dict[str, Any]:
     """List the jobs, newest first."""
     jobs = [job for job in reversed(service.jobs.all()) if _is_listed(job, key_of(request))]
     ids = [job.id for job in jobs]
-    if after is not None and after not in ids:
-        raise ApiError(400, "unknown cursor: after is not the id of a job", param="after")
-    begin = 0 if after is None else ids.index(after) + 1
+    # nothing comes after an id that is not in the list, as with OpenAI
+    begin = 0 if after is None else ids.index(after) + 1 if after in ids else len(ids)
     page = jobs[begin : begin + limit]
     return {
         "object": "list",

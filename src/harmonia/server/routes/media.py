@@ -71,7 +71,9 @@ async def preview(
 
 
 def _knows(request: Request, etag: str) -> bool:
-    return etag in (value.strip() for value in request.headers.get("if-none-match", "").split(","))
+    """Whether the client has this version; proxies that compress make a tag weak (RFC 9110 13.1.2)."""
+    known = [value.strip() for value in request.headers.get("if-none-match", "").split(",")]
+    return known == ["*"] or etag in (value.removeprefix("W/") for value in known)
 
 
 def _find_media(service: Service, digest: str, key: Key) -> tuple[Part, Path]:

@@ -18,6 +18,7 @@ from harmonia.server.forms import add_query_route
 from harmonia.server.queries import query_of
 from harmonia.server.schemas.memory import RecallRequest, RetrieveRequest, SettleRequest
 from harmonia.server.service import Service, check_unbound, key_of, view_of
+from harmonia.types import Neighbour
 
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
@@ -39,9 +40,13 @@ async def retrieve(
     """Plain nearest-neighbour search over the same codes, as a baseline."""
     query, options = await query_of(service, body, files, key=key_of(request))
     query = await service.work(lambda: decode(query, service.settings.limits))
-    neighbours = await service.ask(
-        lambda: service.collection.retrieve_by(query, where=options.where, k=body.k, metric=body.metric)
-    )
+
+    def search() -> tuple[Neighbour, ...]:
+        if not service.collection.exists:
+            return ()
+        return service.collection.retrieve_by(query, where=options.where, k=body.k, metric=body.metric)
+
+    neighbours = await service.ask(search)
     return neighbours_json(neighbours, view_of(request))
 
 

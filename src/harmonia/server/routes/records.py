@@ -116,7 +116,7 @@ async def list_records(
     request: Request,
     service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    after: Annotated[str | None, Query(max_length=64)] = None,
+    after: str | None = None,
     order: Order = "desc",
     where: WhereParam = None,
     filters_: FiltersParam = None,
@@ -139,9 +139,8 @@ async def list_records(
             ids = by_date(created, dates, newest_first=order == "desc")
         else:
             ids = list(created) if order == "asc" else list(created)[::-1]
-        if after is not None and after not in ids:
-            raise ApiError(400, "unknown cursor: after is not an id of this list", param="after")
-        begin = 0 if after is None else ids.index(after) + 1
+        # nothing comes after an id that is not in the list, as with OpenAI
+        begin = 0 if after is None else ids.index(after) + 1 if after in ids else len(ids)
         return store.records(ids[begin : begin + limit]), len(ids) > begin + limit, dates
 
     records, more, dates = await service.work(read)

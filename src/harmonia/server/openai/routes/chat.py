@@ -25,10 +25,11 @@ from harmonia.server.openai.pagination import Cursor, Limit, Order
 from harmonia.server.openai.response_store import ResponseStore
 from harmonia.server.openai.schemas.chat import (
     AudioPart,
-    ChatMessage,
     ChatRequest,
+    EchoedPart,
     FilePart,
     ImagePart,
+    Message,
     TextPart,
     UpdateCompletionRequest,
 )
@@ -145,8 +146,8 @@ def _completions(request: Request) -> ResponseStore:
     return store
 
 
-def _message_json(message: ChatMessage, message_id: str) -> dict[str, Any]:
-    texts = [part.text for part in message.content if isinstance(part, TextPart)]
+def _message_json(message: Message, message_id: str) -> dict[str, Any]:
+    texts = [part.text for part in message.content if isinstance(part, TextPart | EchoedPart) and part.text]
     return {
         "id": message_id,
         "role": message.role,
@@ -178,13 +179,13 @@ async def _chunks(
     yield "data: [DONE]\n\n"
 
 
-def turn_of(message: ChatMessage, param: str) -> Turn:
+def turn_of(message: Message, param: str) -> Turn:
     """A message as a turn; ApiError 400 if a part cannot be read."""
     texts, media = [], []
     for i, part in enumerate(message.content):
         place = f"{param}.content.{i}"
-        if isinstance(part, TextPart):
-            texts.append(part.text)
+        if isinstance(part, TextPart | EchoedPart):
+            texts.append(part.text or "")
         elif isinstance(part, ImagePart):
             media.append(Attachment(part.image_url.url, "image", f"{place}.image_url.url"))
         elif isinstance(part, AudioPart):

@@ -24,7 +24,9 @@ from harmonia.server.openai.messages import (
 )
 from harmonia.server.openai.pagination import PageDep
 from harmonia.server.openai.response_store import ResponseStore
+from harmonia.server.openai.schemas.chat import EchoedPart
 from harmonia.server.openai.schemas.responses import (
+    AssistantMessage,
     InputFile,
     InputImage,
     InputSound,
@@ -44,6 +46,9 @@ from harmonia.server.sse import (
     truncate,
 )
 
+MESSAGE = (ResponseMessage, AssistantMessage)
+"""The items of an input that say something."""
+
 router = APIRouter(prefix="/v1/responses", tags=["openai"], responses=NO_MODEL)
 
 
@@ -53,19 +58,19 @@ async def create(body: ResponseRequest, request: Request, service: ServiceDep) -
     check_model(body.model)
     body.refuse_unsupported()
     store, caller = _response_store(request), request.state.key.name
-    new_turns = [
-        _turn(item, f"input.{i}") for i, item in enumerate(body.input) if isinstance(item, ResponseMessage)
-    ]
+    new_turns = [_turn(item, f"input.{i}") for i, item in enumerate(body.input) if isinstance(item, MESSAGE)]
     previous = body.previous_response_id
     turns = [*(store.get(caller, previous, "previous_response_id").turns if previous else ()), *new_turns]
     all_turns = turns + ([Turn("developer", body.instructions)] if body.instructions else [])
-    pending = answer(service, body.model, new_turns, key=key_of(request), param="input")
-    reply = await cancel_on_disconnect(request, pending) if body.input else NOTHING_ASKED
+    reply = NOTHING_ASKED
+    if body.input:
+        pending = answer(service, body.model, new_turns, key=key_of(request), param="input")
+        reply = await cancel_on_disconnect(request, pending)
     text, cut = truncate(reply.text, body.max_output_tokens)
     started = _started(body)
     finished = started | _finished(reply, text, cut, count_input_words(all_turns))
     if body.store is not False:
-        items = [_item_json(item) for item in body.input if isinstance(item, ResponseMessage)]
+        items = [_item_json(item) for item in body.input if isinstance(item, MESSAGE)]
         store.keep(caller, finished, [*turns, Turn("assistant", text)], items)
     if body.stream:
         return stream(_numbered(_events(started, finished)))
@@ -126,12 +131,12 @@ def _response_store(request: Request) -> ResponseStore:
     return store
 
 
-def _turn(message: ResponseMessage, param: str) -> Turn:
+def _turn(message: ResponseMessage | AssistantMessage, param: str) -> Turn:
     texts, media = [], []
     for i, part in enumerate(message.content):
         place = f"{param}.content.{i}"
-        if isinstance(part, WordsPart):
-            texts.append(part.text)
+        if isinstance(part, WordsPart | EchoedPart):
+            texts.append(part.text or "")
         elif isinstance(part, InputSound):
             media.append(Attachment(part.input_audio.data, "audio", f"{place}.input_audio.data"))
         elif isinstance(part, InputImage | InputFile):
@@ -184,7 +189,7 @@ def _finished(reply: Reply, text: str, cut: bool, input_words: int) -> dict[str,
     }  # fmt: skip
 
 
-def _item_json(message: ResponseMessage) -> dict[str, Any]:
+def _item_json(message: ResponseMessage | AssistantMessage) -> dict[str, Any]:
     """A message of the input, as it is listed; media that came as bytes are told without them."""
     content = []
     for part in message.content:
@@ -194,7 +199,7 @@ def _item_json(message: ResponseMessage) -> dict[str, Any]:
                 del shown[name]
         if isinstance(part, InputSound):
             shown["input_audio"] = {"data": "", "format": part.input_audio.format or "wav"}
-        if isinstance(part, WordsPart) and part.type == "output_text":
+        if part.type == "output_text":
             shown |= {"annotations": [], "logprobs": []}
         content.append({"detail": "auto", **shown} if isinstance(part, InputImage) else shown)
     item_id = message.id or f"msg_{uuid.uuid4().hex}"

@@ -23,10 +23,13 @@ class OpenAIRequest(Body):
     model_config = ConfigDict(extra="allow")
 
     without_effect: ClassVar[tuple[str, ...]] = ()
+    unsupported: ClassVar[tuple[str, ...]] = ()
+    """Fields whose types are checked, and which are refused unless they have a default value."""
 
     def refuse_unsupported(self) -> None:
         """ApiError 400 for the first unsupported parameter, by name."""
-        for name, value in (self.model_extra or {}).items():
+        typed = {name: getattr(self, name) for name in self.unsupported}
+        for name, value in {**typed, **(self.model_extra or {})}.items():
             if name not in self.without_effect and value not in NOTHING:
                 raise unsupported(name)
 
@@ -48,6 +51,12 @@ class AnswerRequest(OpenAIRequest):
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+
+    unsupported: ClassVar[tuple[str, ...]] = ("tools", "tool_choice", "top_logprobs")
+
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
 def unsupported(name: str, why: str = "") -> ApiError:

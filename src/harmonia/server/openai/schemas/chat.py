@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from harmonia.server.openai.schemas.base import AnswerRequest
 from harmonia.server.schemas.base import Body, Seed, Strict
@@ -14,6 +14,8 @@ Model = Annotated[str, Field(max_length=200, json_schema_extra={"enum": ["harmon
 Encoded = Annotated[str, Field(min_length=1, description="base64, a data URL, or an address")]
 MESSAGES = 2048
 """Most messages of a conversation, as in OpenAI's API."""
+PARTS = 2048
+"""Most parts of one message."""
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=4)]
 
 
@@ -84,15 +86,45 @@ def as_parts(content: Any) -> Any:
     return [] if content is None else content
 
 
+class EchoedPart(Body):
+    """A part of a message that is not asked by: only text is read, of other types nothing."""
+
+    type: str
+    text: Text | None = None
+
+
 class ChatMessage(Body):
     """One message. Only its text and media are read; other keys, such as clients echo, are skipped."""
 
-    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    role: Literal["developer", "system", "user"]
     content: Annotated[
         list[ChatPart],
-        Field(max_length=64),
+        Field(max_length=PARTS),
         BeforeValidator(as_parts, json_schema_input_type=str | list[ChatPart] | None),
     ] = Field(default=[])
+
+
+class EchoedMessage(Body):
+    """A message of the assistant or of a tool, as clients send it back."""
+
+    role: Literal["assistant", "tool", "function"]
+    content: Annotated[
+        list[EchoedPart],
+        Field(max_length=PARTS),
+        BeforeValidator(as_parts, json_schema_input_type=str | list[EchoedPart] | None),
+    ] = Field(default=[])
+
+
+def kind_of_message(message: Any) -> str:
+    """Which of the two a message is, by its role."""
+    role = message.get("role") if isinstance(message, dict) else getattr(message, "role", None)
+    return "echoed" if role in ("assistant", "tool", "function") else "asking"
+
+
+Message = Annotated[
+    Annotated[ChatMessage, Tag("asking")] | Annotated[EchoedMessage, Tag("echoed")],
+    Discriminator(kind_of_message),
+]
 
 
 class UpdateCompletionRequest(Strict):
@@ -115,8 +147,13 @@ def as_list(stop: Any) -> Any:
 class ChatRequest(AnswerRequest):
     """The body of a chat completion request."""
 
+    unsupported = (
+        *AnswerRequest.unsupported, "response_format", "logprobs", "logit_bias", "functions", "function_call",
+        "prediction", "audio", "web_search_options",
+    )  # fmt: skip
+
     model: Model
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MESSAGES)
+    messages: list[Message] = Field(min_length=1, max_length=MESSAGES)
     modalities: list[Literal["text", "audio"]] | None = None
     n: Annotated[int, Field(ge=1, le=8)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -129,6 +166,16 @@ class ChatRequest(AnswerRequest):
     store: bool | None = False
     stream: bool | None = False
     stream_options: StreamOptions | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    logit_bias: dict[str, Any] | None = None
+    functions: list[Any] | None = None
+    function_call: str | dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
 
     @property
     def most(self) -> int | None:

@@ -6,8 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from harmonia.server.openai.schemas.base import AnswerRequest
-from harmonia.server.openai.schemas.chat import MESSAGES, Encoded, InputAudio, Model, RefusalPart, Text
+from harmonia.server.openai.schemas.base import NOTHING, AnswerRequest, unsupported
+from harmonia.server.openai.schemas.chat import (
+    MESSAGES,
+    PARTS,
+    EchoedPart,
+    Encoded,
+    InputAudio,
+    Model,
+    RefusalPart,
+    Text,
+)
 from harmonia.server.schemas.base import Body
 
 ResponseId = Annotated[str, Field(max_length=100)]
@@ -58,15 +67,28 @@ def as_parts(content: Any) -> Any:
 
 
 class ResponseMessage(Body):
-    """One message of the input; of assistant messages only the text is read."""
+    """One message of the input."""
 
     type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
+    role: Literal["user", "system", "developer"]
     id: Annotated[str, Field(max_length=100)] | None = None
     content: Annotated[
         list[ResponsePart],
-        Field(max_length=64),
+        Field(max_length=PARTS),
         BeforeValidator(as_parts, json_schema_input_type=str | list[ResponsePart] | None),
+    ]
+
+
+class AssistantMessage(Body):
+    """A message of an earlier output, as clients send it back: only its text is read."""
+
+    type: Literal["message"] = "message"
+    role: Literal["assistant"]
+    id: Annotated[str, Field(max_length=100)] | None = None
+    content: Annotated[
+        list[EchoedPart],
+        Field(max_length=PARTS),
+        BeforeValidator(as_parts, json_schema_input_type=str | list[EchoedPart] | None),
     ]
 
 
@@ -84,15 +106,35 @@ class SkippedItem(Body):
 
 
 def kind_of_item(item: Any) -> str:
-    """Which of the two an item is: a message, also without a type, or one that is skipped."""
-    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
-    return "message" if kind in (None, "message") else "skipped"
+    """Which of the three an item is: a message, also without a type, or one that is skipped."""
+    kind, role = (
+        item.get(name) if isinstance(item, dict) else getattr(item, name, None) for name in ("type", "role")
+    )
+    if kind not in (None, "message"):
+        return "skipped"
+    return "assistant" if role == "assistant" else "message"
 
 
 Item = Annotated[
-    Annotated[ResponseMessage, Tag("message")] | Annotated[SkippedItem, Tag("skipped")],
+    Annotated[ResponseMessage, Tag("message")]
+    | Annotated[AssistantMessage, Tag("assistant")]
+    | Annotated[SkippedItem, Tag("skipped")],
     Discriminator(kind_of_item),
 ]
+
+
+class Reasoning(Body):
+    """How a model should think; without effect, for none does."""
+
+    effort: str | None = None
+    summary: str | None = None
+
+
+class TextOptions(Body):
+    """The form of the text; only plain text is supported."""
+
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
 
 
 def as_messages(given: Any) -> Any:
@@ -106,7 +148,7 @@ Items = Annotated[list[Item], Field(max_length=MESSAGES)]
 class ResponseRequest(AnswerRequest):
     """The body of a responses request."""
 
-    without_effect = ("truncation", "stream_options", "include")
+    unsupported = (*AnswerRequest.unsupported, "background", "conversation", "prompt", "max_tool_calls")
 
     model: Model = "harmonia"
     input: Annotated[Items, BeforeValidator(as_messages, json_schema_input_type=str | Items)] = Field(
@@ -118,3 +160,18 @@ class ResponseRequest(AnswerRequest):
     metadata: dict[str, str] | None = None
     store: bool | None = True
     stream: bool | None = False
+    stream_options: dict[str, Any] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    include: list[str] | None = None
+    reasoning: Reasoning | None = None
+    text: TextOptions | None = None
+    background: bool | None = None
+    conversation: str | dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
+    max_tool_calls: int | None = None
+
+    def refuse_unsupported(self) -> None:
+        """ApiError 400 for the first unsupported parameter, by name."""
+        super().refuse_unsupported()
+        if self.text is not None and self.text.format not in NOTHING:
+            raise unsupported("text")
