@@ -100,6 +100,12 @@ SECTIONS = (
         "ingest",
     ),
     Section(
+        "A folder that changes between two runs",
+        "Photos, pictures, sounds, videos and notes, one in twenty broken; between the runs many are "
+        "renamed, moved, copied, swapped or deleted.",
+        "mixed_folder",
+    ),
+    Section(
         "The server",
         "10,000 records of real photos, recalls by words over HTTP, on two cores that clients and server "
         "share.",
