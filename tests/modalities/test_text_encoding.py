@@ -175,3 +175,18 @@ def test_binary_data_are_refused(seed: int, tmp_path: Path) -> None:
         path.write_bytes(b"\xff\xfe" + chance.randbytes(max(size, 200)))
         with pytest.raises(HarmoniaError, match=r"x\.txt is"):
             text.read(path)
+
+
+@pytest.mark.parametrize(
+    ("raw", "right"),
+    [
+        (b"a note\0 of the\0 sea", "a note\ufffd of the\ufffd sea"),
+        ("a\u2028b\u0085c".encode(), "a\u2028b\u0085c"),
+        ("grüße\x1b[0m".encode(), "grüße\x1b[0m"),
+        (b"\1a short note", "\1a short note"),
+        (b"\1\2ab\3", None),
+        (b"\0\1\0\2\0\3\0\4", None),
+    ],
+)
+def test_a_short_note_may_hold_a_stray_control_character(raw: bytes, right: str | None) -> None:
+    assert decode(raw) == right

@@ -22,7 +22,8 @@ SAMPLE = 2**16
 _BREAKS = re.compile(r"(?<=[^\W\d_])(?![’'‘·\xad-])[^\w\s\x00-\x7f](?=[^\W\d_])|[¹²³](?=[^\W\d_])|\ufffd")
 """Signs inside of words, which letters of another encoding look like."""
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+# but for U+0085, which ends a line
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 # the four-byte mark starts with the two-byte one, so it is tried first
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -106,9 +107,9 @@ _ASCII_LETTERS = bytes(code for code in _ASCII if chr(code).isalpha())
 def _fit(text: str) -> str | None:
     """Text with its NULs replaced; None where so much is control characters that it is binary data."""
     text = text.rstrip("\0")
-    # a text may hold a stray control character, binary data is full of them
+    # a text may hold one or two stray control characters, binary data is full of them
     controls = len(_CONTROL.findall(text))
-    if controls > 0.02 * len(text) and not (controls == 1 and len(text) >= 32):
+    if controls > 0.02 * len(text) and (controls > 2 or 8 * controls > len(text)):
         return None
     return text.replace("\0", REPLACED)
 
@@ -194,10 +195,7 @@ def _sparse(raw: bytes) -> str:
     """
 
     def breaks(name: str) -> int:
-        text = raw.decode(name, "replace")
-        return len(
-            re.findall(r"(?<=[^\W\d_])(?![’'‘·\xad-])[^\w\s\x00-\x7f](?=[^\W\d_])|\ufffd", text)
-        ) + len(re.findall(r"[¹²³](?=[^\W\d_])", text))
+        return len(_BREAKS.findall(raw.decode(name, "replace")))
 
     return min(("cp1252", "cp1250"), key=breaks)
 
