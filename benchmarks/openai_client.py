@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path)
     given, more = parser.parse_known_args()
+    if missing := [name for name in ("aiohttp", "pytest_asyncio") if find_spec(name) is None]:
+        sys.exit(f"benchmarks: {' and '.join(missing)} missing: pip install 'harmonia[test-openai]'")
     with tempfile.TemporaryDirectory() as name:
         counted = run(source(given.source, Path(name)), Path(name), more)
     failed, unused = counted["failed"], counted["unused"]
