@@ -21,7 +21,6 @@ from harmonia.collection.namespaces import owned
 from harmonia.collection.prefetch import Produced, look_ahead
 from harmonia.data import Problem, gather
 from harmonia.modalities import LIMITS, MODALITIES, Limits
-from harmonia.modalities.image import mark_of
 from harmonia.modalities.metadata import metadata_of
 from harmonia.modalities.text import pieces
 from harmonia.store import FileState, Store, digest_file, media_path, put_media
@@ -255,7 +254,7 @@ class _Run:
             if part.path is not None:
                 found = metadata_of(Path(part.path), part.modality, self.limits, allowed=self._allowed)
                 facts = found | facts
-        return facts | ({"generated": True} if any(map(_is_generated, parts)) else {})
+        return facts
 
     def _reused(self, part: Part) -> list[tuple[Part, Signal | None]]:
         """What an earlier run made of the same content, with its codes; empty if nothing."""
@@ -433,16 +432,6 @@ class _Run:
     def gone(self, paths: Sequence[str | Path]) -> tuple[str, ...]:
         """Remembered files under ``paths`` that no longer exist anywhere that the run saw."""
         return self._tracker.gone([os.path.abspath(path) for path in paths])  # noqa: PTH100
-
-
-def _is_generated(part: Part) -> bool:
-    """Whether an image file is marked as generated."""
-    if part.modality != "image" or part.path is None:
-        return False
-    try:
-        return mark_of(part.path) is not None
-    except HarmoniaError:  # decoding reports the reason
-        return False
 
 
 def identity_of(parts: Sequence[Part], namespace: str | None = None) -> str:

@@ -32,6 +32,7 @@ from harmonia.modalities.metadata_values import (
     words,
     zone_between,
 )
+from harmonia.modalities.provenance import from_xmp
 
 Base, Gps = ExifTags.Base, ExifTags.GPS
 _RATING = 0x4746  # of Windows; Pillow has no name for it
@@ -56,8 +57,11 @@ def facts_of(path: Path, limits: Limits) -> Facts:
         width, height = image.size
         if exif.get(Base.Orientation) in (5, 6, 7, 8):
             width, height = height, width
-        size = {"width": width, "height": height}
-        return size | _merged(_exif(exif), _iptc(image), xmp.facts_of(info.get("xmp")), _png_text(info))
+        own: Facts = {"width": width, "height": height}
+        packet = info.get("xmp")
+        if from_xmp(packet) is not None:
+            own["generated"] = True
+        return own | _merged(_exif(exif), _iptc(image), xmp.facts_of(packet), _png_text(info))
 
 
 def _raw(file: BinaryIO) -> Facts:
