@@ -190,9 +190,8 @@ def value_of(name: str, schema: Json, document: Json) -> Any:
         return schema.get("const", schema.get("enum", [None])[0])
     plain = {"string": "milk", "integer": schema.get("minimum", 1), "number": schema.get("minimum", 1.0),
              "boolean": False, "object": {}}  # fmt: skip
-    if schema["type"] == "array":
-        return [value_of(name, schema["items"], document)]
-    return plain[schema["type"]]
+    kind = schema.get("type", "string")  # without one, any value will do
+    return [value_of(name, schema["items"], document)] if kind == "array" else plain[kind]
 
 
 def requests_of(

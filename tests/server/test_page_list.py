@@ -398,7 +398,8 @@ def test_the_answer_is_above_the_fold_on_a_phone(
     assert not violations(page)
     shot(page, f"fold-{colours}-{question[:3]}")
     # far down, a new question begins at the top again
-    page.mouse.wheel(0, 3000)
+    page.evaluate("scrollTo(0, 3000)")
+    assert page.evaluate("scrollY") > 500
     page.get_by_label("Words to recall by").fill("tone")
     page.keyboard.press("Enter")
     settled(page)
