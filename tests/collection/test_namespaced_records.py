@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harmonia.collection.collection import Memory
 from harmonia.collection.namespaces import condition_of, owned
-from harmonia.collection.remember import identity_of
+from harmonia.collection.record_reader import identity_of
 from harmonia.types import Part, Record
 from tests.media import make_photo
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from harmonia.collection.remember import identity_of
+from harmonia.collection.record_reader import identity_of
 from harmonia.server.errors import ApiError, not_found
 from harmonia.server.formats import HEAD, kind_of
 from harmonia.server.namespaces import folder_of

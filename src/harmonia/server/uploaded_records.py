@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from harmonia.collection.collection import Memory
 from harmonia.collection.namespaces import NAMESPACE
-from harmonia.collection.remember import identity_of
+from harmonia.collection.record_reader import identity_of
 from harmonia.server.errors import ApiError
 from harmonia.server.formats import HEAD, Kind, kind_of
 from harmonia.store.values import column_name
