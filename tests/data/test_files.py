@@ -335,7 +335,7 @@ def test_a_manifest_without_parts_is_one_problem(tmp_path: Path, suffix: str) ->
 
 @pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.parquet"])
 def test_a_broken_table_is_a_problem(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"caption\n\xff\xfe\x00PAR1 no table")
+    (tmp_path / name).write_bytes(b"caption\n\x89\xff\xfe\x00\x1a\x03PAR1\x00\x04 no table")
     touch(tmp_path / "fine.jpg")
     records, problems = found(tmp_path / name, tmp_path / "fine.jpg")
     assert shapes(records) == ["fine.jpg"]
