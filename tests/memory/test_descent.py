@@ -20,7 +20,7 @@ from harmonia.memory.lagrangians import Ball, Identity, Lagrangian, LayerNorm, P
 
 ENTROPIES: list[Entropy] = [Shannon(), Tsallis(1.5), Tsallis(2.0), Norm(2.0), Norm(5.0), Subsets(2)]
 LAGRANGIANS: list[Lagrangian] = [
-    Identity(), Sphere(), Ball(0.8), LayerNorm(eps=0.1), Softmax(4.0), Power(), Tanh(),
+    Identity(), Sphere(), Ball(0.8), LayerNorm(eps=0.1), Softmax(4.0), Power(), Tanh(), Tanh(5.0),
 ]  # fmt: skip
 SIZES = (5, 4)
 SLOTS = 9

@@ -170,6 +170,24 @@ def test_the_optimality_conditions_hold_to_rounding(
     assert (torch.where(p == 0, scores - below, -1.0) <= 2 * allowed.amax(-1, keepdim=True)).all()
 
 
+@pytest.mark.parametrize("omega", [o for o in ALL if not isinstance(o, Shannon)], ids=str)
+@given(seed=seeds, exponent=st.integers(0, 100), n=st.sampled_from([2, 9, 3000]))
+@settings(max_examples=25, deadline=None)
+def test_a_shift_of_large_scores_changes_nothing(omega: Entropy, seed: int, exponent: int, n: int) -> None:
+    """Scores so large that the leads at stake are below their rounding: p is that of the leads."""
+    size = 2.0**exponent
+    # Multiples of the rounding of the scores, so that the leads are exact.
+    step = max(0.125, 2.0 * torch.finfo(torch.float32).eps * size)
+    leads = step * torch.randint(-12, 1, (3, n), generator=torch.Generator().manual_seed(seed))
+    shifted = (leads + size).float()
+    p = omega.argmax(shifted)
+    assert torch.allclose(p, omega.argmax(leads - leads.amax(-1, keepdim=True)), atol=1e-6)
+    expected = torch.full((3,), float(min(total(omega), n)))
+    assert torch.allclose(p.sum(-1), expected, atol=1e-5)
+    value = omega.conjugate(leads.double()) + size * expected.double()
+    assert torch.allclose(omega.conjugate(shifted).double(), value, rtol=1e-6, atol=1e-5)
+
+
 def test_steep_gradients_stay_finite_in_single_precision() -> None:
     for make in (Tsallis, Norm):
         for alpha in (3.0, 10.0, 50.0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ from harmonia.memory.lagrangians import (
 
 ALL: list[Lagrangian] = [
     Identity(), Sphere(), Ball(0.7), LayerNorm(1.3, 1e-2), LayerNorm(), Softmax(), Softmax(5.0),
-    Power(), Power(4), Tanh(),
+    Power(), Power(4), Tanh(), Tanh(5.0), Tanh(0.3),
 ]  # fmt: skip
 seeds = st.integers(0, 2**31 - 1)
 
@@ -89,3 +91,19 @@ def test_zero_and_huge_inputs_give_numbers(lagrangian: Lagrangian) -> None:
 def test_a_power_below_two_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         Power(1)
+
+
+@pytest.mark.parametrize("kind", [Identity, Sphere, Ball, LayerNorm, Softmax, Power, Tanh])
+def test_the_convexity_follows_and_is_never_given(kind: type) -> None:
+    with pytest.raises(TypeError, match="convexity"):
+        kind(convexity=2.0)
+    for one in (kind(), *([] if kind in (Identity, Sphere) else [kind(3.0)])):
+        with pytest.raises((AttributeError, TypeError)):
+            one.convexity = 2.0
+
+
+@pytest.mark.parametrize("kind", [Ball, LayerNorm, Softmax, Power, Tanh])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_parameters_that_give_no_convex_function_are_refused(kind: type, value: float) -> None:
+    with pytest.raises(ValueError, match="got"):
+        kind(value)

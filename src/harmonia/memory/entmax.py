@@ -209,12 +209,12 @@ def _steep(scores: Tensor, best: Tensor, alpha: float, order: float, scale: floa
     over the last slot of the support. |u|_order is convex in v; Newton's method comes from above.
     """
     r = alpha - 1.0
-    lowest = best - 1.0 / scale
-    some = scores > lowest
-    raised = torch.maximum(scores, lowest)
+    # By the difference: next to a large score 1 / scale would vanish in rounding. NaN is kept, to be seen.
+    some = ~((best - scores) * scale >= 1.0)
+    raised = scores.masked_fill(~some, -torch.inf)
     size, last = _support(raised, scale, order / r)
-    inside = some & (raised >= last)
-    a = (raised - last).mul_(scale).clamp_(min=0.0).pow_(1.0 / r)
+    inside = some & ~(raised < last)
+    a = torch.where(inside, raised - last, 0.0).mul_(scale).pow_(1.0 / r)
     v = size.pow(-1.0 / order)
     tiny = torch.finfo(v.dtype).tiny
     for _ in range(STEPS):

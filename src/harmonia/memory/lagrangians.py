@@ -5,14 +5,15 @@ L(x) + L*(g) = <g, x>, and L* is the energy that a modality pays for its code by
 Hopfield 2021, "Large associative memory problem in neurobiology and machine learning").
 
 ``convexity`` is the modulus mu of strong convexity of L*, that is, L' is 1/mu-Lipschitz; 0 where there is
-none. Everything acts on the last axis. L* is +inf outside its domain, up to ``TOLERANCE``.
+none. It follows from the other parameters and is never given: a wrong one would let a descent go uphill.
+Everything acts on the last axis. L* is +inf outside its domain, up to ``TOLERANCE``.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Lagrangian(Protocol):
 class Identity:
     """L = |x|^2 / 2, g = x."""
 
-    convexity: float = 1.0
+    convexity: ClassVar[float] = 1.0
 
     def value(self, x: Tensor) -> Tensor:
         """|x|^2 / 2."""
@@ -76,7 +77,7 @@ class Identity:
 class Sphere:
     """L = |x|, g = x / |x| (0 at 0): codes of unit length."""
 
-    convexity: float = 0.0
+    convexity: ClassVar[float] = 0.0
 
     def value(self, x: Tensor) -> Tensor:
         """|x|."""
@@ -100,7 +101,10 @@ class Ball:
     """L = |x|^2 / 2 within ``radius``, linear beyond; g is the projection onto the ball."""
 
     radius: float = 1.0
-    convexity: float = 1.0
+    convexity: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("radius", self.radius)
 
     def value(self, x: Tensor) -> Tensor:
         """The Huber function of |x|."""
@@ -127,6 +131,10 @@ class LayerNorm:
 
     gamma: float = 1.0
     eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check_positive("gamma", self.gamma)
+        _check_positive("eps", self.eps)
 
     @property
     def convexity(self) -> float:
@@ -160,6 +168,9 @@ class Softmax:
 
     beta: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_positive("beta", self.beta)
+
     @property
     def convexity(self) -> float:
         """2 / beta: no eigenvalue of diag(p) - p p^T exceeds 1/2."""
@@ -187,8 +198,8 @@ class Power:
     n: int = 2
 
     def __post_init__(self) -> None:
-        if self.n < 2:
-            raise ValueError(f"the power must be at least 2 (got {self.n})")
+        if not 2 <= self.n < math.inf:
+            raise ValueError(f"the power must be at least 2 and finite (got {self.n})")
 
     @property
     def convexity(self) -> float:
@@ -213,27 +224,40 @@ class Power:
 
 @dataclass(frozen=True, slots=True)
 class Tanh:
-    """L = sum log cosh x, g = tanh x."""
+    """L = sum log cosh(gain x) / gain, g = tanh(gain x)."""
 
-    convexity: float = 1.0
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("gain", self.gain)
+
+    @property
+    def convexity(self) -> float:
+        """1 / gain: the activation is steepest at zero."""
+        return 1.0 / self.gain
 
     def value(self, x: Tensor) -> Tensor:
-        """sum log cosh x, without overflow."""
-        size = x.abs()
-        return (size + torch.nn.functional.softplus(-2.0 * size) - math.log(2.0)).sum(dim=-1)
+        """sum log cosh(gain x) / gain, without overflow."""
+        size = self.gain * x.abs()
+        log_cosh = size + torch.nn.functional.softplus(-2.0 * size) - math.log(2.0)
+        return log_cosh.sum(dim=-1) / self.gain
 
     def activation(self, x: Tensor) -> Tensor:
-        """tanh x."""
-        return torch.tanh(x)
+        """tanh(gain x)."""
+        return torch.tanh(self.gain * x)
 
     def conjugate(self, g: Tensor) -> Tensor:
-        """sum of ((1+g) log(1+g) + (1-g) log(1-g)) / 2 for |g| <= 1."""
+        """sum of ((1+g) log(1+g) + (1-g) log(1-g)) / (2 gain) for |g| <= 1."""
         inside = (g.abs() <= 1 + TOLERANCE).all(dim=-1)
         up, down = (1 + g).clamp(min=0.0), (1 - g).clamp(min=0.0)
-        return _within(
-            0.5 * (torch.special.xlogy(up, up) + torch.special.xlogy(down, down)).sum(dim=-1), inside
-        )
+        total = (torch.special.xlogy(up, up) + torch.special.xlogy(down, down)).sum(dim=-1)
+        return _within(total / (2.0 * self.gain), inside)
 
 
 def _within(value: Tensor, inside: Tensor) -> Tensor:
     return torch.where(inside, value, torch.inf)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite (got {value})")
