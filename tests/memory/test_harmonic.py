@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from harmonia.memory import Given, HarmonicMemory, Layout
 from harmonia.memory.association import associate, replay
-from harmonia.memory.consolidation import consolidate, forget
+from harmonia.memory.consolidation import compact, consolidate, forget, refit
 from harmonia.memory.learning import learn_bias, learn_couplings, learn_trusts, ridge_regression
-from harmonia.memory.updates import compact, refit
 
 unit = torch.nn.functional.normalize
 

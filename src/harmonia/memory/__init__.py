@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from harmonia.memory.classical import DenseHopfield as DenseHopfield
     from harmonia.memory.classical import SphericalHopfield as SphericalHopfield
     from harmonia.memory.consolidation import Consolidated as Consolidated
+    from harmonia.memory.consolidation import compact as compact
     from harmonia.memory.consolidation import consolidate as consolidate
     from harmonia.memory.consolidation import forget as forget
+    from harmonia.memory.consolidation import refit as refit
     from harmonia.memory.descent import Descent as Descent
     from harmonia.memory.descent import descend as descend
     from harmonia.memory.energy import Couplings as Couplings
@@ -50,8 +52,6 @@ if TYPE_CHECKING:
     from harmonia.memory.random_features import draw_frequencies as draw_frequencies
     from harmonia.memory.record_layout import Layout as Layout
     from harmonia.memory.settle import Settled as Settled
-    from harmonia.memory.updates import compact as compact
-    from harmonia.memory.updates import refit as refit
 
 # Public name -> the module of this package that defines it.
 NAMES = {
@@ -80,7 +80,7 @@ NAMES = {
     "Tsallis": "entropies",
     "associate": "association",
     "attend": "blocked_attention",
-    "compact": "updates",
+    "compact": "consolidation",
     "consolidate": "consolidation",
     "descend": "descent",
     "draw_frequencies": "random_features",
@@ -90,7 +90,7 @@ NAMES = {
     "learn_bias": "learning",
     "learn_couplings": "learning",
     "learn_trusts": "learning",
-    "refit": "updates",
+    "refit": "consolidation",
     "replay": "association",
     "retrieve": "hopfield",
 }

@@ -1,14 +1,15 @@
-"""Consolidation: merge near-duplicates, delete old or unused records."""
+"""Consolidation: merge near-duplicates, delete old or unused records, free their room, centre anew."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from harmonia.memory.harmonic import HarmonicMemory
 from harmonia.memory.moment_scores import MatrixQuery
+from harmonia.memory.records import Records
 from harmonia.memory.scan import scan_blocks
 
 # Records compared with all others at once.
@@ -50,10 +51,14 @@ def consolidate(memory: HarmonicMemory, cosine: float = 0.98) -> Consolidated:
     into = torch.arange(memory.slots, device=memory.device)
     merged = torch.tensor(sorted(joined), dtype=torch.long, device=memory.device)
     into[merged] = torch.tensor([joined[n] for n in sorted(joined)], dtype=torch.long, device=memory.device)
+
+    def merge(records: Records) -> Records:
+        count = records.count.index_add(0, into[merged], records.count[merged])
+        records.used.index_add_(0, into[merged], records.used[merged])
+        return replace(records, count=count).delete(merged)
+
     if len(merged):
-        memory.count.index_add_(0, into[merged], memory.count[merged])
-        memory.used.index_add_(0, into[merged], memory.used[merged])
-        memory.delete(merged)
+        memory.edit(merge)
     return Consolidated(into, len(merged), (2.0 - 2.0 * worst) ** 0.5)
 
 
@@ -76,6 +81,24 @@ def forget(
     slots = chosen.nonzero()[:, 0]
     memory.delete(slots)
     return slots
+
+
+def compact(memory: HarmonicMemory) -> Tensor:
+    """Free the room of deleted records; returns the old slot (slots,) of each new one."""
+    kept = memory.alive.nonzero()[:, 0]
+
+    def change(records: Records) -> Records:
+        nonlocal kept
+        fewer, kept = records.compact()
+        return fewer
+
+    memory.edit(change)
+    return kept
+
+
+def refit(memory: HarmonicMemory) -> None:
+    """Fit the centring to the records stored now, and transform all codes again."""
+    memory.edit(Records.refit)
 
 
 def _close_pairs(memory: HarmonicMemory, cosine: float) -> list[tuple[int, int, float]]:

@@ -9,8 +9,7 @@ and the results give its size. Diagnostics do not count as use.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -332,19 +331,8 @@ def _answers(
     if noise > 0:
         normal = torch.randn(codes.shape, generator=generator, dtype=codes.dtype).to(codes.device)
         codes = codes + normal * math.sqrt(noise / codes.shape[1])
-    with unused(memory):
-        found = memory.recall([Given(key, codes, origin=None)], k=k).slots[:, :k]
+    found = memory.snapshot(counts=False).recall([Given(key, codes, origin=None)], k=k).slots[:, :k]
     return found.cpu(), view.slot[moments].cpu()
-
-
-@contextmanager
-def unused(memory: HarmonicMemory) -> Iterator[None]:
-    """Recalls within this context do not count as use."""
-    used = memory.used.clone()
-    try:
-        yield
-    finally:
-        memory.used.copy_(used)
 
 
 def _classify(slots: Slots, states: Sequence[Tensor], moving: Tensor) -> Attractors:

@@ -20,22 +20,18 @@ probability that nothing matches.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from types import MappingProxyType
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from harmonia.memory import updates
 from harmonia.memory.capacity import best_beta, cosine_of_noise
 from harmonia.memory.entropies import entropy
-from harmonia.memory.matrix import Centering, Matrix, Precision
-from harmonia.memory.record_layout import Layout
 from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
-from harmonia.memory.shards import Shards
+from harmonia.memory.storage import Storage, on_one_value
 
 # The rate at which an unrelated cue is answered all the same (false alarms).
 FALSE_RECALL = 0.2
@@ -81,7 +77,7 @@ class Scored:
     overlap: float = 0.0
 
 
-class HarmonicMemory:
+class HarmonicMemory(Storage):
     """An associative memory of records whose modalities are retrieved jointly, over raw unit codes.
 
     ``codes[key]`` is ``(P, d)``; a key is one modality in one encoder's space. ``layout`` says which rows
@@ -94,76 +90,20 @@ class HarmonicMemory:
     serve a memory that holds only the candidates of a search. With a process ``group`` each rank gives its
     own records, and every recall is a collective call (see :class:`Shards`).
 
-    Learned parameters (see ``learning``) that every recall uses: ``trusts[key]``, the weight of a cue for
-    this matrix; ``couplings[(to, of)]`` (d_to, d_of), linear maps between modalities; ``bias`` (slots,), in
-    units of chance. Statistics (see ``consolidation``): ``count`` (slots,), how many records a slot stands
-    for; ``used`` (slots,), how often it came first; ``born`` (slots,), when it was inserted.
+    What is stored is one value, ``records`` (see :class:`~.records.Records`), with learned parameters that
+    every recall uses (see ``learning``; ``trusts``, ``couplings``, ``bias``) and statistics (see
+    ``consolidation``; ``count``, ``used``, ``born``, ``alive``). An edit swaps in the next value, so recalls
+    in other threads see all of it or nothing.
 
-    Raises ValueError without any codes, or for int8 codes on a device other than the CPU.
+    Raises ValueError without any codes, for codes that are not finite numbers (P, d), or for int8 codes on a
+    device other than the CPU.
     """
-
-    def __init__(
-        self,
-        codes: Mapping[str, Tensor],
-        layout: Layout | None = None,
-        *,
-        centre: bool | Collection[str] = True,
-        frames: Mapping[str, Centering] | None = None,
-        population: int | None = None,
-        precision: Precision = "float32",
-        device: str | torch.device = "cpu",
-        group: dist.ProcessGroup | None = None,
-    ) -> None:
-        if not codes:
-            raise ValueError("a memory needs at least one matrix of codes")
-        self.device = torch.device(device)
-        if layout is None:
-            layout = Layout.aligned({key: torch.ones(len(c), dtype=torch.bool) for key, c in codes.items()})
-        self.layout = layout.to(self.device)
-        self.shards: Shards | None = None
-        if group is not None:
-            lengths = {"": len(layout.slot), **{key: len(c) for key, c in codes.items()}}
-            self.shards = Shards(group, layout.slots, lengths)
-        if precision == "int8" and self.device.type != "cpu":
-            raise ValueError(f"int8 codes are scanned on the CPU (got device {self.device}): use float16")
-        self.precision, self.fixed = precision, frames is not None
-        self.centre, self.population = centre, population
-        given = frames or {}
-        # In the order of names: with shards, fitting is a collective call.
-        self.frames = {k: given.get(k) or self._fit(k, codes[k]) for k in sorted(codes)}
-        if self.device.type != "cpu":
-            self.frames = {k: frame.to(self.device) for k, frame in self.frames.items()}
-        self.matrices = {k: Matrix(c, self.frames[k], precision) for k, c in codes.items()}
-        self.trusts: dict[str, float] = {}
-        self.couplings: dict[tuple[str, str], Tensor] = {}
-        dtype = next(iter(self.frames.values())).mean.dtype
-        self.bias = torch.zeros(self.slots, dtype=dtype, device=self.device)
-        self.count = torch.ones_like(self.bias)
-        self.used = torch.zeros_like(self.bias)
-        self.born = torch.zeros(self.slots, dtype=torch.long, device=self.device)
-        self.alive = torch.ones(self.slots, dtype=torch.bool, device=self.device)
-        self.drift = 0
-        self._views: dict[tuple[str, ...], Layout] = {}
-
-    @property
-    def slots(self) -> int:
-        """How many records are held, the deleted ones included (of this rank, if sharded)."""
-        return self.layout.slots
-
-    @property
-    def held(self) -> int:
-        """How many records are held and not deleted, on all ranks."""
-        alive = int(self.alive.sum())
-        return alive if self.shards is None else int(self.shards.sum(torch.tensor([alive])))
-
-    def is_centred(self, key: str) -> bool:
-        """Whether the mean is subtracted from the codes of the matrix ``key``."""
-        return self.centre if isinstance(self.centre, bool) else key in self.centre
 
     def beta(self, slots: int) -> float:
         """The critical inverse temperature for this many slots, in units of chance."""
         return math.sqrt(2.0 * math.log(max(slots, 2)))
 
+    @on_one_value
     def recall(
         self,
         cues: Sequence[Given],
@@ -189,10 +129,12 @@ class HarmonicMemory:
         is at least one. ``allowed`` (slots,) bool restricts the records. Slots are left out of the readout
         only if their probability is below ``tail_tolerance``.
 
-        The recalled codes are raw, in the encoders' own spaces. Raises ValueError without a cue.
+        The recalled codes are raw, in the encoders' own spaces. A cue of zeros says nothing: with a finite
+        trust its modality counts as missing. Raises ValueError without a cue, for cues that are not finite
+        numbers (Q, d) of the matrix they are for, and for options out of their range.
         """
-        if not cues:
-            raise ValueError("recall needs at least one cue")
+        self._check(cues, scored, free or {}, allowed)
+        check_options(k=k, steps=steps, alpha=alpha, beta=beta, noise=noise, tail_tolerance=tail_tolerance)
         view = self.view(tuple(sorted({cue.key for cue in cues} | set(free or {}))))
         able = self._able(allowed)
         seen = len(view.visible) if able is None else int(able[view.visible].sum())
@@ -221,26 +163,49 @@ class HarmonicMemory:
         self._count_use(settled)
         return settled
 
-    def insert(self, codes: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Add records while running (see :func:`harmonia.memory.updates.insert`); returns their slots."""
-        return updates.insert(self, codes, present)
-
-    def delete(self, slots: Tensor) -> None:
-        """Delete these slots: no recall returns them."""
-        updates.delete(self, slots)
-
-    def update(self, slot: int, codes: Mapping[str, Tensor]) -> None:
-        """Replace a record's codes of some modalities."""
-        updates.update(self, slot, codes)
-
-    def clear_views(self) -> None:
-        """Drop the cached views of the layout; call it after the layout has changed."""
-        self._views.clear()
-
     def chance(self, key: str, codes: Tensor | None = None) -> Tensor:
         """Root mean square cosine that chance gives: of centred ``codes`` (Q, d), or of what is held."""
         frame = self.frames[key]
         return frame.spread(codes) if codes is not None else frame.chance()[None]
+
+    def _check(
+        self,
+        cues: Sequence[Given],
+        scored: Sequence[Scored],
+        free: Mapping[str, float],
+        allowed: Tensor | None,
+    ) -> None:
+        """ValueError for the first thing with which nothing can be recalled."""
+        if not cues:
+            raise ValueError("recall needs at least one cue")
+        rows = len(cues[0].codes)
+        for cue in cues:
+            self.records.matrix(cue.key)
+            if len(self.records.checked(cue.key, cue.codes)) != rows or not rows:
+                raise ValueError(f"cues need the same number of rows, at least one (got {len(cue.codes)})")
+            if cue.origin is not None and cue.origin != SAME:
+                self.records.matrix(cue.origin)
+            if not math.isfinite(cue.weight) or not cue.trust >= 0:
+                raise ValueError(
+                    f"a cue needs a finite weight and a trust of 0 or more (got {cue.weight}, {cue.trust})"
+                )
+        for key, weight in free.items():
+            self.records.matrix(key)
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of {key} must be finite (got {weight})")
+        for one in scored:
+            shape = (rows, self.slots)
+            if (
+                one.scores.shape != shape
+                or bool((one.scores == math.inf).any())
+                or not math.isfinite(one.weight)
+            ):
+                raise ValueError(f"scores must be {shape}, below infinity, with a finite weight")
+        if allowed is not None and allowed.shape != (self.slots,):
+            raise ValueError(f"allowed needs one bool per slot ({self.slots}, got {tuple(allowed.shape)})")
+        for key in {cue.key for cue in cues}:
+            if not len(self.view((key,)).slot):
+                raise ValueError(f"no record has a part in {key!r}: ask for another modality")
 
     def _able(self, allowed: Tensor | None) -> Tensor | None:
         """Which slots may be recalled (slots,) bool; None for all."""
@@ -285,12 +250,6 @@ class HarmonicMemory:
         square += sum(2 * s.overlap * s.weight * w for s in scored for name, w in own if name == s.name)
         return math.sqrt(square) or 1.0
 
-    def _fit(self, key: str, codes: Tensor) -> Centering:
-        codes = codes.to(self.device) if self.precision != "int8" else codes
-        if self.shards is not None:
-            return self.shards.frame(codes, centre=self.is_centred(key))
-        return Centering.fit(codes, centre=self.is_centred(key))
-
     def beta_of_noise(self, cues: Sequence[Given], noise: float) -> float:
         """The best beta of each cue by the capacity formula, taken along the weights of the cues."""
         weights = [cue.weight * self.trusts.get(cue.key, 1.0) for cue in cues]
@@ -321,10 +280,13 @@ class HarmonicMemory:
             else:
                 code = self.frames[cue.key if cue.origin == SAME else cue.origin].transform_cue(codes)
             share = own / total
-            weight = share / frame.spread(code)
+            blank = (code * code).sum(dim=-1) < 0.5
+            weight = share / torch.where(blank, frame.chance(), frame.spread(code))
             # A record without the modality scores what a record drawn at random would on log-average.
             absent = frame.level(code) * weight + (0.5 * beta * share**2 if share > 0 else 0.0)
+            # A cue of zeros is none: there is nothing to hold on to, and the modality is missing.
             trust = torch.full_like(weight, cue.trust)
+            trust = torch.where(blank & trust.isfinite(), 0.0, trust)
             channels.append(Channel(cue.key, code, weight, trust, absent))
         one = channels[0].weight
         for key, own in free.items():
@@ -334,17 +296,11 @@ class HarmonicMemory:
             channels.append(Channel(key, one.new_zeros(len(one), width), weight, none, none))
         return channels
 
-    def view(self, keys: tuple[str, ...]) -> Layout:
-        """The layout as seen by some of the matrices."""
-        if keys not in self._views:
-            self._views[keys] = self.layout.view(keys)
-        return self._views[keys]
-
     def _count_use(self, settled: Settled) -> None:
         best = settled.slots[:, 0]
         best = best if self.shards is None else self.shards.own(best)
         best = best[(best >= 0) & (settled.p[:, 0] > settled.nothing)]
-        self.used.index_add_(0, best, torch.ones_like(best, dtype=self.used.dtype))
+        self.count_use(best)
 
     def _null(self, scores: Tensor, seen: int) -> Tensor:
         """The score ``(Q,)`` that the best of the records exceeds in one of five unrelated recalls.
@@ -359,6 +315,22 @@ class HarmonicMemory:
             return torch.full_like(scores[:, 0], normal)
         level = scores[:, rank - 1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
         return level.clamp(min=1.0) * normal
+
+
+def check_options(
+    *, k: int, steps: int, alpha: float, beta: float | None, noise: float | None, tail_tolerance: float
+) -> None:
+    """ValueError for an option of a recall that is out of its range."""
+    if k < 1 or steps < 0:
+        raise ValueError(f"k must be at least 1 and steps at least 0 (got {k} and {steps})")
+    if not 1.0 <= alpha < math.inf:
+        raise ValueError(f"alpha must be at least 1 and finite (got {alpha})")
+    if beta is not None and not 0.0 < beta < math.inf:
+        raise ValueError(f"beta must be positive and finite (got {beta})")
+    if noise is not None and not 0.0 <= noise < math.inf:
+        raise ValueError(f"noise must be at least 0 and finite (got {noise})")
+    if not tail_tolerance >= 0.0:
+        raise ValueError(f"tail_tolerance must be at least 0 (got {tail_tolerance})")
 
 
 def _normal_quantile(level: float) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -169,6 +170,7 @@ class Matrix:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
         self.frame, self.precision = frame, precision
         self._length = source.shape[0]
+        self._extended = False
         if precision == "int8":
             self._held = source
             self._quantised: QuantisedCopy | None = _int8(source, frame)
@@ -219,6 +221,25 @@ class Matrix:
         if self._quantised is None:
             self._quantised = _bfloat16(self)
         return self._quantised
+
+    def appended(self, raw: Tensor) -> Matrix:
+        """A matrix with raw codes ``(n, d)`` behind these, which stay as they are.
+
+        Both share a buffer while it has room; the room behind a matrix is given to one other only.
+        """
+        grown = copy(self)
+        if self._extended:
+            grown._held = self._held[: self._length]
+        self._extended, grown._extended = True, False
+        grown.append(raw)
+        return grown
+
+    def replaced(self, rows: Tensor, raw: Tensor) -> Matrix:
+        """A matrix with raw codes in place of some rows; this one stays as it is."""
+        changed = copy(self)
+        changed._held, changed._extended = self._held[: self._length].clone(), False
+        changed.replace(rows, raw)
+        return changed
 
     def append(self, raw: Tensor) -> None:
         """Append raw codes ``(n, d)``; the buffer doubles when full, so that single insertions stay cheap."""

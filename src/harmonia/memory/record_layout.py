@@ -50,6 +50,21 @@ class Layout:
         """The same layout on a device."""
         return Layout(self.slots, self.slot.to(device), {k: p.to(device) for k, p in self.parts.items()})
 
+    def check(self, lengths: Mapping[str, int]) -> None:
+        """ValueError unless this is a layout of matrices with so many rows."""
+        if set(self.parts) != set(lengths):
+            raise ValueError(f"the layout is of {sorted(self.parts)}, the codes are of {sorted(lengths)}")
+        slot = self.slot
+        if len(slot) and (int(slot[0]) < 0 or int(slot[-1]) >= self.slots or bool((slot.diff() < 0).any())):
+            raise ValueError(f"moments must ascend through the slots 0 to {self.slots - 1}")
+        for key, part in self.parts.items():
+            if part.shape != slot.shape:
+                raise ValueError(f"the layout has {len(slot)} moments, but {len(part)} parts of {key}")
+            if len(part) and not -1 <= int(part.min()) <= int(part.max()) < lengths[key]:
+                raise ValueError(
+                    f"the layout names parts of {key} that there are no codes of ({lengths[key]})"
+                )
+
     @classmethod
     def aligned(cls, presence: Mapping[str, Tensor]) -> Layout:
         """One moment per record: row n of every matrix belongs to record n where the mask is true."""
@@ -74,6 +89,16 @@ class Layout:
 
     def view(self, keys: Sequence[str]) -> Layout:
         """The distinct moments of some of the matrices; moments without a part in them are dropped."""
+        chosen = tuple(keys)
+        if chosen not in self._views:
+            self._views[chosen] = self._view(chosen)
+        return self._views[chosen]
+
+    @cached_property
+    def _views(self) -> dict[tuple[str, ...], Layout]:
+        return {}
+
+    def _view(self, keys: tuple[str, ...]) -> Layout:
         columns = [self.parts[key].cpu().numpy() for key in keys]
         stacked = np.stack([self.slot.cpu().numpy(), *columns])
         stacked = stacked[:, (stacked[1:] >= 0).any(axis=0)]

@@ -28,7 +28,6 @@ from harmonia.tasks.self_retrieval import (
     one_part_each,
     primary_encoder,
     restricted,
-    with_matrices_of,
 )
 from harmonia.types import MODALITIES
 
@@ -198,16 +197,17 @@ class Fitting:
         given = queries.given(memory, replace(calibration, couplings=()), rows) if len(rows) else []
         if not given:
             return np.zeros(self.records)
-        memory = with_matrices_of(memory, given)
-        memory.alive = torch.zeros_like(memory.alive)
-        memory.alive[memory.layout.visible] = True
+        memory = memory.narrowed(sorted({g.key for g in given}))
+        alive = torch.zeros_like(memory.alive)
+        alive[memory.layout.visible] = True
+        memory.alive = alive
         learn_bias(memory, given, rounds=BIAS_ROUNDS)
         return torch.where(memory.alive, memory.bias, 0.0).double().numpy()
 
 
 def _precision(memory: HarmonicMemory, given: Sequence[Given], slots: Tensor) -> dict[str, float]:
     """How far the right slots score over the others for each matrix, in units of chance."""
-    memory = with_matrices_of(memory, given)
+    memory = memory.narrowed(sorted({g.key for g in given}))
     memory.bias = torch.zeros_like(memory.bias)
     try:
         total = learn_trusts(memory, given, slots)

@@ -14,7 +14,7 @@ import numpy as np
 from harmonia.collection.collection import Memory
 from harmonia.collection.matrices import given_by
 from harmonia.memory import Given, HarmonicMemory
-from harmonia.memory.diagnostics import slots_of, unused
+from harmonia.memory.diagnostics import slots_of
 from harmonia.memory.energy_slice import Landscape, landscape, settling_path
 from harmonia.modalities import MODALITIES
 from harmonia.tasks.report import record_name
@@ -50,8 +50,8 @@ def draw_landscape(
     if memory is None:
         raise HarmoniaError(f"the memory in {collection.root} is empty: remember something first")
     cue, given = _first(collection, memory, cues)
-    with unused(memory):
-        settled = memory.recall([replace(given, weight=1.0, trust=math.inf)], k=SHOWN, beta=beta)
+    memory = memory.snapshot(counts=False)
+    settled = memory.recall([replace(given, weight=1.0, trust=math.inf)], k=SHOWN, beta=beta)
     code = settled.state[0][0]
     slots = slots_of(memory, [given.key])
     sharpness = beta or memory.beta(slots.records)

@@ -12,7 +12,6 @@ There are three kinds of query:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 
@@ -146,7 +145,8 @@ class HeldOutQueries:
             given = self.given(memory, calibration, rows, bridge=bridge)
             if given:
                 beta = None if bridge else calibration.beta(memory, given)
-                settled = with_matrices_of(memory, given).recall(given, k=CUTOFF, steps=0, beta=beta)
+                narrow = memory.narrowed(sorted({g.key for g in given}))
+                settled = narrow.recall(given, k=CUTOFF, steps=0, beta=beta)
                 answered = (settled.p[:, 0] > settled.nothing).numpy()
                 scores = self._scores(settled, rows).where(pending & (answered | scores.chance), scores)
                 pending = pending & ~answered
@@ -203,16 +203,6 @@ def restricted(model: EncoderSet, table: CodeTable, keep: NDArray[np.bool_]) -> 
     return replace(
         table, encoders={name: rows_of(codes, keep[codes.record]) for name, codes in encoders.items()}
     )
-
-
-def with_matrices_of(memory: HarmonicMemory, given: Sequence[Given]) -> HarmonicMemory:
-    """The same memory with only the matrices that the cues query; nothing is read out of the others."""
-    keys = tuple(sorted({g.key for g in given}))
-    narrow = copy(memory)
-    narrow.layout = memory.view(keys)
-    narrow.matrices = {key: memory.matrices[key] for key in keys}
-    narrow._views = {}
-    return narrow
 
 
 def rows_of(codes: Codes, keep: NDArray[np.bool_]) -> Codes:
