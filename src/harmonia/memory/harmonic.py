@@ -280,6 +280,8 @@ class HarmonicMemory(Storage):
             else:
                 code = self.frames[cue.key if cue.origin == SAME else cue.origin].transform_cue(codes)
             share = own / total
+            # Once more: what was far smaller than a unit came out shorter than one. Only zeros stay zero.
+            code = torch.nn.functional.normalize(code, dim=-1)
             blank = (code * code).sum(dim=-1) < 0.5
             weight = share / torch.where(blank, frame.chance(), frame.spread(code))
             # A record without the modality scores what a record drawn at random would on log-average.
