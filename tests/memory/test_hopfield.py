@@ -365,6 +365,52 @@ def test_lookup_learns_bags_and_holds_copied_patterns() -> None:
     assert memory.get_association_matrix(asked).shape == (1, 1, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("make", "width"),
+    [
+        (lambda: Hopfield(input_size=8), 8 * 6),
+        (lambda: Hopfield(8, hidden_size=8, num_heads=8, update_steps_max=3, scaling=0.25, dropout=0.5), 8 * 6),
+        (lambda: HopfieldPooling(input_size=8), 8),
+        (lambda: HopfieldPooling(8, hidden_size=2, output_size=5, num_heads=1), 5),
+        (lambda: HopfieldLayer(input_size=8, quantity=7), 8 * 6),
+        (lambda: HopfieldLayer(8, quantity=7, lookup_weights_as_separated=True,
+                               lookup_targets_as_trainable=False, normalize_stored_pattern_affine=True,
+                               normalize_pattern_projection_affine=True), 8 * 6),
+    ],
+)  # fmt: skip
+def test_networks_of_the_reference_notebooks_learn(make: Callable[[], Any], width: int) -> None:
+    """A layer, flattened, under a linear one of a width that is read off ``output_size``."""
+    torch.manual_seed(0)
+    layer, x = make(), torch.randn(4, 6, 8)
+    if isinstance(layer, HopfieldLayer):
+        with torch.no_grad():
+            layer.lookup_weights[:] = torch.randn(7, 8).unsqueeze(dim=0)
+    sets = 1 if isinstance(layer, HopfieldPooling) else 6
+    head = nn.Linear(in_features=layer.output_size * sets, out_features=1)
+    assert head.in_features == width
+    network = nn.Sequential(layer, nn.Flatten(), head, nn.Flatten(start_dim=0))
+    network.forward(input=x).sum().backward()
+    learned = {
+        name for name, w in network.named_parameters() if w.grad is not None and w.grad.abs().sum() > 0
+    }
+    fixed = {name for name, w in network.named_parameters() if not w.requires_grad}
+    separate = isinstance(layer, HopfieldLayer) and layer.target_weights is not None
+    assert fixed == ({"0.target_weights"} if separate else set()) and "2.weight" in learned
+    assert "0.lookup_weights" in learned or not isinstance(layer, HopfieldLayer)
+
+
+def test_layer_norms_without_a_learned_gain_and_with_another_epsilon() -> None:
+    options = {
+        f"normalize_{p}_affine": False for p in ("stored_pattern", "state_pattern", "pattern_projection")
+    }
+    layer = Hopfield(8, normalize_state_pattern_eps=0.5, **options)  # type: ignore[arg-type]
+    assert not any("norm" in name for name, _ in layer.named_parameters())
+    x = torch.randn(2, 3, 8)
+    copied = Hopfield(8, normalize_state_pattern=False, **options)  # type: ignore[arg-type]
+    copied.load_state_dict(layer.state_dict())
+    assert close(layer(x), copied((x, F.layer_norm(x, (8,), eps=0.5), x)), 1e-6)
+
+
 # Inside torch's Transformer
 
 

@@ -36,7 +36,8 @@ class Hopfield(nn.Module):
     ``update_steps_max``: updates of the state before it is read out; 0 is attention, None until all rest.
     ``update_steps_eps``: how little a state moves when it rests. ``entropy``: what weighs the patterns.
 
-    ``normalize_...``: layer norm of the patterns as they come, with a learned gain;
+    ``normalize_...``: layer norm of the patterns as they come, with a learned gain unless not
+    ``normalize_..._affine``, and ``normalize_..._eps`` beside the variance;
     ``normalize_hopfield_space``: layer norm, without one, of states and stored patterns in each head, and of
     the state after each update.
     ``..._as_static``: no learned projection; the pattern itself serves every head. ``dropout`` acts on the
@@ -61,6 +62,12 @@ class Hopfield(nn.Module):
         normalize_stored_pattern: bool = True,
         normalize_state_pattern: bool = True,
         normalize_pattern_projection: bool = True,
+        normalize_stored_pattern_affine: bool = True,
+        normalize_state_pattern_affine: bool = True,
+        normalize_pattern_projection_affine: bool = True,
+        normalize_stored_pattern_eps: float = 1e-5,
+        normalize_state_pattern_eps: float = 1e-5,
+        normalize_pattern_projection_eps: float = 1e-5,
         normalize_hopfield_space: bool = False,
         stored_pattern_as_static: bool = False,
         state_pattern_as_static: bool = False,
@@ -102,9 +109,23 @@ class Hopfield(nn.Module):
         log_scaling = torch.full((num_heads, 1), math.log(self.scaling))
         self.log_scaling = nn.Parameter(log_scaling) if learn_scaling else None
 
-        self.norm_state_pattern = _norm(normalize_state_pattern, input_size)
-        self.norm_stored_pattern = _norm(normalize_stored_pattern, stored_size)
-        self.norm_pattern_projection = _norm(normalize_pattern_projection, projection_size)
+        self.norm_state_pattern = (
+            nn.LayerNorm(input_size, normalize_state_pattern_eps, normalize_state_pattern_affine)
+            if normalize_state_pattern
+            else None
+        )
+        self.norm_stored_pattern = (
+            nn.LayerNorm(stored_size, normalize_stored_pattern_eps, normalize_stored_pattern_affine)
+            if normalize_stored_pattern
+            else None
+        )
+        self.norm_pattern_projection = (
+            nn.LayerNorm(
+                projection_size, normalize_pattern_projection_eps, normalize_pattern_projection_affine
+            )
+            if normalize_pattern_projection
+            else None
+        )
         heads = (num_heads, input_bias)
         self.state_projection = _head(state_pattern_as_static, "state", input_size, hidden_size, *heads)
         self.stored_projection = _head(stored_pattern_as_static, "stored", stored_size, hidden_size, *heads)
@@ -219,10 +240,6 @@ class Hopfield(nn.Module):
             return retrieve(q, k, v, dropout=dropout, **settings), None
         p = associate(q, k, **settings).p
         return F.dropout(p, dropout) @ v, p
-
-
-def _norm(wanted: bool, size: int) -> nn.LayerNorm | None:
-    return nn.LayerNorm(size) if wanted else None
 
 
 def _head(static: bool, name: str, size: int, width: int, num_heads: int, bias: bool) -> nn.Linear | None:

@@ -35,6 +35,11 @@ class HopfieldPooling(nn.Module):
         pooled: Tensor = out if self.hopfield.batch_first else out.transpose(0, 1)
         return pooled.flatten(1)
 
+    @property
+    def output_size(self) -> int:
+        """Width of what each state pattern pools."""
+        return self.hopfield.output_size
+
     def get_association_matrix(
         self,
         input: Tensor | tuple[Tensor, Tensor],
@@ -54,9 +59,10 @@ class HopfieldPooling(nn.Module):
 class HopfieldLayer(nn.Module):
     """Look the input up in ``quantity`` learned stored patterns.
 
-    It returns projections of these, or of separate learned patterns with
-    ``lookup_weights_as_separated``. ``trainable=False`` keeps both as they are, for patterns that are copied
-    in. All else is an option of `Hopfield`.
+    It returns projections of these, or of separate learned patterns, the targets, with
+    ``lookup_weights_as_separated``. ``trainable=False`` keeps stored patterns as they are, for patterns that
+    are copied in, and ``lookup_targets_as_trainable=False`` the targets, which by default do as these.
+    All else is an option of `Hopfield`.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class HopfieldLayer(nn.Module):
         *,
         quantity: int = 1,
         lookup_weights_as_separated: bool = False,
+        lookup_targets_as_trainable: bool | None = None,
         trainable: bool = True,
         **options: Any,
     ) -> None:
@@ -77,13 +84,19 @@ class HopfieldLayer(nn.Module):
                 "use lookup_weights_as_separated=True"
             )
         self.lookup_weights = _learned(quantity, stored, trainable)
+        targets = trainable if lookup_targets_as_trainable is None else lookup_targets_as_trainable
         separated = lookup_weights_as_separated
-        self.target_weights = _learned(quantity, projected, trainable) if separated else None
+        self.target_weights = _learned(quantity, projected, targets) if separated else None
 
     def forward(self, input: Tensor) -> Tensor:
         """Look up state patterns (B, L, input_size) to (B, L, output_size)."""
         out: Tensor = self.hopfield(self._with_patterns(input))
         return out
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output."""
+        return self.hopfield.output_size
 
     def get_association_matrix(self, input: Tensor) -> Tensor:
         """The weights of the stored patterns for the input, (B, num_heads, L, quantity)."""

@@ -204,7 +204,8 @@ class HarmonicMemory(Storage):
         if allowed is not None and allowed.shape != (self.slots,):
             raise ValueError(f"allowed needs one bool per slot ({self.slots}, got {tuple(allowed.shape)})")
         for key in {cue.key for cue in cues}:
-            if not len(self.view((key,)).slot):
+            # Of ranks, one may have none.
+            if self.shards is None and not bool((self.layout.parts[key] >= 0).any()):
                 raise ValueError(f"no record has a part in {key!r}: ask for another modality")
 
     def _able(self, allowed: Tensor | None) -> Tensor | None:
