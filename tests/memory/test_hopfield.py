@@ -369,7 +369,7 @@ def test_lookup_learns_bags_and_holds_copied_patterns() -> None:
     ("make", "width"),
     [
         (lambda: Hopfield(input_size=8), 8 * 6),
-        (lambda: Hopfield(8, hidden_size=8, num_heads=8, update_steps_max=3, scaling=0.25, dropout=0.5), 8 * 6),
+        (lambda: Hopfield(8, hidden_size=8, num_heads=8, update_steps_max=3, scaling=0.25), 8 * 6),
         (lambda: HopfieldPooling(input_size=8), 8),
         (lambda: HopfieldPooling(8, hidden_size=2, output_size=5, num_heads=1), 5),
         (lambda: HopfieldLayer(input_size=8, quantity=7), 8 * 6),
