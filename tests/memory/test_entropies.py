@@ -19,7 +19,6 @@ from harmonia.memory.entropies import (
     Tsallis,
     entropy,
     fenchel_young,
-    top_argmax,
 )
 
 peer = pytest.importorskip("entmax")
@@ -241,6 +240,60 @@ def test_equal_to_the_entmax_package(name: str, monkeypatch: pytest.MonkeyPatch)
                 assert torch.allclose(one, other, atol=1e-5), (mine, (one - other).abs().max())
 
 
+ALPHAS = torch.tensor([1.01, 1.3, 1.5, 2.0, 2.5, 4.0, 1.9, 3.0], dtype=torch.float64)[:, None]
+
+
+@pytest.mark.parametrize("n", [1, 7, 300, 5000])
+def test_each_row_may_have_an_alpha_of_its_own(n: int) -> None:
+    scores = draw(20, 8, n)
+    p, value = Tsallis(ALPHAS).argmax(scores), Tsallis(ALPHAS).conjugate(scores)
+    for row, alpha in enumerate(ALPHAS[:, 0].tolist()):
+        assert torch.allclose(p[row], Tsallis(alpha).argmax(scores[row]), atol=1e-9), alpha
+        assert torch.allclose(value[row], Tsallis(alpha).conjugate(scores[row]), atol=1e-9), alpha
+    assert torch.allclose(p, peer.entmax_bisect(scores, alpha=ALPHAS, n_iter=100), atol=1e-7)
+    # Another axis, a mask, an alpha that is broadcast, and half precision.
+    assert torch.equal(Tsallis(ALPHAS.T).argmax(scores.T, dim=0), p.T)
+    some = torch.arange(n) < max(1, n // 2)
+    assert torch.equal(
+        Tsallis(ALPHAS).argmax(scores, mask=some),
+        Tsallis(ALPHAS).argmax(scores.masked_fill(~some, -math.inf)),
+    )
+    heads = Tsallis(ALPHAS[:, None]).argmax(scores.expand(8, 8, n).transpose(0, 1))
+    assert torch.equal(heads, p[:, None].expand(8, 8, n))
+    assert Tsallis(ALPHAS).argmax(scores.bfloat16()).dtype == torch.bfloat16
+
+
+def test_alpha_can_be_learned() -> None:
+    scores, alpha = draw(21, 8, 9).requires_grad_(), ALPHAS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, a: Tsallis(a).argmax(s), (scores, alpha), atol=1e-6)
+    assert torch.autograd.gradcheck(lambda s, a: Tsallis(a).conjugate(s), (scores, alpha), atol=1e-6)
+    direction = draw(22, 8, 9)
+    mine = torch.autograd.grad((Tsallis(alpha).argmax(scores) * direction).sum(), (scores, alpha))
+    theirs = torch.autograd.grad(
+        (peer.entmax_bisect(scores, alpha=alpha, n_iter=100) * direction).sum(), (scores, alpha)
+    )
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    # One alpha for all rows, and alphas so near 1 that the entropy is Shannon's.
+    one = torch.tensor(1.4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a: Tsallis(a).argmax(scores.detach()), (one,), atol=1e-6)
+    p = torch.softmax(scores.detach(), dim=-1)
+    square = p.log() ** 2
+    limit = 0.5 * p * ((p * square).sum(-1, keepdim=True) - square)
+    for r in (1e-9, 1e-7, 1e-5, 1e-3):
+        slope = entmax_module.slope_in_alpha(
+            Tsallis(1 + r).argmax(scores.detach()), torch.full((8, 1), 1 + r)
+        )
+        assert torch.allclose(slope, limit, atol=20 * r + 1e-8), r
+
+
+def test_an_alpha_of_no_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="greater than 1"):
+        Tsallis(torch.tensor([[1.5], [1.0]]))
+    with pytest.raises(ValueError, match="one entry at the axis"):
+        Tsallis(torch.full((3,), 1.5)).argmax(torch.zeros(2, 3))
+
+
 @pytest.mark.parametrize("name", [name for name in ADVERSARIAL if name != "huge"])
 @pytest.mark.parametrize("k", [1, 4, 299])
 def test_subsets_equal_the_budget_of_the_entmax_package(name: str, k: int) -> None:
@@ -352,7 +405,9 @@ def test_not_a_number_is_not_hidden(omega: Entropy) -> None:
 def test_the_best_k_suffice_exactly_where_it_is_said(omega: Entropy) -> None:
     scores = draw(11, 40, 60, scale=1.0) * torch.linspace(0.05, 4.0, 40)[:, None]
     whole = omega.argmax(scores).topk(8).values
-    p, exact = top_argmax(omega, scores.topk(8).values, 60)
+    p = omega.argmax(scores.topk(8).values)
+    # The last kept slot has no mass, so none behind it can have any.
+    exact = p[..., -1] == 0
     assert exact.any() and not exact.all()
     assert torch.allclose(p[exact], whole[exact], atol=1e-9)
     wide = (omega.argmax(scores) > 0).sum(-1) > 8

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+Number = float | Tensor
+"""A number, or one for each row (R, 1)."""
+
 CHUNK = 64
 """Slots whose maximum stands for them while candidates are looked for."""
 FEW = 256
@@ -94,10 +97,10 @@ def candidates(scores: Tensor, bound: Callable[[Tensor], Tensor]) -> Candidates:
     )
 
 
-def lower_bound(scores: Tensor, scale: float, q: float) -> Tensor:
+def lower_bound(scores: Tensor, scale: Number, q: Number) -> Tensor:
     """The score (R, 1) from which on downwards there is no mass, in ``scores`` (R, c) or more of the row."""
     best = finite(scores.amax(dim=-1, keepdim=True))
-    t = threshold((scores - best) * scale, max(q, 1.0))
+    t = threshold((scores - best) * scale, q.clamp(min=1.0) if isinstance(q, Tensor) else max(q, 1.0))
     # Rounding may have raised it by a little.
     slack = torch.finfo(scores.dtype).eps * (32.0 / scale + 4.0 * best.abs())
     return best + (t - 1.0) / scale - slack
@@ -117,6 +120,42 @@ def weights(scores: Tensor, alpha: float, order: float, scale: float) -> Tensor:
     return in_blocks(solve, scores)
 
 
+def weights_by_row(scores: Tensor, alpha: Tensor) -> Tensor:
+    """alpha-entmax of ``scores`` (R, m) with an alpha > 1 of each row's own, (R, 1)."""
+    best = finite(scores.amax(dim=-1, keepdim=True))
+    u = torch.zeros_like(scores)
+    steep = alpha[:, 0] > 2.0
+    for some in ((~steep).nonzero()[:, 0], steep.nonzero()[:, 0]):
+        row, top, own = scores[some], best[some], alpha[some]
+        scale = own - 1.0
+        if len(some):
+            any_steep = bool(steep[some[0]])
+            u[some] = _steep(row, top, own, 1.0, scale) if any_steep else _wide((row - top) * scale, own, 1.0)
+    return u.div_(u.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(u.dtype).tiny))
+
+
+def slope_in_alpha(p: Tensor, alpha: Tensor) -> Tensor:
+    """dp / dalpha (R, n) of alpha-entmax ``p`` (R, n) with alpha (R, 1) > 1, in float64.
+
+    With r = alpha - 1 and l = log p on the support, r dp/dalpha = p / r - p l - w (1 / r - <p, l>), where w
+    is p^(1 - r), scaled to sum 1 (Correia, Niculae and Martins 2019, "Adaptively sparse transformers"). For a
+    small r, p and w are nearly equal: their difference is taken from expm1(-r l), and the limit at r = 0 is
+    p (<p, l^2> - l^2) / 2.
+    """
+    p, r = p.double(), alpha.double() - 1.0
+    held = p > 0
+    log = torch.where(held, p, 1.0).log()
+    mean = (p * log).sum(dim=-1, keepdim=True)
+    w = torch.softmax(((1.0 - r) * log).masked_fill(~held, -torch.inf), dim=-1).masked_fill(~held, 0.0)
+    large = (p / r - p * log - w * (1.0 / r - mean)) / r
+    fall = torch.expm1(-r.clamp(max=0.5) * log)
+    away = (p * fall).sum(dim=-1, keepdim=True)
+    small = ((away - fall) / (r * (1.0 + away)) - log + (1.0 + fall) / (1.0 + away) * mean) / r
+    square = log * log
+    limit = 0.5 * ((p * square).sum(dim=-1, keepdim=True) - square)
+    return torch.where(r > 0.5, large, p * torch.where(r > 1e-6, small, limit))
+
+
 def in_blocks(solve: Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     """``solve(scores)`` row by row; on a CPU a few rows at a time where they would not fit into its cache."""
     if scores.device.type != "cpu" or scores.numel() <= BLOCK:
@@ -130,15 +169,17 @@ def finite(best: Tensor) -> Tensor:
     return best.masked_fill(best == -torch.inf, 0.0)
 
 
-def _wide(z: Tensor, alpha: float, order: float) -> Tensor:
+def _wide(z: Tensor, alpha: Number, order: float) -> Tensor:
     """u for alpha <= 2, where an error of t is not magnified."""
     exponent = 1.0 / (alpha - 1.0)
     return _power(z, threshold(z, order * exponent), exponent)
 
 
-def _power(z: Tensor, t: Tensor, exponent: float) -> Tensor:
+def _power(z: Tensor, t: Tensor, exponent: Number) -> Tensor:
     """[1 + z - t]_+ ^ exponent, to full precision also where the exponent is large (alpha near 1)."""
     below = (z - t).clamp_(min=-1.0)
+    if isinstance(exponent, Tensor):
+        return torch.where(below > -1.0, (below.log1p() * exponent).exp(), 0.0)
     if exponent == 0.0:
         return (below > -1.0).to(z.dtype)
     if exponent == 1.0:
@@ -148,9 +189,9 @@ def _power(z: Tensor, t: Tensor, exponent: float) -> Tensor:
     return below.log1p_().mul_(exponent).exp_()
 
 
-def threshold(z: Tensor, q: float) -> Tensor:
+def threshold(z: Tensor, q: Number) -> Tensor:
     """The root t (R, 1) of |[1 + z - t]_+|_q = 1 for q >= 1 and rows ``z`` (R, m) whose maximum is 0."""
-    if q in (1.0, 2.0) and z.shape[1] <= SHORT:
+    if not isinstance(q, Tensor) and q in (1.0, 2.0) and z.shape[1] <= SHORT:
         t = _by_sorting(z, q)
         # The running sums have rounded.
         for _ in range(2):
@@ -182,16 +223,17 @@ def _by_sorting(z: Tensor, q: float) -> Tensor:
     return t.gather(-1, last)
 
 
-def _newton(z: Tensor, t: Tensor, q: float) -> Tensor:
+def _newton(z: Tensor, t: Tensor, q: Number) -> Tensor:
     """A step of Newton's method on |x|_q = 1.
 
     The norm is convex and falls with t, so from the left no step passes the root; it is nearly linear, so the
     steps are few (one for equal entries, at any q). For q = 1 it is Michelot's method (1986).
     """
     slope = _power(z, t, q - 1.0)
-    x = slope if q == 2.0 else (z - t).clamp_(min=-1.0).add_(1.0)
+    each = isinstance(q, Tensor)
+    x = slope if not each and q == 2.0 else (z - t).clamp_(min=-1.0).add_(1.0)
     tiny = torch.finfo(z.dtype).tiny
-    total = (slope * x if q > 1.0 else x).sum(dim=-1, keepdim=True).clamp_(min=tiny)
+    total = (slope * x if each or q > 1.0 else x).sum(dim=-1, keepdim=True).clamp_(min=tiny)
     falling = slope.sum(dim=-1, keepdim=True).clamp_(min=tiny)
     # (|x| - 1) / -(d|x|/dt), written with the sums of x^q and x^(q-1).
     return t - torch.expm1(total.log() / -q) * total / falling
@@ -202,7 +244,7 @@ def _all_rest(rests: Tensor) -> bool:
     return not torch.compiler.is_compiling() and bool(rests.all())
 
 
-def _steep(scores: Tensor, best: Tensor, alpha: float, order: float, scale: float) -> Tensor:
+def _steep(scores: Tensor, best: Tensor, alpha: Number, order: float, scale: Number) -> Tensor:
     """u for alpha > 2, where u rises so steeply at the threshold that t would not be precise enough.
 
     The unknown is v, the least u of the support: u_i = (d_i + v^r)^(1/r) with r = alpha - 1 and d_i the lead
@@ -229,13 +271,13 @@ def _steep(scores: Tensor, best: Tensor, alpha: float, order: float, scale: floa
     return u
 
 
-def _hypot(a: Tensor, v: Tensor, r: float) -> Tensor:
+def _hypot(a: Tensor, v: Tensor, r: Number) -> Tensor:
     """(a^r + v^r)^(1/r) without underflow, for v > 0."""
     large, small = torch.maximum(a, v), torch.minimum(a, v)
     return (small / large).pow_(r).log1p_().div_(r).exp_().mul_(large)
 
 
-def _support(scores: Tensor, scale: float, q: float) -> tuple[Tensor, Tensor]:
+def _support(scores: Tensor, scale: Number, q: Number) -> tuple[Tensor, Tensor]:
     """How many slots have mass and the score of the last of them, both (R, 1), by binary search.
 
     Slot k has mass iff the slots before it, measured from it, have not yet used up the norm.

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from harmonia.memory import entmax, subsets
-from harmonia.memory.entmax import candidates
+from harmonia.memory.support_gradients import Argmax, Conjugate, RowEntmax, entmax_pull, positive, steepness
 
 
 class Entropy(Protocol):
@@ -61,22 +61,22 @@ class Shannon:
 
     def omega(self, p: Tensor, dim: int = -1) -> Tensor:
         """sum p log p."""
-        return (p * _positive(p).log()).sum(dim=dim)
+        return (p * positive(p).log()).sum(dim=dim)
 
 
-class _Sparse(ABC):
+class Sparse(ABC):
     """An entropy whose argmax is sparse, differentiated through its support."""
 
     __slots__ = ()
 
     def argmax(self, scores: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
         """The regularised argmax; see the class."""
-        p = cast(Tensor, _Argmax.apply(_last(scores, dim, mask), self))  # type: ignore[no-untyped-call]
+        p = cast(Tensor, Argmax.apply(_last(scores, dim, mask), self))  # type: ignore[no-untyped-call]
         return p.movedim(-1, dim).to(scores.dtype)
 
     def conjugate(self, scores: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
         """<p, s> - Omega(p) at the argmax p."""
-        value, _ = _Conjugate.apply(_last(scores, dim, mask), self)  # type: ignore[no-untyped-call]
+        value, _ = Conjugate.apply(_last(scores, dim, mask), self)  # type: ignore[no-untyped-call]
         return cast(Tensor, value).to(scores.dtype)
 
     @abstractmethod
@@ -97,22 +97,57 @@ class _Sparse(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Tsallis(_Sparse):
+class Tsallis(Sparse):
     """Negative Tsallis entropy with ``alpha`` > 1: alpha-entmax, sparse, and one-hot for a clear lead.
 
     p = ``[(alpha-1) s - tau]_+ ^ (1/(alpha-1))`` (Peters, Niculae and Martins 2019). It is one-hot exactly
     when the best score leads by at least 1 / (alpha - 1).
+
+    A tensor ``alpha``, broadcast to the scores with an axis of one at ``dim``, gives each row (or head) its
+    own and can be learned: the argmax and the conjugate have a gradient in it (Correia et al. 2019).
     """
 
-    alpha: float = 1.5
+    alpha: float | Tensor = 1.5
 
     def __post_init__(self) -> None:
         _check(self.alpha)
 
+    def argmax(self, scores: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
+        """alpha-entmax."""
+        if not isinstance(self.alpha, Tensor):
+            return Sparse.argmax(self, scores, dim, mask)
+        s = _last(scores, dim, mask)
+        p = cast(Tensor, RowEntmax.apply(s, self._rows(s, dim)))  # type: ignore[no-untyped-call]
+        return p.movedim(-1, dim).to(scores.dtype)
+
+    def conjugate(self, scores: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
+        """<p, s> - Omega(p) at the argmax p; the gradient in alpha is that of -Omega, p being the best."""
+        if not isinstance(self.alpha, Tensor):
+            return Sparse.conjugate(self, scores, dim, mask)
+        s = _last(scores, dim, mask)
+        alpha = self._rows(s, dim)
+        p = Tsallis(alpha).argmax(s).detach()
+        best = entmax.finite(s.detach().amax(dim=-1, keepdim=True))
+        none = (s == -torch.inf).all(dim=-1)
+        behind = (p * (s - best).masked_fill(p == 0, 0.0)).sum(dim=-1)
+        value = behind - Tsallis(alpha).omega(p) + best.squeeze(-1)
+        return value.masked_fill(none, -torch.inf).to(scores.dtype)
+
+    def _rows(self, scores: Tensor, dim: int) -> Tensor:
+        """The tensor alpha as (..., 1) for scores (..., n) whose axis ``dim`` was moved last."""
+        alpha = cast(Tensor, self.alpha).to(scores)
+        if dim not in (-1, scores.ndim - 1) and alpha.ndim >= scores.ndim:
+            alpha = alpha.movedim(dim, -1)
+        if alpha.ndim and alpha.shape[-1] != 1:
+            raise ValueError(f"alpha needs one entry at the axis of the slots (got {tuple(alpha.shape)})")
+        return alpha.expand(*scores.shape[:-1], 1)
+
     def omega(self, p: Tensor, dim: int = -1) -> Tensor:
         """(sum p^alpha - 1) / (alpha (alpha - 1)), as sum p (p^(alpha-1) - 1): precise for alpha near 1."""
         r = self.alpha - 1.0
-        return (p * torch.expm1(r * _positive(p).log())).sum(dim=dim) / (self.alpha * r)
+        if isinstance(r, Tensor):
+            return (p * torch.expm1(r * positive(p).log()) / (self.alpha * r)).sum(dim=dim)
+        return (p * torch.expm1(r * positive(p).log())).sum(dim=dim) / (self.alpha * r)
 
     def lower_bound(self, scores: Tensor) -> Tensor:
         """tau of the scores given."""
@@ -120,24 +155,17 @@ class Tsallis(_Sparse):
 
     def weights(self, scores: Tensor) -> Tensor:
         """alpha-entmax."""
+        if isinstance(self.alpha, Tensor):
+            return entmax.weights_by_row(scores, self.alpha)
         return entmax.weights(scores, self.alpha, order=1.0, scale=self.alpha - 1.0)
 
     def pull(self, p: Tensor, v: Tensor) -> Tensor:
         """J = diag(g) - g g^T / sum g with g = p^(2 - alpha) on the support."""
-        g = _steepness(p, self.alpha)
-        total = g.sum(dim=-1, keepdim=True)
-        if self.alpha <= 2.0:
-            return g * (v - (g * v).sum(dim=-1, keepdim=True) / total.clamp(min=0.5))
-        # g has no bound: measure v from where g is largest, whose own entry follows from the sum 0.
-        most = g.argmax(dim=-1, keepdim=True)
-        away = v - v.gather(-1, most)
-        moved = g * (away - (g / total.clamp(min=0.5) * away).sum(dim=-1, keepdim=True))
-        moved = moved.scatter(-1, most, 0.0)
-        return moved.scatter(-1, most, -moved.sum(dim=-1, keepdim=True))
+        return entmax_pull(p, v, self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
-class Norm(_Sparse):
+class Norm(Sparse):
     """The ``alpha``-norm of p, alpha > 1: normmax (Blondel, Martins and Niculae 2020).
 
     With u = p / |p|_alpha the optimality conditions are ``s_i - tau = u_i^(alpha-1)`` on the support, so u is
@@ -167,14 +195,14 @@ class Norm(_Sparse):
 
     def pull(self, p: Tensor, v: Tensor) -> Tensor:
         """du = u^(2 - alpha) / (alpha - 1) (ds - <p, ds>), and p = u / sum u."""
-        moved = _steepness(p, self.alpha) * (v - (p * v).sum(dim=-1, keepdim=True))
+        moved = steepness(p, self.alpha) * (v - (p * v).sum(dim=-1, keepdim=True))
         # u = p / |p|: the powers of |p| are taken out of both sums.
         length = (self.omega(p)[..., None] + 1.0) ** (self.alpha - 1.0)
         return (moved - p * moved.sum(dim=-1, keepdim=True)) * length / (self.alpha - 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Subsets(_Sparse):
+class Subsets(Sparse):
     """k slots at once: p in [0, 1]^n with sum ``k`` (Niculae et al. 2018, SparseMAP, with a budget).
 
     p is the Euclidean projection of the scores on that polytope: the k best, each with p = 1, exactly when
@@ -211,15 +239,6 @@ def entropy(alpha: float) -> Entropy:
     return Shannon() if alpha == 1.0 else Tsallis(alpha)
 
 
-def top_argmax(entropy: Entropy, scores: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """The argmax over ``total`` scores from the best of them, ``(..., k)`` sorted, and whether it is exact.
-
-    ``exact`` (...,): the last kept entry has no mass, so none behind it can have any; or all are there.
-    """
-    p = entropy.argmax(scores)
-    return p, (p[..., -1] == 0) | (scores.shape[-1] >= total)
-
-
 def fenchel_young(entropy: Entropy, scores: Tensor, target: Tensor, dim: int = -1) -> Tensor:
     """L(s, y) = Omega*(s) + Omega(y) - <s, y>, without the axis ``dim`` (Blondel, Martins and Niculae 2020).
 
@@ -234,65 +253,6 @@ def fenchel_young(entropy: Entropy, scores: Tensor, target: Tensor, dim: int = -
     return (entropy.conjugate(s, dim) + entropy.omega(y, dim) - inner).to(scores.dtype)
 
 
-class _Argmax(torch.autograd.Function):
-    """p (..., n) of scores (..., n)."""
-
-    @staticmethod
-    def forward(scores: Tensor, entropy: _Sparse) -> Tensor:
-        if scores.shape[-1] == 0:
-            return torch.zeros_like(scores)
-        found = candidates(scores.reshape(-1, scores.shape[-1]), entropy.lower_bound)
-        return found.spread(entropy.weights(found.scores)).view(scores.shape)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, _Sparse], output: Tensor) -> None:
-        ctx.entropy = inputs[1]
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.entropy.pull(ctx.saved_tensors[0], grad[0]), None
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int, None], scores: Tensor, entropy: _Sparse) -> tuple[Tensor, int]:
-        return _Argmax.apply(scores.movedim(dims[0], 0), entropy), 0  # type: ignore[no-untyped-call]
-
-
-class _Conjugate(torch.autograd.Function):
-    """Omega* (...) and p (..., n) of scores (..., n); p is the gradient, and has one itself."""
-
-    @staticmethod
-    def forward(scores: Tensor, entropy: _Sparse) -> tuple[Tensor, Tensor]:
-        if scores.shape[-1] == 0:
-            return scores.new_full(scores.shape[:-1], -torch.inf), torch.zeros_like(scores)
-        found = candidates(scores.reshape(-1, scores.shape[-1]), entropy.lower_bound)
-        p = entropy.weights(found.scores)
-        best = found.scores.amax(dim=-1, keepdim=True)
-        # Measured from the best: the sum of p is 1 (or k), which may be large when multiplied by it.
-        behind = (found.scores - entmax.finite(best)).masked_fill(p == 0, 0.0)
-        value = (p * behind).sum(dim=-1) - entropy.omega(p) + best[:, 0] * p.sum(dim=-1).clamp(min=0.5)
-        return value.view(scores.shape[:-1]), found.spread(p).view(scores.shape)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, _Sparse], output: tuple[Tensor, Tensor]) -> None:
-        ctx.entropy = inputs[1]
-        ctx.save_for_backward(output[1])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, None]:
-        (p,) = ctx.saved_tensors
-        value = None if grad[0] is None else grad[0][..., None] * p
-        moved = None if grad[1] is None else ctx.entropy.pull(p, grad[1])
-        return value if moved is None else moved if value is None else value + moved, None
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: tuple[int, None], scores: Tensor, entropy: _Sparse
-    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return _Conjugate.apply(scores.movedim(dims[0], 0), entropy), (0, 0)  # type: ignore[no-untyped-call]
-
-
 def _last(scores: Tensor, dim: int, mask: Tensor | None) -> Tensor:
     s = _wide(scores)
     if mask is not None:
@@ -304,19 +264,6 @@ def _wide(scores: Tensor) -> Tensor:
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 
-def _positive(p: Tensor) -> Tensor:
-    """p, but 1 where it is not positive: logarithms and powers stay finite, and so do their gradients."""
-    return torch.where(p > 0, p, 1.0)
-
-
-def _steepness(p: Tensor, alpha: float) -> Tensor:
-    """p^(2 - alpha) on the support, else 0; for alpha > 2 cut to what can still be summed."""
-    if alpha == 2.0:
-        return (p > 0).to(p.dtype)
-    steep = _positive(p) ** (2.0 - alpha)
-    return torch.where(p > 0, steep.clamp(max=torch.finfo(p.dtype).max ** 0.5), 0.0)
-
-
-def _check(alpha: float) -> None:
-    if not alpha > 1.0:
+def _check(alpha: float | Tensor) -> None:
+    if not (bool((alpha > 1.0).all()) if isinstance(alpha, Tensor) else alpha > 1.0):
         raise ValueError(f"alpha must be greater than 1 (got {alpha}); 1 is Shannon()")
