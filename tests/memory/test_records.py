@@ -20,11 +20,18 @@ from harmonia.memory import (
     HarmonicMemory,
     Layout,
     Scored,
+    associate,
+    attend,
     compact,
     consolidate,
     forget,
+    learn_bias,
+    learn_couplings,
+    learn_trusts,
     refit,
+    replay,
 )
+from harmonia.memory.diagnostics import hubness
 from harmonia.memory.records import Records
 
 seeds = st.integers(0, 2**31 - 1)
@@ -201,6 +208,32 @@ def test_any_edits_come_to_the_memory_built_anew(seed: int) -> None:
     assert torch.allclose(found.codes["b"], expected.codes["b"], atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "learn",
+    [
+        lambda m: learn_trusts(m, [Given("a", one.repeat(2, 1))], torch.tensor([0, 30])),
+        lambda m: learn_trusts(m, [Given("a", one.repeat(2, 1))], torch.tensor([0])),
+        lambda m: learn_trusts(m, [Given("a", torch.zeros(2, 8))], torch.tensor([0, 1])),
+        lambda m: learn_trusts(m, [], torch.tensor([], dtype=torch.long)),
+        lambda m: learn_bias(m, [Given("a", one * math.nan)]),
+        lambda m: consolidate(m, 2.0),
+        lambda m: forget(m),
+        lambda m: associate(m, [Given("a", one)], "c"),
+        lambda m: replay(m, [Given("a", one)], torch.arange(30), 0),
+        lambda m: replay(m, [Given("a", one)], torch.arange(1, 31), 2),
+        lambda m: hubness(m, "c"),
+    ],
+)
+def test_what_cannot_be_learned_or_examined_changes_nothing(learn: Callable[[HarmonicMemory], Any]) -> None:
+    memory = small()
+    memory.trusts, memory.bias = {"a": 0.5, "b": 1.0}, torch.linspace(-0.1, 0.1, 30).double()
+    records, used = memory.records, memory.used.clone()
+    with pytest.raises(ValueError) as error:
+        learn(memory)
+    assert "\n" not in str(error.value)
+    assert memory.records is records and torch.equal(memory.used, used)
+
+
 # --- edits beside recalls ---------------------------------------------------------------------------
 
 
@@ -239,6 +272,37 @@ def test_recalls_in_other_threads_see_all_of_an_edit_or_nothing(precision: str) 
     for thread in threads:
         thread.join()
     assert not wrong, wrong[:3]
+
+
+def test_learning_goes_on_beside_edits() -> None:
+    memory, g = small(), torch.Generator().manual_seed(8)
+    wrong: list[str] = []
+    done = threading.Event()
+
+    def learn() -> None:
+        codes = [Given("a", memory.matrices["a"].raw()[:20])]
+        while not done.is_set():
+            try:
+                learn_trusts(memory, codes, torch.arange(20))
+                learn_bias(memory, codes, rounds=3)
+                learn_couplings(memory)
+                hubness(memory, "a", k=3)
+                associate(memory, codes, "b")
+                replay(memory, codes, torch.full((memory.slots,), -1), 2)
+            except Exception as error:
+                # The number of slots may change before ``follows`` is looked at.
+                if "follows needs" not in str(error):
+                    wrong.append(repr(error))
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    for _ in range(60):
+        slots = memory.insert({"a": draw(g, 3, 8), "b": draw(g, 3, 6)})
+        memory.delete(slots[:1])
+    done.set()
+    thread.join()
+    assert not wrong, wrong[:3]
+    assert len(memory.bias) == memory.slots == 210
 
 
 def test_edits_in_several_threads_are_all_made() -> None:
@@ -422,3 +486,23 @@ def test_a_zero_cue_with_a_finite_trust_is_as_if_the_modality_were_missing() -> 
     held = memory.recall([b, Given("a", torch.zeros(3, 8))])
     assert (held.state[1] == 0).all() and (held.steps == 0).all()
     assert held.contraction.max() < 1e4
+
+
+@pytest.mark.parametrize(
+    ("codes", "cues", "options"),
+    [
+        (torch.ones(0, 4), torch.ones(1, 4), {}),
+        (torch.ones(3, 4), torch.ones(0, 4), {}),
+        (torch.ones(3, 4), torch.ones(4), {}),
+        (torch.ones(3, 4), torch.ones(1, 5), {}),
+        (torch.ones(3, 4), torch.full((1, 4), math.nan), {}),
+        (torch.ones(3, 4), torch.ones(1, 4), {"k": 0}),
+        (torch.ones(3, 4), torch.ones(1, 4), {"beta": math.nan}),
+    ],
+)
+def test_attention_over_nothing_or_of_nothing_is_refused(
+    codes: torch.Tensor, cues: torch.Tensor, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="attend needs") as error:
+        attend(codes, cues, **({"beta": 1.0} | options))
+    assert "\n" not in str(error.value)

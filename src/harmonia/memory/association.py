@@ -22,6 +22,7 @@ def associate(
 
     Raises ValueError if no record has ``to``, or no chain of at most ``hops`` records leads to it.
     """
+    memory = memory.snapshot()
     if to not in memory.matrices:
         raise ValueError(f"no record has the modality {to!r}")
     holds = {key: _holders(memory, key) for key in memory.matrices}
@@ -53,8 +54,13 @@ def replay(
 
     Raises ValueError unless ``follows`` has one entry for each slot.
     """
+    memory = memory.snapshot()
     if follows.shape != (memory.slots,):
         raise ValueError(f"follows needs one entry per slot ({memory.slots}, got {tuple(follows.shape)})")
+    if length < 1 or bool((follows < -1).any()) or bool((follows >= memory.slots).any()):
+        raise ValueError(
+            f"length is at least 1, follows holds slots or -1 (got {length}, {follows.tolist()[:8]})"
+        )
     keys = list(dict.fromkeys(cue.key for cue in cues))
     settled = memory.recall(cues, k=k)
     out = [settled]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,6 +51,15 @@ def attend(
     kept slot has none. Equals ``scaled_dot_product_attention(cues, codes, codes, scale=beta)``.
     """
     count, chosen = codes.shape[0], entropy or Shannon()
+    if not count or cues.ndim != 2 or not len(cues) or cues.shape[1] != codes.shape[1]:
+        raise ValueError(
+            f"attend needs codes (P, d) and cues (Q, d), at least one of each "
+            f"(got {tuple(codes.shape)} and {tuple(cues.shape)})"
+        )
+    if k < 1 or not 0.0 < beta < math.inf or not bool(cues.isfinite().all()):
+        raise ValueError(
+            f"attend needs finite cues, k of at least 1, a positive beta (got k {k}, beta {beta})"
+        )
     view = _layout(count, str(cues.device))
     queries = [MatrixQuery("", codes, cues, torch.zeros_like(cues[:, 0]))]
     temperature = torch.full_like(cues[:, 0], beta)

@@ -40,26 +40,21 @@ def consolidate(memory: HarmonicMemory, cosine: float = 0.98) -> Consolidated:
     """
     if not -1.0 < cosine <= 1.0:
         raise ValueError(f"the cosine must lie in (-1, 1] (got {cosine})")
-    joined: dict[int, int] = {}
-    leads: set[int] = set()
-    worst = 1.0
-    for one, other, least in _close_pairs(memory, cosine):
-        if one not in joined and other not in joined and other not in leads:
-            joined[other] = one
-            leads.add(one)
-            worst = min(worst, least)
-    into = torch.arange(memory.slots, device=memory.device)
-    merged = torch.tensor(sorted(joined), dtype=torch.long, device=memory.device)
-    into[merged] = torch.tensor([joined[n] for n in sorted(joined)], dtype=torch.long, device=memory.device)
+    found = Consolidated(torch.arange(memory.slots, device=memory.device), 0, 0.0)
 
     def merge(records: Records) -> Records:
-        count = records.count.index_add(0, into[merged], records.count[merged])
-        records.used.index_add_(0, into[merged], records.used[merged])
+        nonlocal found
+        found = _merged(records, cosine)
+        merged = (found.into != torch.arange(records.slots, device=memory.device)).nonzero()[:, 0]
+        if not len(merged):
+            return records
+        into = found.into[merged]
+        count = records.count.index_add(0, into, records.count[merged])
+        records.used.index_add_(0, into, records.used[merged])
         return replace(records, count=count).delete(merged)
 
-    if len(merged):
-        memory.edit(merge)
-    return Consolidated(into, len(merged), (2.0 - 2.0 * worst) ** 0.5)
+    memory.edit(merge)
+    return found
 
 
 def forget(
@@ -71,21 +66,26 @@ def forget(
     """
     if older_than is None and used_less_than is None:
         raise ValueError("say what to forget: older_than, used_less_than or both")
-    chosen = memory.alive.clone()
-    if older_than is not None:
-        chosen &= memory.born < older_than
-    if used_less_than is not None:
-        chosen &= memory.used < used_less_than
-    if bool(chosen[memory.alive].all()):
-        raise ValueError("that would forget every record: choose fewer")
-    slots = chosen.nonzero()[:, 0]
-    memory.delete(slots)
-    return slots
+    chosen = torch.empty(0)
+
+    def change(records: Records) -> Records:
+        nonlocal chosen
+        chosen = records.alive.clone()
+        if older_than is not None:
+            chosen &= records.born < older_than
+        if used_less_than is not None:
+            chosen &= records.used < used_less_than
+        if bool(chosen[records.alive].all()):
+            raise ValueError("that would forget every record: choose fewer")
+        return records.delete(chosen)
+
+    memory.edit(change)
+    return chosen.nonzero()[:, 0]
 
 
 def compact(memory: HarmonicMemory) -> Tensor:
     """Free the room of deleted records; returns the old slot (slots,) of each new one."""
-    kept = memory.alive.nonzero()[:, 0]
+    kept = torch.empty(0)
 
     def change(records: Records) -> Records:
         nonlocal kept
@@ -101,25 +101,39 @@ def refit(memory: HarmonicMemory) -> None:
     memory.edit(Records.refit)
 
 
-def _close_pairs(memory: HarmonicMemory, cosine: float) -> list[tuple[int, int, float]]:
+def _merged(records: Records, cosine: float) -> Consolidated:
+    joined: dict[int, int] = {}
+    leads: set[int] = set()
+    worst = 1.0
+    for one, other, least in _close_pairs(records, cosine):
+        if one not in joined and other not in joined and other not in leads:
+            joined[other] = one
+            leads.add(one)
+            worst = min(worst, least)
+    into = [joined.get(n, n) for n in range(records.slots)]
+    shift = max(0.0, 2.0 - 2.0 * worst) ** 0.5
+    return Consolidated(torch.tensor(into, device=records.alive.device), len(joined), shift)
+
+
+def _close_pairs(records: Records, cosine: float) -> list[tuple[int, int, float]]:
     """(older, newer, least cosine) of all pairs that agree in every modality, in order."""
-    layout = memory.layout
-    counts = torch.bincount(layout.slot, minlength=memory.slots)
-    able = memory.alive & (counts == 1)
+    layout = records.layout
+    counts = torch.bincount(layout.slot, minlength=records.slots)
+    able = records.alive & (counts == 1)
     moments = able[layout.slot].nonzero()[:, 0]
     pairs: list[tuple[int, int, float]] = []
     for at in torch.split(moments, ROWS):
         least: Tensor | None = None
-        for key, matrix in memory.matrices.items():
+        for key, matrix in records.matrices.items():
             part = layout.parts[key]
             has = part[at] >= 0
             cue = torch.where(has[:, None], matrix[part[at].clamp(min=0)], 0.0)
             query = MatrixQuery(key, matrix, cue, torch.zeros_like(cue[:, 0]))
-            view = memory.view((key,))
-            close = torch.zeros(memory.slots, len(at), dtype=cue.dtype, device=cue.device)
+            view = layout.view((key,))
+            close = torch.zeros(records.slots, len(at), dtype=cue.dtype, device=cue.device)
             for block in scan_blocks(view, [query]):
                 close[block.slots] = block.scores
-            holds = torch.zeros(memory.slots, dtype=torch.bool, device=cue.device)
+            holds = torch.zeros(records.slots, dtype=torch.bool, device=cue.device)
             holds[layout.slot[part >= 0]] = True
             # A modality that both lack does not count; one that only one of them has prevents the match.
             close = torch.where(holds[:, None] & has, close, -2.0)

@@ -158,7 +158,7 @@ def diagnose(
     seed: int = 0,
 ) -> Diagnosis:
     """Diagnose one matrix: ``sample`` parts for basins and noise, ``probes`` for hubs, random ``starts``."""
-    generator = torch.Generator().manual_seed(seed)
+    memory, generator = memory.snapshot(counts=False), torch.Generator().manual_seed(seed)
     slots = slots_of(memory, [key])
     rows = _even(len(slots.record), sample)
     return Diagnosis(
@@ -178,6 +178,7 @@ def diagnose(
 
 def slots_of(memory: HarmonicMemory, keys: Sequence[str]) -> Slots:
     """The distinct moments of some matrices as slots; a missing part is a row of zeros."""
+    memory = memory.snapshot(counts=False)
     view, live = _live(memory, keys)
     rows = live[_even(len(live), SLOTS)]
     records = memory.population or int(memory.alive[view.visible].sum())
@@ -255,6 +256,7 @@ def attractors(
 
 def hubness(memory: HarmonicMemory, key: str, *, k: int = 10, probes: int = 1024) -> Hubness:
     """Recall by stored codes themselves, evenly sampled, and count which other records answer."""
+    memory = memory.snapshot(counts=False)
     view, live = _live(memory, [key])
     rows = live[_even(len(live), probes)]
     visible = view.visible[memory.alive[view.visible]].cpu()
@@ -283,6 +285,7 @@ def room(
     generator: torch.Generator | None = None,
 ) -> Room:
     """What is recalled at a cue noise, and how many records would be with probability one half."""
+    memory = memory.snapshot(counts=False)
     view, live = _live(memory, [key])
     rows = live[_even(len(live), sample)]
     right = 0
@@ -313,7 +316,11 @@ def records_that_fit(d: float, cosine: float) -> float:
 
 def _live(memory: HarmonicMemory, keys: Sequence[str]) -> tuple[Layout, Tensor]:
     """The layout as the matrices see it, and its moments that are not of deleted records."""
+    for key in keys:
+        memory.records.matrix(key)
     view = memory.view(tuple(keys))
+    if not bool(memory.alive[view.slot].any()):
+        raise ValueError(f"no record has a part in {', '.join(keys)}: there is nothing to examine")
     return view, memory.alive[view.slot].nonzero()[:, 0].cpu()
 
 
@@ -331,7 +338,7 @@ def _answers(
     if noise > 0:
         normal = torch.randn(codes.shape, generator=generator, dtype=codes.dtype).to(codes.device)
         codes = codes + normal * math.sqrt(noise / codes.shape[1])
-    found = memory.snapshot(counts=False).recall([Given(key, codes, origin=None)], k=k).slots[:, :k]
+    found = memory.recall([Given(key, codes, origin=None)], k=k).slots[:, :k]
     return found.cpu(), view.slot[moments].cpu()
 
 

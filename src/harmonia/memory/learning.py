@@ -1,6 +1,7 @@
 """Learning of the parameters of a memory from its records: modality weights, slot bias, couplings.
 
-Only constants of the energy change, not its form, so every guarantee holds.
+Only constants of the energy change, not its form, so every guarantee holds. The constants are those of the
+records at the start, and are set at the end: if nothing can be learned, nothing is changed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from harmonia.memory.harmonic import Given, HarmonicMemory
 from harmonia.memory.moment_scores import slot_scores
+from harmonia.memory.records import Records
 from harmonia.memory.settle import queries_of
 
 # Competing records per example when modality weights are learned.
@@ -32,21 +34,25 @@ def learn_trusts(memory: HarmonicMemory, cues: Sequence[Given], slots: Tensor) -
     the right slot and its ``RIVALS`` nearest. For Gaussian scores a_c is the mean rise of the right record
     over chance, so that a_c / a_d is the ratio of the two precisions.
     """
-    memory.trusts = {}
+    still = memory.snapshot(counts=False)
+    still.trusts = {}
+    still.records.chosen(slots)
+    if not cues or len(slots) != len(cues[0].codes):
+        raise ValueError("each cue needs the slot that it is to recall: give (Q, d) cues and (Q,) slots")
     alone = [replace(cue, weight=1.0) for cue in cues]
     rows = len(slots)
-    found = [memory.recall([cue], k=RIVALS, steps=0).slots for cue in alone]
-    found.append(memory.recall(alone, k=RIVALS, steps=0).slots)
+    found = [still.recall([cue], k=RIVALS, steps=0).slots for cue in alone]
+    found.append(still.recall(alone, k=RIVALS, steps=0).slots)
     rivals = torch.cat(found, dim=-1)
     # The right slot first; it, and slots found twice, count once.
     rivals = torch.cat([slots[:, None].to(rivals), rivals], dim=-1)
     twice = _seen_before(rivals) | (rivals < 0)
     scores = []
     for cue in alone:
-        channels = memory.channels([cue])
-        query = queries_of(memory.matrices, channels, [c.cue for c in channels])
+        channels = still.channels([cue])
+        query = queries_of(still.matrices, channels, [c.cue for c in channels])
         row = torch.arange(rows, device=rivals.device)[:, None].expand_as(rivals).reshape(-1)
-        flat = slot_scores(memory.view((cue.key,)), query, row, rivals.clamp(min=0).reshape(-1))
+        flat = slot_scores(still.view((cue.key,)), query, row, rivals.clamp(min=0).reshape(-1))
         flat = torch.where(flat.isneginf(), 0.0, flat)
         scores.append(flat.reshape(rivals.shape).double())
     a = _conditional_logit(torch.stack(scores, dim=-1), twice)
@@ -74,22 +80,31 @@ def learn_bias(
     single round (Smith et al. 2017). Slots of equal popularity keep a bias of 0. The cues should be
     like those of later recalls, for instance all stored codes of another modality.
     """
-    beta = beta or memory.beta(memory.held)
+    still = memory.snapshot(counts=False)
+    beta = beta or still.beta(still.held)
     rows = cues[0].codes.shape[0]
-    memory.bias = torch.zeros_like(memory.bias)
+    still.bias = torch.zeros_like(still.bias)
     for _ in range(rounds):
-        settled = memory.recall(cues, k=min(RIVALS, memory.slots), steps=0, beta=beta)
-        share = torch.zeros_like(memory.bias)
+        settled = still.recall(cues, k=min(RIVALS, still.slots), steps=0, beta=beta)
+        share = torch.zeros_like(still.bias)
         held = settled.slots >= 0
         share.index_add_(
             0, settled.slots[held], (settled.p / (1 - settled.nothing)[:, None].clamp(min=1e-9))[held]
         )
-        wanted = rows / memory.held
+        wanted = rows / still.held
         step = -((share + 1.0) / (wanted + 1.0)).log() / beta
-        memory.bias = memory.bias + step
+        still.bias = still.bias + step
         if float(step.abs().max()) < 0.01:
             break
-    memory.bias = memory.bias - memory.bias[memory.alive].median()
+    bias = still.bias - still.bias[still.alive].median()
+
+    def change(records: Records) -> Records:
+        if records.compacted != still.records.compacted:
+            raise ValueError("slots were numbered anew while the bias was learned: learn it again")
+        # Records that came meanwhile have none yet.
+        return replace(records, bias=torch.cat([bias, bias.new_zeros(records.slots - len(bias))]))
+
+    memory.edit(change)
 
 
 def learn_couplings(memory: HarmonicMemory, strength: float = 1.0, ridge: float = 1.0) -> None:
@@ -98,15 +113,16 @@ def learn_couplings(memory: HarmonicMemory, strength: float = 1.0, ridge: float 
     W_mn is the ridge regression from the codes of n to those of m (centred), symmetrised by
     taking the mean of it and the transposed regression back, times ``strength``.
     """
-    keys = sorted(memory.matrices)
+    still = memory.snapshot()
+    keys = sorted(still.matrices)
     couplings = {}
     for i, one in enumerate(keys):
         for other in keys[i + 1 :]:
-            a, b = memory.layout.parts[one], memory.layout.parts[other]
-            both = (a >= 0) & (b >= 0) & memory.alive[memory.layout.slot]
+            a, b = still.layout.parts[one], still.layout.parts[other]
+            both = (a >= 0) & (b >= 0) & still.alive[still.layout.slot]
             if not bool(both.any()):
                 continue
-            x, y = memory.matrices[one][a[both]], memory.matrices[other][b[both]]
+            x, y = still.matrices[one][a[both]], still.matrices[other][b[both]]
             forward, backward = ridge_regression(x, y, ridge), ridge_regression(y, x, ridge)
             block = strength * 0.5 * (forward.T + backward)
             couplings[(other, one)], couplings[(one, other)] = block, block.T

@@ -43,7 +43,7 @@ class _Stored(Generic[T]):
 
     def __set__(self, memory: Storage, value: T) -> None:
         change: dict[str, Any] = {self.name: value}
-        memory._swap(lambda records: replace(records, **change))
+        memory.edit(lambda records: replace(records, **change))
 
 
 def on_one_value(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -153,11 +153,22 @@ class Storage:
 
         Recalls go on meanwhile. An answer that came while slots were numbered anew does not count as use.
         """
-        if self.shards is not None:
-            raise ValueError(
-                "a memory spread over ranks cannot be edited: build it again from the edited codes"
-            )
-        return self._swap(change)
+        with self._editing:
+            if self._origin is not self:
+                # A snapshot that is edited goes its own way.
+                self.records, self._origin = replace(self.records, used=self.used.clone()), self
+            old = self.records
+            new = change(old)
+            same = new.layout is old.layout and new.matrices is old.matrices and new.alive is old.alive
+            if self.shards is not None and not same:
+                raise ValueError(
+                    "a memory spread over ranks cannot be edited: build it again from the edited codes"
+                )
+            with self._counting:
+                if new.compacted == old.compacted and new.slots > old.slots:
+                    new.used[: old.slots] = old.used
+                self.records = new
+            return new
 
     def count_use(self, slots: Tensor) -> None:
         """Count each of these slots (n,) of a recall as used once more."""
@@ -174,19 +185,6 @@ class Storage:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The attributes of a copy."""
         vars(self).update(state, _editing=RLock(), _counting=Lock())
-
-    def _swap(self, change: Callable[[Records], Records]) -> Records:
-        with self._editing:
-            if self._origin is not self:
-                # A snapshot that is edited goes its own way.
-                self.records, self._origin = replace(self.records, used=self.used.clone()), self
-            old = self.records
-            new = change(old)
-            with self._counting:
-                if new.compacted == old.compacted and new.used is not old.used:
-                    new.used[: old.slots] = old.used
-                self.records = new
-            return new
 
     def insert(self, codes: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Add n records while running (see :meth:`~.records.Records.insert`); returns their slots (n,)."""
