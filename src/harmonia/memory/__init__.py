@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from harmonia.memory.random_features import KernelMemory as KernelMemory
     from harmonia.memory.random_features import draw_frequencies as draw_frequencies
     from harmonia.memory.record_layout import Layout as Layout
+    from harmonia.memory.records import Records as Records
     from harmonia.memory.settle import Settled as Settled
 
 # Public name -> the module of this package that defines it.
@@ -71,6 +72,7 @@ NAMES = {
     "Layout": "record_layout",
     "Matrix": "matrix",
     "Norm": "entropies",
+    "Records": "records",
     "Scored": "harmonic",
     "Settled": "settle",
     "Shannon": "entropies",
