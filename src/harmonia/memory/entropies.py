@@ -21,8 +21,17 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from harmonia.memory import entmax, subsets
-from harmonia.memory.support_gradients import Argmax, Conjugate, RowEntmax, entmax_pull, positive, steepness
+from harmonia.memory import entmax
+from harmonia.memory.sparse_argmax import (
+    Argmax,
+    Conjugate,
+    RowEntmax,
+    entmax_pull,
+    positive,
+    project_on_subsets,
+    steepness,
+    subset_bound,
+)
 
 
 class Entropy(Protocol):
@@ -221,11 +230,11 @@ class Subsets(Sparse):
 
     def lower_bound(self, scores: Tensor) -> Tensor:
         """tau of the scores given."""
-        return subsets.lower_bound(scores, self.k)
+        return subset_bound(scores, self.k)
 
     def weights(self, scores: Tensor) -> Tensor:
         """The projection."""
-        return subsets.project(scores, self.k)
+        return project_on_subsets(scores, self.k)
 
     def pull(self, p: Tensor, v: Tensor) -> Tensor:
         """The identity, centred, on the entries strictly between 0 and 1."""
