@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harmonia.memory import Given, HarmonicMemory, Layout
-from harmonia.memory.association import associate, replay
-from harmonia.memory.consolidation import compact, consolidate, forget, refit
+from harmonia.memory.consolidation import associate, compact, consolidate, forget, refit, replay
 from harmonia.memory.learning import learn_bias, learn_couplings, learn_trusts, ridge_regression
 
 unit = torch.nn.functional.normalize

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from harmonia.memory import diagnostics as diagnostics
     from harmonia.memory import hopfield as hopfield
     from harmonia.memory import lagrangians as lagrangians
-    from harmonia.memory.association import associate as associate
-    from harmonia.memory.association import replay as replay
     from harmonia.memory.blocked_attention import Attended as Attended
     from harmonia.memory.blocked_attention import attend as attend
     from harmonia.memory.classical import ClassicalHopfield as ClassicalHopfield
     from harmonia.memory.classical import DenseHopfield as DenseHopfield
     from harmonia.memory.classical import SphericalHopfield as SphericalHopfield
     from harmonia.memory.consolidation import Consolidated as Consolidated
+    from harmonia.memory.consolidation import associate as associate
     from harmonia.memory.consolidation import compact as compact
     from harmonia.memory.consolidation import consolidate as consolidate
     from harmonia.memory.consolidation import forget as forget
     from harmonia.memory.consolidation import refit as refit
+    from harmonia.memory.consolidation import replay as replay
     from harmonia.memory.descent import Descent as Descent
     from harmonia.memory.descent import descend as descend
     from harmonia.memory.energy import Couplings as Couplings
@@ -80,7 +80,7 @@ NAMES = {
     "SphericalHopfield": "classical",
     "Subsets": "entropies",
     "Tsallis": "entropies",
-    "associate": "association",
+    "associate": "consolidation",
     "attend": "blocked_attention",
     "compact": "consolidation",
     "consolidate": "consolidation",
@@ -93,7 +93,7 @@ NAMES = {
     "learn_couplings": "learning",
     "learn_trusts": "learning",
     "refit": "consolidation",
-    "replay": "association",
+    "replay": "consolidation",
     "retrieve": "hopfield",
 }
 # Public modules: their own ``__all__`` is public as well.
