@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import REPOSITORY, Row, data_folder, medians, report, row
-from harmonia.memory.blocked_attention import attend
+from harmonia.memory import attend
 from harmonia.memory.random_features import KernelMemory, draw_frequencies
 
 matplotlib.use("Agg")

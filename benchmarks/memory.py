@@ -20,8 +20,7 @@ import torch
 
 from benchmarks.common import Row, data_folder, medians, report, row
 from benchmarks.quality import damaged_pixels, noisy_clip
-from harmonia.memory import Centering, Given, HarmonicMemory, Matrix, Tsallis
-from harmonia.memory.blocked_attention import attend
+from harmonia.memory import Centering, Given, HarmonicMemory, Matrix, Tsallis, attend
 
 CUES, SIZE = 64, 256
 THREADS = 2

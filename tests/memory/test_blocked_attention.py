@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harmonia.memory import Centering, Matrix, Tsallis
+from harmonia.memory import Centering, Matrix, Tsallis, attend
 from harmonia.memory import matrix as matrix_module
-from harmonia.memory.blocked_attention import attend
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from harmonia.memory import diagnostics as diagnostics
     from harmonia.memory import hopfield as hopfield
     from harmonia.memory import lagrangians as lagrangians
-    from harmonia.memory.blocked_attention import Attended as Attended
-    from harmonia.memory.blocked_attention import attend as attend
     from harmonia.memory.classical import ClassicalHopfield as ClassicalHopfield
     from harmonia.memory.classical import DenseHopfield as DenseHopfield
     from harmonia.memory.classical import SphericalHopfield as SphericalHopfield
@@ -42,6 +40,8 @@ if TYPE_CHECKING:
     from harmonia.memory.harmonic import Given as Given
     from harmonia.memory.harmonic import HarmonicMemory as HarmonicMemory
     from harmonia.memory.harmonic import Scored as Scored
+    from harmonia.memory.hopfield import Attended as Attended
+    from harmonia.memory.hopfield import attend as attend
     from harmonia.memory.hopfield import retrieve as retrieve
     from harmonia.memory.learning import learn_bias as learn_bias
     from harmonia.memory.learning import learn_couplings as learn_couplings
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 # Public name -> the module of this package that defines it.
 NAMES = {
-    "Attended": "blocked_attention",
+    "Attended": "hopfield",
     "Centering": "matrix",
     "ClassicalHopfield": "classical",
     "Consolidated": "consolidation",
@@ -81,7 +81,7 @@ NAMES = {
     "Subsets": "entropies",
     "Tsallis": "entropies",
     "associate": "consolidation",
-    "attend": "blocked_attention",
+    "attend": "hopfield",
     "compact": "consolidation",
     "consolidate": "consolidation",
     "descend": "descent",
