@@ -281,9 +281,10 @@ class HarmonicMemory(Storage):
             else:
                 code = self.frames[cue.key if cue.origin == SAME else cue.origin].transform_cue(codes)
             share = own / total
-            # Once more: what was far smaller than a unit came out shorter than one. Only zeros stay zero.
-            code = torch.nn.functional.normalize(code, dim=-1)
-            blank = (code * code).sum(dim=-1) < 0.5
+            # What is far smaller than a unit comes out shorter than one; what is next to nothing is zero.
+            length = code.norm(dim=-1)
+            blank = length < 1e-6
+            code = torch.where(blank[:, None], 0.0, code / length.clamp(min=1e-6)[:, None])
             weight = share / torch.where(blank, frame.chance(), frame.spread(code))
             # A record without the modality scores what a record drawn at random would on log-average.
             absent = frame.level(code) * weight + (0.5 * beta * share**2 if share > 0 else 0.0)
