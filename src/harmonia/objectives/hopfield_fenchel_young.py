@@ -64,7 +64,8 @@ def margin(entropy: Entropy) -> float:
         case Shannon():
             return math.inf
         case Tsallis(alpha):
-            return 1.0 / (alpha - 1.0)
+            # Of rows with an alpha each, the least of them needs the widest.
+            return 1.0 / ((float(alpha.min()) if isinstance(alpha, Tensor) else alpha) - 1.0)
         case Norm() | Subsets():
             return 1.0
     raise HarmoniaError(f"the margin of {entropy} is not known; give an entropy of harmonia.memory")
