@@ -91,8 +91,8 @@ def starter_tries(media: Path, cues: Path) -> Iterator[Try]:
     cut = Signal("video", ride.array[: len(ride.array) // 2], rate=ride.rate, times=None, sound=None)
     video.write(cut, cues / "half-ride.mp4")
     yield Try("the first frames of a video, silent", [("video", cues / "half-ride.mp4")], "ride")
-    patch = photo("patch.png", damaged(pictures / "coffee.png", 1.0, 0, crop=0.4))
-    yield Try("two weak cues together", [("text", "red"), patch], "coffee", alone=True)
+    patch = photo("patch.png", damaged(pictures / "motorcycle.png", 0.3, 0, crop=0.7))
+    yield Try("two weak cues together", [("text", "red"), patch], "motorcycle", alone=True)
 
 
 def own_tries(collection: Memory, cues: Path) -> Iterator[Try]:

@@ -132,7 +132,8 @@ class Recalled:
     ``score`` is in units of chance: an unrelated record scores about as a standard normal variable.
 
     ``matches`` holds the best part for each cue; ``moment`` the parts, at most one per modality, that
-    go together there: the window of a long video, its sound, a caption.
+    go together there: the window of a long video, its sound, a caption. ``p_value`` is the share of unrelated
+    cues whose best answer scores as high as this record, and ``matched`` whether that is rare enough.
     """
 
     rank: int
@@ -142,6 +143,8 @@ class Recalled:
     shares: Mapping[str, float]
     matches: Mapping[str, Match]
     moment: tuple[Part, ...] = ()
+    p_value: float = 0.0
+    matched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ class Certificate:
     ``energies``: before the first and after each step; it never rises. ``tail_mass``: exact
     probability outside the records that were kept for the update. ``error_bound``: how far the
     mean that a settled code is made from may be, before it is scaled to unit length, from the full sum.
-    ``nothing``: probability that no record matches.
+    ``nothing``: the p-value of the hypothesis that no record matches, which is the share of unrelated cues
+    whose best answer scores as high.
     ``beta``: the inverse temperature, in units of chance. ``contraction``: a bound on how far the step
     spreads neighbouring cues here; below 1 they all come to rest at one point (free cues).
     ``candidates``: None where every record was scored; else how many an approximate index proposed,

@@ -41,7 +41,8 @@ def answers(memory: HarmonicMemory) -> dict[str, torch.Tensor]:
         for trust in (float("inf"), 0.5):
             cues = [Given(key, codes[key][:7], trust=trust) for key in codes]
             settled = memory.recall(cues, alpha=alpha, k=5, tail_tolerance=1e-9)
-            for name in ("slots", "p", "energies", "tail", "nothing", "moment"):
+            # whether anything matches is told by theory there: no rank has the codes of all
+            for name in ("slots", "p", "energies", "tail", "moment"):
                 out[f"{name} {alpha} {trust}"] = getattr(settled, name)
             out[f"part {alpha} {trust}"] = torch.stack(settled.part)
             out[f"adds {alpha} {trust}"] = torch.stack(settled.adds)

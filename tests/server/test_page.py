@@ -88,7 +88,7 @@ def test_how_an_answer_came_about(visit: Open, url: str) -> None:
     ask(page, "the low tone")
     page.get_by_role("button", name="How it settled").click()
     page.locator(".landscape img").wait_for()
-    api.expect(page.get_by_role("dialog")).to_contain_text("Nothing matches")
+    api.expect(page.get_by_role("dialog")).to_contain_text("Unrelated cues")
     shot(page, "landscape")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Report").click()

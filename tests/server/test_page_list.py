@@ -375,7 +375,8 @@ def test_recall_by_several(visit: Open, url: str) -> None:
     ("question", "answer"),
     [
         ("buy milk and bread", "Most likely “buy milk and bread” (a note, "),
-        ("the photo number 2 of a blue thing", ""),
+        ("the photo number 2 of a blue thing", "Most likely “the photo number 2"),
+        ("a zebu beside the quarterly tax returns", ""),
     ],
 )
 def test_the_answer_is_above_the_fold_on_a_phone(

@@ -36,7 +36,7 @@ def noisy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def remembered(root: Path, rows: list[dict[str, object]]) -> Memory:
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     collection = harmonia.open(root / ".harmonia", models=("descriptors",))
-    assert collection.remember(root).remembered == len(rows)
+    assert collection.remember(root, calibrate=False).remembered == len(rows)
     return collection
 
 
@@ -158,7 +158,7 @@ def test_a_sound_finds_photos_that_it_was_never_stored_with(scales: Path, tmp_pa
     for number in range(6):
         note(root / "new", number, 1000 + number, f"new{number}")
         (root / "new" / f"new{number}.wav").rename(tmp_path / f"new{number}.wav")
-    assert collection.remember(root / "new").remembered == 6
+    assert collection.remember(root / "new", calibrate=False).remembered == 6
     for number in range(6):
         heard = collection.recall(audio=tmp_path / f"new{number}.wav", where="name LIKE 'new%'", k=3)
         assert heard.records[0].record.metadata["name"] == f"new{number}"
@@ -168,7 +168,7 @@ def test_a_sound_finds_photos_that_it_was_never_stored_with(scales: Path, tmp_pa
 def test_the_same_seed_learns_the_same(copied: Path, taught: tuple[Path, CalibrationReport]) -> None:
     told = CliRunner().invoke(cli, ["learn", "-m", str(copied / ".harmonia"), "--seed", "0", "--json"])
     answer = json.loads(told.stdout)
-    assert {"records", "read", "cues", "constants", "precision", "couplings"} == set(answer)
+    assert {"records", "read", "cues", "constants", "precision", "couplings", "likelihoods"} == set(answer)
     assert answer["cues"][0]["recall_at_1"].keys() == {"before", "after"}
     assert answer["precision"] == pytest.approx(dict(taught[1].calibration.precision), rel=1e-5)
 
@@ -232,7 +232,7 @@ def test_bias_follows_the_record(copied: Path) -> None:
     collection.forget([ids[0]])
     (copied / "more").mkdir()
     scene(99, (48, 36)).save(copied / "more" / "new.png")
-    assert collection.remember(copied / "more").remembered == 1
+    assert collection.remember(copied / "more", calibrate=False).remembered == 1
     table, memory = collection.bound()
     assert memory is not None and len(table.record_ids) == N
     bias = dict(zip(table.record_ids, memory.bias.tolist(), strict=True))

@@ -24,12 +24,10 @@ def test_the_landscape_is_the_energy_on_the_sphere() -> None:
     codes = unit(0, 60, 10)
     cue = torch.nn.functional.normalize(codes[5] + 0.6 * unit(1, 10), dim=-1)
     held = slots(codes, 14.0)
-    path = settling_path(held, cue, 0.2, beta=4.0, null=1.0, steps=20)
+    path = settling_path(held, cue, 0.2, steps=20)
     near = codes[(codes @ path[-1]).topk(6).indices]
-    found = landscape(held, near, path, beta=4.0, null=1.0, grid=21)
-    exact = (
-        -torch.logaddexp((14.0 * path @ codes.T).logsumexp(-1), torch.tensor(4.0, dtype=torch.float64)) / 4
-    )
+    found = landscape(held, near, path, beta=4.0, grid=21)
+    exact = -(14.0 * path @ codes.T).logsumexp(-1) / 4
     assert torch.allclose(found.path_energy, exact)
     # Settling descends the energy of slots and cue together.
     total = found.path_energy + 0.5 * 0.2 * 14.0 / 4.0 * ((path - cue) ** 2).sum(-1)
@@ -46,6 +44,6 @@ def test_the_landscape_is_the_energy_on_the_sphere() -> None:
 
 def test_a_clamped_cue_goes_to_its_readout() -> None:
     codes = unit(0, 30, 10)
-    path = settling_path(slots(codes, 9.0), codes[3], math.inf, beta=3.0)
+    path = settling_path(slots(codes, 9.0), codes[3], math.inf)
     p = torch.softmax(9.0 * codes @ codes[3], dim=-1)
     assert torch.allclose(path[1], torch.nn.functional.normalize(p @ codes, dim=-1)) and len(path) == 2

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from harmonia.cli.common import json_option, memory_option, open_memory, print_json
+from harmonia.types import HarmoniaError
 
 if TYPE_CHECKING:
+    from harmonia.collection.likelihoods import Likelihoods
     from harmonia.tasks.calibration_report import CalibrationReport
 
 
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
 def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None:
     """Calibrate modality weights on the stored records.
 
-    Parts of records are held out and used as queries. Modality weights, couplings between modalities, a bias
-    against hubs, and beta are fitted in five-fold cross-validation; each is kept only if it improves the
+    Cues are made from the records themselves: other parts, damaged copies, words. Models of how likely a cue
+    and a record belong together are fitted to them, and how cues score that match nothing. `remember` does
+    this by itself once there are enough records.
+
+    Then parts of records are held out and used as queries. Modality weights, couplings between modalities, a
+    bias against hubs, and beta are fitted in five-fold cross-validation; each is kept only if it improves the
     retrieval of held-out records. Recall uses the calibration from then on. Run the command again after
     adding many records.
     """
@@ -30,7 +36,7 @@ def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None
     if forget:
         from harmonia.collection.calibration import Calibration
 
-        forgotten = Calibration.forget(collection.root)
+        forgotten = Calibration.forget(collection.root) | collection.forget_likelihoods()
         if as_json:
             print_json({"forgotten": forgotten})
         else:
@@ -39,13 +45,30 @@ def command(memory: Path | None, forget: bool, seed: int, as_json: bool) -> None
             )
         return
     from harmonia.tasks.calibrate import learn
-    from harmonia.tasks.calibration_report import calibration_json
+    from harmonia.tasks.calibration_report import calibration_json, likelihoods_json
 
-    report = learn(collection, seed=seed, progress=True)
+    likelihoods = collection.fit_likelihoods(seed=seed, progress=True)
+    try:
+        report = learn(collection, seed=seed, progress=True)
+    except HarmoniaError:
+        if not likelihoods.ratios:
+            raise
+        if as_json:
+            print_json(likelihoods_json(likelihoods))
+        else:
+            _print_likelihoods(likelihoods)
+        return
     if as_json:
-        print_json(calibration_json(report))
+        print_json({**calibration_json(report), **likelihoods_json(likelihoods)})
     else:
         _print(report)
+        _print_likelihoods(likelihoods)
+
+
+def _print_likelihoods(found: Likelihoods) -> None:
+    for (to, of), ratio in found.ratios.items():
+        what = to if to == of else f"{to} by cues of {of}"
+        click.echo(f"likelihoods of {what}: {len(ratio.correlation)} directions, scale {ratio.scale:.2f}")
 
 
 def _print(report: CalibrationReport) -> None:

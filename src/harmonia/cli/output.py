@@ -56,7 +56,7 @@ def print_recollection(recollection: Json, root: Path, *, explain: bool) -> None
         return
     if recollection["abstained"]:
         console.print(
-            f"Nothing here matches (probability of that: {certificate['nothing']:.0%}). The nearest:",
+            f"Nothing here matches ({certificate['nothing']:.0%} of unrelated cues do as well). The nearest:",
             highlight=False,
         )
     cues = list(dict.fromkeys(name for record in recollection["records"] for name in record["shares"]))
@@ -83,8 +83,9 @@ def print_recollection(recollection: Json, root: Path, *, explain: bool) -> None
     click.echo()
     steps, energies = certificate["steps"], certificate["energies"]
     moved = f"settled in {steps} steps, energy {energies[0]:.3f} -> {energies[-1]:.3f}, " if steps else ""
+    unrelated = f"{certificate['nothing']:.1%} of unrelated cues do as well"
     console.print(
-        f"{moved}tail mass {certificate['tail_mass']:.1e}, nothing {certificate['nothing']:.1%}",
+        f"{moved}tail mass {certificate['tail_mass']:.1e}, {unrelated}",
         style="dim",
         highlight=False,
     )

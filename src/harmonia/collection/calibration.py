@@ -124,7 +124,7 @@ class Calibration:
                 cue.trust,
                 None,
                 cue.name,
-                c.precision,
+                precision=c.precision,
             )
             for c in self.couplings
             if c.of in made_by and c.to in memory.matrices and c.to not in asked

@@ -29,6 +29,7 @@ from harmonia.types import Code, Cue, HarmoniaError, Neighbour, Recollection, Re
 
 if TYPE_CHECKING:
     from harmonia.collection.calibration import Calibration
+    from harmonia.collection.likelihoods import Likelihoods
     from harmonia.collection.remember import Report, Watch
     from harmonia.collection.word_index import WordIndex
     from harmonia.memory.harmonic import HarmonicMemory
@@ -38,6 +39,10 @@ T = TypeVar("T")
 
 CALIBRATION = "learned.json"
 """The file of what ``harmonia learn`` found, beside the store."""
+ENOUGH_RECORDS = 32
+"""From so many records on a memory calibrates itself."""
+LIKELIHOODS = "likelihoods.safetensors"
+"""The file of the models of likelihoods, beside the store."""
 
 
 class Memory:
@@ -67,6 +72,7 @@ class Memory:
         self._calibration: tuple[tuple[int, int] | None, Calibration | None] | None = None
         self._records: CachedRecords | None = None
         self._words: tuple[CodeTable, WordIndex] | None = None
+        self._likelihoods: tuple[tuple[int, int] | None, Likelihoods | None] | None = None
 
     @property
     def exists(self) -> bool:
@@ -107,8 +113,13 @@ class Memory:
         watch: Watch | None = None,
         exclude: Sequence[str] = (),
         namespace: str | None = None,
+        calibrate: bool = True,
     ) -> Report:
-        """Remember files, folders and manifests (see :func:`harmonia.collection.remember.remember`)."""
+        """Remember files, folders and manifests (see :func:`harmonia.collection.remember.remember`).
+
+        Once there are enough records, and whenever they have grown by a quarter, the models by which cues are
+        scored are fitted to them (:meth:`fit_likelihoods`), unless not ``calibrate``.
+        """
         from harmonia.collection.remember import remember
 
         several = [paths] if isinstance(paths, str | Path | Record) else list(paths)
@@ -119,11 +130,23 @@ class Memory:
             encoders.save(self.root)
             self._store = stores.create(self.root, encoders.infos(), exist_ok=True)
             encoders.check(self.store.encoders, self.root)
-        return remember(
+        report = remember(
             self.store, self.root, encoders, several,
             copy=copy, whole=whole, within=within, progress=progress, threads=threads, limits=self.limits,
             watch=watch, exclude=exclude, namespace=namespace,
         )  # fmt: skip
+        if calibrate and report.remembered and not report.stopped and self._is_outgrown():
+            self.fit_likelihoods(progress=progress)
+        return report
+
+    def _is_outgrown(self) -> bool:
+        """Whether there are enough records for the models of likelihoods, and a quarter more than they
+        know.
+        """
+        from harmonia.collection.likelihood_file import fitted_records
+
+        count = len(self.store.ids())
+        return count >= ENOUGH_RECORDS and count >= 1.25 * fitted_records(self.root)
 
     def discard_empty(self) -> bool:
         """Remove a memory that holds nothing, and its folder if that is empty; returns whether it did.
@@ -219,8 +242,9 @@ class Memory:
         if memory is None or (allowed is not None and not allowed.any()):
             return [NOTHING for _ in queries]
         snapshot = Snapshot(
-            self.encoders, table, memory, self._fetch, self.calibration, lambda: self._words_of(table)
-        )
+            self.encoders, table, memory, self._fetch, self.calibration, lambda: self._words_of(table),
+            self.likelihoods.words if self.likelihoods else 0.0,
+        )  # fmt: skip
         return recall_many(snapshot, queries, options, allowed)
 
     def retrieve(
@@ -291,9 +315,9 @@ class Memory:
         """All codes and the memory over them; made anew when the store has changed."""
         from harmonia.collection.matrices import build_memory
 
-        table = self._whole()
+        table, likelihoods = self._whole(), self.likelihoods
         if self._memory is None or self._memory[0] is not table:
-            self._memory = table, build_memory(self.encoders, table)
+            self._memory = table, build_memory(self.encoders, table, likelihoods=likelihoods)
             self._calibrate(*self._memory)
         return self._memory
 
@@ -315,7 +339,8 @@ class Memory:
         """What changes whenever recalls may be answered otherwise; () where nothing was remembered."""
         if not self.exists:
             return ()
-        return (*self.store.version()[:2], *(calibration_stamp(self.root) or ()))
+        stamps = (_stamp(self.root / name) or () for name in (CALIBRATION, LIKELIHOODS))
+        return (*self.store.version()[:2], *(number for stamp in stamps for number in stamp))
 
     def codes_of(self, ids: Sequence[str], part: int | None = None) -> dict[str, tuple[Code, ...]]:
         """All codes of records, or those of one part (counted from 0), by id; unknown ids are left out."""
@@ -341,6 +366,52 @@ class Memory:
             if self._memory is not None:
                 self._calibrate(*self._memory)
         return self._calibration[1]
+
+    @property
+    def likelihoods(self) -> Likelihoods | None:
+        """The models by which cues are scored; None where none were fitted, or for other encoders."""
+        from harmonia.collection.likelihood_file import load_likelihoods
+
+        stamp = _stamp(self.root / LIKELIHOODS)
+        if self._likelihoods is None or (stamp != self._likelihoods[0] and self._records is None):
+            names = tuple(encoder.name for encoder in self.store.encoders)
+            self._likelihoods = stamp, load_likelihoods(self.root, names) if stamp else None
+            self._memory = None
+        return self._likelihoods[1]
+
+    def fit_likelihoods(self, *, seed: int = 0, progress: bool = False) -> Likelihoods:
+        """Fit the models by which cues are scored to what is remembered, and keep them beside the store.
+
+        Cues are made from the records themselves, so nothing has to be labelled: see
+        :mod:`harmonia.collection.likelihoods`. Of a large memory an even sample is used.
+        """
+        from tqdm import tqdm
+
+        from harmonia.collection.likelihood_file import save_likelihoods
+        from harmonia.collection.likelihoods import fit_likelihoods, sampled
+        from harmonia.collection.self_cues import make_cues
+
+        ids = self.store.ids()
+        if not ids:
+            raise HarmoniaError(f"the memory in {self.root} is empty: remember something first")
+        rng = np.random.default_rng(seed)
+        table = self.store.codes(sampled(ids))
+        hidden = None if progress else True  # None: where no terminal shows it
+        steps = 6 * len({e.modality for e in self.encoders.own.encoders})
+        with tqdm(desc="calibrating", total=steps, unit="step", leave=False, disable=hidden) as bar:
+            cues, index = make_cues(self.store, self.root, self.encoders, table, self.limits, rng, bar.update)
+            found = fit_likelihoods(self.encoders, table, cues, index, seed, bar.update)
+        save_likelihoods(self.root, found, tuple(e.name for e in self.store.encoders), len(ids))
+        self._likelihoods = self._memory = None
+        return found
+
+    def forget_likelihoods(self) -> bool:
+        """Delete the models of likelihoods; returns whether there were any."""
+        path = self.root / LIKELIHOODS
+        there = path.exists()
+        path.unlink(missing_ok=True)
+        self._likelihoods = self._memory = None
+        return there
 
     def _learned(self) -> Calibration | None:
         from harmonia.collection.calibration import Calibration
@@ -403,7 +474,7 @@ class Memory:
         cues = encode(self.encoders, queries)
         table = propose(self.store, self.encoders, [cue for several in cues for cue in several], where)
         population = int(self.store.status()["records"])
-        memory = build_memory(self.encoders, table, self._centering[1], population)
+        memory = build_memory(self.encoders, table, self._centering[1], population, self.likelihoods)
         self._calibrate(table, memory)
         return table, memory, list(map(encoded, queries, cues))
 
@@ -446,8 +517,12 @@ def fits(store: Store, budget: int | None) -> bool:
 
 def calibration_stamp(folder: Path) -> tuple[int, int] | None:
     """Changes whenever a memory is calibrated anew; None where it never was."""
+    return _stamp(folder / CALIBRATION)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        stat = (folder / CALIBRATION).stat()
+        stat = path.stat()
     except FileNotFoundError:
         return None
     return stat.st_mtime_ns, stat.st_ino

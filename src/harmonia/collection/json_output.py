@@ -87,6 +87,8 @@ def _recalled(one: Recalled, view: View) -> dict[str, Any]:
     return {
         "rank": one.rank,
         "probability": one.probability,
+        "matched": one.matched,
+        "p_value": finite(one.p_value),
         "score": finite(one.score),
         **record_json(one.record, view=view, parts=one.moment or None),
         "shares": finite(dict(one.shares)),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from harmonia.collection.encoder_set import EncoderSet
+from harmonia.collection.likelihoods import Likelihoods
 from harmonia.encoders.base import Bridge, Encoder
 from harmonia.memory.harmonic import Given, HarmonicMemory
+from harmonia.memory.likelihood import RatioFrame
 from harmonia.memory.matrix import Centering
 from harmonia.memory.record_layout import Layout
 from harmonia.store.protocol import Codes, CodeTable
@@ -25,10 +28,12 @@ def build_memory(
     table: CodeTable,
     centering: Mapping[str, Centering] | None = None,
     population: int | None = None,
+    likelihoods: Likelihoods | None = None,
 ) -> HarmonicMemory | None:
     """The memory over a snapshot of codes, a matrix per encoder that has any; None if none has.
 
-    ``centering`` and ``population`` are given where the snapshot holds only candidates.
+    ``centering`` and ``population`` are given where the snapshot holds only candidates. ``likelihoods`` are
+    the models by which cues are scored, where there are any.
     """
     filled = {e.name: table.encoders[e.name] for e in encoders.encoders}
     filled = {name: codes for name, codes in filled.items() if len(codes.record)}
@@ -37,7 +42,15 @@ def build_memory(
     modality = {e.name: e.modality for e in encoders.encoders}
     layout = _layout(len(table.record_ids), filled, modality)
     codes = {name: torch.from_numpy(found.codes) for name, found in filled.items()}
-    return HarmonicMemory(codes, layout, frames=centering, population=population)
+    frames = dict(centering or {})
+    if likelihoods is not None:
+        for name, found in codes.items():
+            if ratios := likelihoods.of(name):
+                frames[name] = RatioFrame.over(frames.get(name) or Centering.fit(found), ratios)
+    memory = HarmonicMemory(codes, layout, frames=frames or None, population=population)
+    if likelihoods is not None:
+        memory.null_scores = likelihoods.null_scores
+    return memory
 
 
 def given_by(encoders: EncoderSet, memory: HarmonicMemory, cue: Cue) -> list[Given]:
@@ -55,7 +68,24 @@ def given_by(encoders: EncoderSet, memory: HarmonicMemory, cue: Cue) -> list[Giv
     ]
     # Several views of one cue are one piece of evidence, not several.
     weight = cue.weight / max(len(asked), 1) ** 0.5
-    return [_given(encoders, memory, encoder, cue, weight) for encoder in asked]
+    given = [_given(encoders, memory, encoder, cue, weight) for encoder in asked]
+    # Ratios of several views are weighted among one another by their scales.
+    return [replace(g, weight=cue.weight) if memory.model_of(g) is not None else g for g in given]
+
+
+def crossing(encoders: EncoderSet, memory: HarmonicMemory, cue: Cue) -> list[Given]:
+    """What a cue asks of records that have nothing of its own modality, by the models between modalities."""
+    of = [
+        e.name for e in encoders.own.encoders if e.space == cue.code.space and e.modality == cue.code.modality
+    ]
+    vectors = torch.from_numpy(np.atleast_2d(cue.code.vector))
+    return [
+        Given(to, vectors, cue.weight, cue.trust, name, cue.name, without=name)
+        for name in of
+        if name in memory.matrices and cue.weight > 0
+        for to, frame in memory.frames.items()
+        if to != name and isinstance(frame, RatioFrame) and name in frame.ratios
+    ]
 
 
 def bridged(encoders: EncoderSet, memory: HarmonicMemory, cues: Sequence[Cue]) -> list[list[Given]]:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from harmonia.collection.cues import Query, RecallOptions, encode
 from harmonia.collection.encoder_set import EncoderSet
-from harmonia.collection.matrices import bridged, given_by
+from harmonia.collection.likelihoods import kind_of_words
+from harmonia.collection.matrices import bridged, crossing, given_by
 from harmonia.memory.harmonic import Given, HarmonicMemory, Scored
+from harmonia.memory.likelihood import RatioFrame
+from harmonia.memory.match_test import FALSE_RECALL
 from harmonia.memory.settle import Settled
 from harmonia.store.protocol import CodeTable
 from harmonia.types import Certificate, Code, HarmoniaError, Match, Part, Recalled, Recollection, Record
@@ -61,6 +64,12 @@ class Snapshot:
     fetch: Fetch
     calibration: Calibration | None
     words: Callable[[], WordIndex] | None = None
+    words_weight: float = 0.0
+
+    @property
+    def has_likelihoods(self) -> bool:
+        """Whether any matrix is scored by log-likelihood ratios."""
+        return any(isinstance(frame, RatioFrame) for frame in self.memory.frames.values())
 
 
 def recall_many(
@@ -80,7 +89,9 @@ def recall_many(
     cues' own kind. The surest of their answers counts if it is more than chance, or if nothing else can be
     compared with the cues.
     """
-    encoders, memory, calibration = snapshot.encoders, snapshot.memory, snapshot.calibration
+    encoders, memory = snapshot.encoders, snapshot.memory
+    # Likelihoods say all that trust, beta and couplings say, and how much a cue of this kind can say.
+    calibration = None if snapshot.has_likelihoods else snapshot.calibration
     mask = None if allowed is None else torch.from_numpy(allowed)
     ask = _Batch(snapshot, options)
     cues = encode(encoders.own, queries)
@@ -93,7 +104,12 @@ def recall_many(
         ]
         if options.beta is None and options.noise is None:
             betas = [calibration.beta(memory, q) if q else None for q in given]
-    questions = [_with_words(snapshot, query, several) for query, several in zip(queries, given, strict=True)]
+    given = [_with_kinds(query, several) for query, several in zip(queries, given, strict=True)]
+    crossed = [[g for cue in several for g in crossing(encoders, memory, cue)] for several in cues]
+    questions = [
+        _with_words(snapshot, query, several, _with_kinds(query, others))
+        for query, several, others in zip(queries, given, crossed, strict=True)
+    ]
     found: list[Recollection | None] = ask.all(questions, betas, [mask] * len(questions))
     for q, answer in _by_bridges(ask, queries, questions, found, mask).items():
         own = found[q]
@@ -102,7 +118,14 @@ def recall_many(
     return [answer or _incomparable(snapshot, query) for answer, query in zip(found, queries, strict=True)]
 
 
-def _with_words(snapshot: Snapshot, query: Query, given: Sequence[Given]) -> Question:
+def _with_kinds(query: Query, given: Sequence[Given]) -> list[Given]:
+    kinds = {item.name: kind_of_words(item.words) for item in query}
+    return [replace(g, kind=kinds.get(g.name, "")) for g in given]
+
+
+def _with_words(
+    snapshot: Snapshot, query: Query, given: Sequence[Given], crossed: Sequence[Given] = ()
+) -> Question:
     """What the cues ask, with the words of each text scored by how rare they are in the memory.
 
     The words are one more view of their cue, which counts as much as before. Beside a cue of another
@@ -110,8 +133,9 @@ def _with_words(snapshot: Snapshot, query: Query, given: Sequence[Given]) -> Que
     """
     texts = {item.name: item for item in query if item.words.strip()}
     if snapshot.words is None or not texts or not given:
-        return Question(given)
+        return Question([*given, *crossed])
     index, memory = snapshot.words(), snapshot.memory
+    ratios = {g.name for g in given if memory.model_of(g) is not None}
     shown = {item.name for item in query if item.weight > 0} - texts.keys()
     beside = any(g.name in shown for g in given)
     scored: list[Scored] = []
@@ -123,12 +147,15 @@ def _with_words(snapshot: Snapshot, query: Query, given: Sequence[Given]) -> Que
         if not views:
             continue
         scale[name] = index.informs(item.words) if beside else 1.0
-        scores = index.in_units_of_chance(item.words)
-        if scores is not None:
+        if name in ratios:
+            weight = item.weight * snapshot.words_weight * scale[name]
+            scored.append(Scored(torch.from_numpy(index.evidence(item.words))[None], weight, name, nats=True))
+        elif (scores := index.in_units_of_chance(item.words)) is not None:
             # one more view of the cue, which counts as much as before
             scale[name] /= math.hypot(1.0, WORDS_WEIGHT)
             weight = math.copysign(WORDS_WEIGHT * views * scale[name], item.weight)
             scored.append(Scored(torch.from_numpy(scores)[None], weight, name, WORDS_OVERLAP))
+    given = [*given, *crossed]
     return Question([replace(g, weight=g.weight * scale.get(g.name, 1.0)) for g in given], scored)
 
 
@@ -191,8 +218,11 @@ class _Batch:
         for q, question in enumerate(questions):
             if question.given:
                 kinds = (
-                    *((g.key, g.weight, g.trust, g.origin, g.codes.shape) for g in question.given),
-                    *((s.name, s.weight) for s in question.words),
+                    *(
+                        (g.key, g.weight, g.trust, g.origin, g.codes.shape, g.kind, g.without)
+                        for g in question.given
+                    ),
+                    *((s.name, s.weight, s.nats) for s in question.words),
                 )
                 mask = allowed[q]
                 batches.setdefault((kinds, betas[q], None if mask is None else _bits(mask)), []).append(q)
@@ -236,11 +266,9 @@ class _Batch:
             (column, records.get(self.snapshot.table.record_ids[slot])) for column, slot in enumerate(slots)
         ]
         recalled = tuple(evidence.recalled(column, record) for column, record in there if record)
-        nothing = float(settled.nothing[row])
-        best = recalled[0].probability if recalled else 0.0
         certificate = _certificate(self.snapshot.memory, settled, row)
         codes = _codes(self.snapshot.encoders, settled, row)
-        return Recollection(recalled, codes, certificate, nothing >= best)
+        return Recollection(recalled, codes, certificate, float(settled.nothing[row]) > FALSE_RECALL)
 
 
 def _bits(mask: torch.Tensor) -> bytes:
@@ -285,6 +313,8 @@ class _Evidence:
             shares={name: value / total for name, value in adds.items()},
             matches=matches,
             moment=self._moment(column, record),
+            p_value=float(self.settled.match[self.row, column]),
+            matched=float(self.settled.match[self.row, column]) <= FALSE_RECALL,
         )
 
     def _match(self, channel: int, column: int, record: Record) -> Match | None:
@@ -306,7 +336,7 @@ class _Evidence:
     def _similarity(self) -> list[torch.Tensor]:
         """For each cue the cosines (k,) of its settled code with the best part of each record."""
         return [
-            self.memory.matrices[given.key][part[self.row].clamp(min=0)] @ state[self.row]
+            self.memory.similarity(given, part[self.row].clamp(min=0), state[self.row])
             for given, part, state in zip(self.given, self.settled.part, self.settled.state, strict=True)
         ]
 

@@ -32,14 +32,14 @@ class Answer:
 
 def answer_text(found: Recollection) -> str:
     """A recollection in sentences: what is recalled, what else is possible, and how sure that is."""
-    nothing = f"the probability that no record matches is {_percent(found.certificate.nothing)}"
+    nothing = f"{_percent(found.certificate.nothing)} of unrelated cues match as well"
     if found.abstained or not found.records:
         nearest = f" The nearest is {described(found.records[0])}." if found.records else ""
         return f"Nothing that is remembered matches: {nothing}.{nearest}"
     first, *others = found.records
     also = "; ".join(described(one) for one in others if one.probability >= LEAST)
     text = f"The memory recalls {described(first)}."
-    return f"{text}{f' Also possible: {also}.' if also else ''} {nothing[0].upper()}{nothing[1:]}."
+    return f"{text}{f' Also possible: {also}.' if also else ''} {nothing}."
 
 
 def described(one: Recalled) -> str:
@@ -75,7 +75,7 @@ def explanation(found: Recollection) -> list[str]:
         "Cues near this one converge to the same point."
         if c.contraction < 1
         else "Nothing is known about where cues near this one converge.",
-        f"The probability that no record matches is {c.nothing:.1%}.",
+        f"Of unrelated cues {c.nothing:.1%} match as well as this one.",
         "Every record was scored."
         if c.candidates is None
         else f"All of this is said of {c.candidates} candidates that the index proposed.",

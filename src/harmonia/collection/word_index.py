@@ -80,6 +80,11 @@ class WordIndex:
             total[self.record[held]] += self._rarity[number] * self.weight[held]
         return total
 
+    def evidence(self, words: str) -> NDArray[np.float32]:
+        """The square root of twice the ``scores``, float32 ``(records,)``; 0 where no word is held."""
+        found: NDArray[np.float32] = np.sqrt(2 * self.scores(words))
+        return found
+
     def in_units_of_chance(self, words: str) -> NDArray[np.float32] | None:
         """The square root of twice the ``scores``, about its mean; NaN where a record has no words at all.
 
@@ -93,6 +98,20 @@ class WordIndex:
             return None
         root = np.sqrt(2 * scores)
         return np.where(held, root - root[held].mean(), np.float32(ABSENT)).astype(np.float32)
+
+    def holds_all(self, words: str) -> NDArray[np.bool_]:
+        """Which records hold every one of the words that say something, bool ``(records,)``; none without
+        any.
+        """
+        said = tokens(words)
+        stems = _stems(meant(said) or said)
+        held = np.full(len(self.held), bool(stems))
+        for stem in stems:
+            there = np.zeros(len(self.held), dtype=bool)
+            if (number := self.vocabulary.get(stem)) is not None:
+                there[self.record[slice(*self.start[number : number + 2])]] = True
+            held &= there
+        return held
 
     def informs(self, words: str) -> float:
         """How much the words can say about which record is meant, from 0 to 1.

@@ -236,7 +236,7 @@ def attractors(
     """Iterate random states g <- unit(X^T softmax(beta X g)) and classify their fixed points.
 
     A state is a random mixture of stored codes, drawn anew for every matrix. This is the memory's own
-    step with no trust in the cue; the null slot scales the readout only, so it changes nothing here.
+    step with no trust in the cue.
     """
     states = [_random_states(matrix, starts, generator) for matrix in slots.matrices]
     moving = torch.ones(starts, dtype=torch.bool)

@@ -13,8 +13,13 @@ sqrt(2 ln N), and with
 
 the softmax gives a record half of the probability exactly when it rises above that: chance and evidence
 are in balance (the random energy model at its critical temperature, Derrida 1981; Lucibello and Mezard
-2024 for dense associative memories). A null slot with the score that chance rarely exceeds takes the
-probability that nothing matches.
+2024 for dense associative memories).
+
+A matrix with a model of likelihoods for a cue (see ``likelihood``) is scored by log-likelihood ratios
+instead. They need no scale, being logarithms of odds, and those of several cues add.
+
+Whether anything matches at all is another question, with an answer of its own (see ``match_test``): a memory
+may hold many records that match, and the best of records that do not match is best all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +27,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from types import MappingProxyType
 
 import torch
@@ -30,16 +34,17 @@ from torch import Tensor
 
 from harmonia.memory.capacity import best_beta, cosine_of_noise
 from harmonia.memory.entropies import entropy
-from harmonia.memory.settle import Channel, Field, Settled, queries_of, settle
+from harmonia.memory.likelihood import LikelihoodRatio, RatioFrame
+from harmonia.memory.match_test import FALSE_RECALL, match_values
+from harmonia.memory.record_layout import Layout
+from harmonia.memory.settle import Channel, Field, Settled, settle
 from harmonia.memory.storage import Storage, on_one_value
 
-# The rate at which an unrelated cue is answered all the same (false alarms).
-FALSE_RECALL = 0.2
 # The cue is a code of the modality that it is compared with.
 SAME = "same"
 # The greatest cosine assumed between a cue and its record: at 1 the best beta is infinite.
 MOST_CERTAIN = 0.995
-# The rank, in a large memory, at which a cue's scores are compared with those of chance.
+# At least so many of the best records are kept, and compared with each cue by itself.
 DEEP = 16
 
 
@@ -49,7 +54,10 @@ class Given:
 
     An infinite ``trust`` clamps the cue; with a finite one retrieval may move away from it.
 
-    ``name`` is what explanations call the cue.
+    ``name`` is what explanations call the cue; codes of one name are views of one cue. ``kind`` says what
+    sort of cue it is, for memories that know how unrelated cues of the sort score (``null_scores``).
+    ``without`` is a matrix of which a record must have no code, for codes that cross to another modality only
+    where there is nothing of their own.
     ``origin`` is the matrix that holds codes of the cue's own modality: a text code that looks for images
     in a shared space is centred on texts, not on images. None if there is no such matrix.
     """
@@ -60,6 +68,8 @@ class Given:
     trust: float = math.inf
     origin: str | None = SAME
     name: str = ""
+    kind: str = ""
+    without: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,12 +79,14 @@ class Scored:
     The scores are in units of chance, NaN for a record that has nothing to be compared. They act as an
     external field: retrieval does not move them. ``name`` is what explanations call the cue; ``overlap`` is
     how far the scores correlate, over unrelated records, with those of the :class:`Given` of the same name.
+    With ``nats`` the weighted scores are logarithms of odds.
     """
 
     scores: Tensor
     weight: float = 1.0
     name: str = ""
     overlap: float = 0.0
+    nats: bool = False
 
 
 class HarmonicMemory(Storage):
@@ -135,6 +147,8 @@ class HarmonicMemory(Storage):
         """
         self._check(cues, scored, free or {}, allowed)
         check_options(k=k, steps=steps, alpha=alpha, beta=beta, noise=noise, tail_tolerance=tail_tolerance)
+        real = frozenset(self.matrices)
+        cues = [self._crossing(cue) for cue in cues]
         view = self.view(tuple(sorted({cue.key for cue in cues} | set(free or {}))))
         able = self._able(allowed)
         seen = len(view.visible) if able is None else int(able[view.visible].sum())
@@ -146,17 +160,22 @@ class HarmonicMemory(Storage):
         temperature = torch.full_like(channels[0].weight, beta)
         field = Field(
             layout=self.layout, view=view, matrices=self.matrices, beta=temperature,
-            entropy=entropy(alpha), null=temperature,
+            entropy=entropy(alpha),
             mask=self._mask(able, beta, self.external_fields(cues, scored, free or {}, beta)),
             k=min(max(k, DEEP), self.shards.total if self.shards else self.slots),
             tail_tolerance=tail_tolerance, couplings=self.couplings, shards=self.shards,
+            reads=tuple(key for key in self.matrices if key in real),
         )  # fmt: skip
-        found = field.scan(queries_of(self.matrices, channels, [c.cue for c in channels]), field.k)
-        level = sum(
-            (self.frames[c.key].level(c.cue) * c.weight for c in channels), torch.zeros_like(temperature)
+        settled = settle(field, channels, steps=steps)
+        levels = [self._level(channel) for channel in channels]
+        match = match_values(self, cues, scored, settled.slots, self.population or seen)
+        settled = replace(
+            settled,
+            scores=settled.scores + torch.stack(levels).sum(dim=0)[:, None],
+            adds=tuple(adds + level[:, None] for adds, level in zip(settled.adds, levels, strict=True)),
+            match=match,
+            nothing=match.amin(dim=-1),
         )
-        field = replace(field, null=self._null(found.scores - level[:, None], seen) + level)
-        settled = settle(field, channels, steps=steps, found=found)
         for key, code in settled.codes.items():
             present = code.abs().sum(dim=-1, keepdim=True) > 0
             settled.codes[key] = torch.where(present, self.frames[key].inverse_transform(code), 0.0)
@@ -181,7 +200,9 @@ class HarmonicMemory(Storage):
         rows = len(cues[0].codes)
         for cue in cues:
             self.records.matrix(cue.key)
-            if len(self.records.checked(cue.key, cue.codes)) != rows or not rows:
+            # Codes of another kind are compared by a model of likelihoods.
+            own = cue.key if self.model_of(cue) is None else _origin(cue)
+            if len(self.records.checked(own, cue.codes)) != rows or not rows:
                 raise ValueError(f"cues need the same number of rows, at least one (got {len(cue.codes)})")
             if cue.origin is not None and cue.origin != SAME:
                 self.records.matrix(cue.origin)
@@ -237,16 +258,24 @@ class HarmonicMemory(Storage):
     ) -> list[Tensor]:
         """What each cue that was ``scored`` elsewhere adds to the slots' scores, (Q, slots)."""
         total = self._norm(cues, scored, free)
-        shares = [one.weight / total for one in scored]
-        absent = [0.5 * beta * share**2 if share > 0 else 0.0 for share in shares]
+        shares = [one.weight / (beta or 1.0) if one.nats else one.weight / total for one in scored]
+        absent = [
+            0.5 * beta * share**2 if share > 0 and not one.nats else 0.0
+            for one, share in zip(scored, shares, strict=True)
+        ]
         return [
             (one.scores.to(self.bias) * share).nan_to_num(nan=none)
             for one, share, none in zip(scored, shares, absent, strict=True)
         ]
 
     def _norm(self, cues: Sequence[Given], scored: Sequence[Scored], free: Mapping[str, float]) -> float:
-        """The standard deviation of the weighted sum of all scores, each in units of chance."""
-        own = [(cue.name, cue.weight * self.trusts.get(cue.key, 1.0)) for cue in cues]
+        """The standard deviation of the weighted sum of the scores that are in units of chance."""
+        own = [
+            (cue.name, cue.weight * self.trusts.get(cue.key, 1.0))
+            for cue in cues
+            if self.model_of(cue) is None
+        ]
+        scored = [one for one in scored if not one.nats]
         square = sum(w**2 for w in (*(w for _, w in own), *(one.weight for one in scored), *free.values()))
         square += sum(2 * s.overlap * s.weight * w for s in scored for name, w in own if name == s.name)
         return math.sqrt(square) or 1.0
@@ -270,55 +299,97 @@ class HarmonicMemory(Storage):
         scored: Sequence[Scored] = (),
     ) -> list[Channel]:
         """The cues and the ``free`` modalities, in units of chance; absent parts score by ``beta``."""
-        weights = [cue.weight * self.trusts.get(cue.key, 1.0) for cue in cues]
         total = self._norm(cues, scored, free)
         channels = []
-        for cue, own in zip(cues, weights, strict=True):
-            frame = self.frames[cue.key]
-            codes = cue.codes.to(frame.mean)
-            if cue.origin is None:
-                code = torch.nn.functional.normalize(codes, dim=-1)
+        for cue in cues:
+            frame, code, model = self.frames[cue.key], self.code_of(cue), self.model_of(cue)
+            blank = (code * code).sum(dim=-1) < 0.5
+            if model is not None:
+                # In nats; of a record without the modality nothing is known, and the ratio is 1.
+                weight = torch.full_like(code[:, 0], cue.weight * model.scale / (beta or 1.0))
+                absent = -model.level(code) * weight
             else:
-                code = self.frames[cue.key if cue.origin == SAME else cue.origin].transform_cue(codes)
-            share = own / total
-            # What is far smaller than a unit comes out shorter than one; what is next to nothing is zero.
-            length = code.norm(dim=-1)
-            blank = length < 1e-6
-            code = torch.where(blank[:, None], 0.0, code / length.clamp(min=1e-6)[:, None])
-            weight = share / torch.where(blank, frame.chance(), frame.spread(code))
-            # A record without the modality scores what a record drawn at random would on log-average.
-            absent = frame.level(code) * weight + (0.5 * beta * share**2 if share > 0 else 0.0)
+                share = cue.weight * self.trusts.get(cue.key, 1.0) / total
+                weight = share / torch.where(blank, frame.chance(), frame.spread(code))
+                # A record without the modality scores what a record drawn at random would on log-average.
+                absent = frame.level(code) * weight + (0.5 * beta * share**2 if share > 0 else 0.0)
             # A cue of zeros is none: there is nothing to hold on to, and the modality is missing.
             trust = torch.full_like(weight, cue.trust)
             trust = torch.where(blank & trust.isfinite(), 0.0, trust)
-            channels.append(Channel(cue.key, code, weight, trust, absent))
+            channels.append(Channel(cue.key, code, weight, trust, absent, _origin(cue)))
         one = channels[0].weight
         for key, own in free.items():
-            width = self.matrices[key].shape[1]
+            width = len(self.frames[key].mean)
             weight = (own / total / self.chance(key)).expand_as(one)
             none = torch.zeros_like(one)
             channels.append(Channel(key, one.new_zeros(len(one), width), weight, none, none))
         return channels
 
+    def code_of(self, cue: Given) -> Tensor:
+        """The centred unit code (Q, d) of a cue."""
+        origin = _origin(cue)
+        frame = self.frames[origin] if origin in self.frames else self.frames[cue.key]
+        codes = cue.codes.to(frame.mean)
+        code = (
+            torch.nn.functional.normalize(codes, dim=-1) if cue.origin is None else frame.transform_cue(codes)
+        )
+        # What is far smaller than a unit comes out shorter than one; what is next to nothing is zero.
+        length = code.norm(dim=-1, keepdim=True)
+        return torch.where(length < 1e-6, 0.0, code / length.clamp(min=1e-6))
+
+    def model_of(self, cue: Given) -> LikelihoodRatio | None:
+        """The model of likelihoods of a cue and the codes that it asks; None where they are compared by
+        cosine.
+        """
+        frame = self.frames[cue.key]
+        return frame.ratios.get(_origin(cue)) if isinstance(frame, RatioFrame) else None
+
+    def similarity(self, cue: Given, rows: Tensor, state: Tensor) -> Tensor:
+        """The cosines (k,) of a state (d,) of a cue with rows (k,) of its matrix.
+
+        Codes of different kinds are compared in their canonical directions, each as far as it counts.
+        """
+        stored = self.frames[cue.key].centred(self.matrices[cue.key][rows])
+        model = self.model_of(cue)
+        if model is None or _origin(cue) == cue.key:
+            return stored @ state
+        size = model.gain.sqrt()
+        seen = ((state - model.cue_mean) @ model.cue_basis) * size
+        held = ((stored - model.mean) @ model.basis) * size
+        return torch.nn.functional.normalize(held, dim=-1) @ torch.nn.functional.normalize(seen, dim=-1)
+
+    def _level(self, channel: Channel) -> Tensor:
+        """What the cue of a channel adds to every log-likelihood ratio, (Q,)."""
+        frame = self.frames[channel.key]
+        model = frame.ratios.get(channel.origin) if isinstance(frame, RatioFrame) else None
+        return (
+            torch.zeros_like(channel.weight) if model is None else model.level(channel.cue) * channel.weight
+        )
+
+    def _crossing(self, cue: Given) -> Given:
+        """The cue, asking only records without codes of its own modality; the memory, a snapshot, gains a
+        view.
+        """
+        if not cue.without:
+            return cue
+        key = f"{cue.key}, without {cue.without}"
+        if key not in self.matrices:
+            records = self.records
+            part, own = (records.layout.parts[name] for name in (cue.key, cue.without))
+            parts = {**records.layout.parts, key: torch.where(own >= 0, -1, part)}
+            self.records = replace(
+                records,
+                layout=Layout(records.layout.slots, records.layout.slot, parts),
+                matrices={**records.matrices, key: records.matrices[cue.key]},
+                frames={**records.frames, key: records.frames[cue.key]},
+            )
+        return replace(cue, key=key, origin=_origin(cue) or None)
+
     def _count_use(self, settled: Settled) -> None:
         best = settled.slots[:, 0]
         best = best if self.shards is None else self.shards.own(best)
-        best = best[(best >= 0) & (settled.p[:, 0] > settled.nothing)]
+        best = best[(best >= 0) & (settled.nothing <= FALSE_RECALL)]
         self.count_use(best)
-
-    def _null(self, scores: Tensor, seen: int) -> Tensor:
-        """The score ``(Q,)`` that the best of the records exceeds in one of five unrelated recalls.
-
-        ``scores`` (Q, k) are the best of ``seen`` records. A normal tail, widened by how heavy the upper
-        tail of the cue's own scores is. That is read below the very best, so that the records that do
-        match hardly move it, and not at all where the records were picked for being near.
-        """
-        normal = _normal_quantile(1.0 - FALSE_RECALL / max(2, self.population or seen))
-        rank = max(2, min(DEEP, seen // 10))
-        if self.population is not None or seen < 2 * rank or rank > scores.shape[1]:
-            return torch.full_like(scores[:, 0], normal)
-        level = scores[:, rank - 1] / _normal_quantile(1.0 - (rank - 0.5) / seen)
-        return level.clamp(min=1.0) * normal
 
 
 def check_options(
@@ -337,5 +408,6 @@ def check_options(
         raise ValueError(f"tail_tolerance must be at least 0 (got {tail_tolerance})")
 
 
-def _normal_quantile(level: float) -> float:
-    return NormalDist().inv_cdf(level)
+def _origin(cue: Given) -> str:
+    """The matrix that holds codes of the cue's own kind; empty where there is none."""
+    return cue.key if cue.origin == SAME else cue.origin or ""

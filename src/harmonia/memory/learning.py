@@ -55,7 +55,7 @@ def learn_trusts(memory: HarmonicMemory, cues: Sequence[Given], slots: Tensor) -
         flat = slot_scores(still.view((cue.key,)), query, row, rivals.clamp(min=0).reshape(-1))
         flat = torch.where(flat.isneginf(), 0.0, flat)
         scores.append(flat.reshape(rivals.shape).double())
-    a = _conditional_logit(torch.stack(scores, dim=-1), twice)
+    a = conditional_logit(torch.stack(scores, dim=-1), twice)
     total = float(a.norm())
     if total == 0:
         raise ValueError(
@@ -88,9 +88,7 @@ def learn_bias(
         settled = still.recall(cues, k=min(RIVALS, still.slots), steps=0, beta=beta)
         share = torch.zeros_like(still.bias)
         held = settled.slots >= 0
-        share.index_add_(
-            0, settled.slots[held], (settled.p / (1 - settled.nothing)[:, None].clamp(min=1e-9))[held]
-        )
+        share.index_add_(0, settled.slots[held], settled.p[held])
         wanted = rows / still.held
         step = -((share + 1.0) / (wanted + 1.0)).log() / beta
         still.bias = still.bias + step
@@ -137,7 +135,7 @@ def ridge_regression(x: Tensor, y: Tensor, ridge: float) -> Tensor:
     return weights
 
 
-def _conditional_logit(scores: Tensor, left_out: Tensor) -> Tensor:
+def conditional_logit(scores: Tensor, left_out: Tensor) -> Tensor:
     """a (C,) >= 0 of greatest sum_q log softmax(scores[q] @ a)[0]; ``scores`` (Q, K, C)."""
     a = torch.ones(scores.shape[-1], dtype=scores.dtype, device=scores.device)
     for _ in range(NEWTON_STEPS):

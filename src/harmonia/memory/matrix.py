@@ -73,6 +73,24 @@ class Centering:
         centred = torch.nn.functional.normalize(sample - mean, dim=-1)
         return cls(mean, centred.T @ centred / centred.shape[0], rest)
 
+    def width(self, d: int) -> int:
+        """How many numbers a stored code has, for raw codes of ``d``."""
+        return d
+
+    def query(self, cues: Tensor, origin: str) -> Tensor:
+        """Centred cues, of codes like those of the matrix ``origin``, as they are multiplied with stored
+        codes.
+        """
+        return cues
+
+    def pull(self, codes: Tensor, origin: str) -> Tensor:
+        """The gradient of the scores ``query(cue, origin) @ codes`` of stored codes by the cue."""
+        return codes
+
+    def centred(self, stored: Tensor) -> Tensor:
+        """The centred codes ``(..., d)`` in stored ones."""
+        return stored
+
     def to(self, device: torch.device) -> Centering:
         """The same centring on a device."""
         return Centering(self.mean.to(device), self.moment.to(device), self.rest.to(device))
@@ -169,14 +187,14 @@ class Matrix:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
         self.frame, self.precision = frame, precision
-        self._length = source.shape[0]
+        self._length, self._width = source.shape[0], frame.width(source.shape[1])
         self._extended = False
         if precision == "int8":
             self._held = source
             self._quantised: QuantisedCopy | None = _int8(source, frame)
         else:
             kind = torch.float16 if precision == "float16" else frame.mean.dtype
-            self._held = torch.empty(source.shape, dtype=kind, device=frame.mean.device)
+            self._held = torch.empty(self._length, self._width, dtype=kind, device=frame.mean.device)
             for first in range(0, len(source), CHUNK):
                 self._held[first : first + CHUNK] = frame.transform(
                     source[first : first + CHUNK].to(frame.mean)
@@ -186,7 +204,7 @@ class Matrix:
     @property
     def shape(self) -> torch.Size:
         """``(P, d)``."""
-        return torch.Size((self._length, self._held.shape[1]))
+        return torch.Size((self._length, self._width))
 
     @property
     def nbytes(self) -> int:
@@ -287,7 +305,7 @@ def _bfloat16(codes: Matrix) -> QuantisedCopy:
 
 
 def _int8(source: Tensor, frame: Centering) -> QuantisedCopy:
-    values = torch.empty(source.shape, dtype=torch.int8)
+    values = torch.empty(len(source), frame.width(source.shape[1]), dtype=torch.int8)
     scale = torch.empty(len(source))
     error = length = 0.0
     for first in range(0, len(source), CHUNK):

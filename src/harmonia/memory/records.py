@@ -101,7 +101,7 @@ class Records:
         codes = checked_codes(key, codes)
         if key not in self.matrices:
             return codes.to(self.bias.device)
-        width = self.matrices[key].shape[1]
+        width = len(self.frames[key].mean)
         if codes.shape[1] != width:
             raise ValueError(f"codes of {key} must have {width} dimensions (got {codes.shape[1]})")
         return codes.to(self.frames[key].mean)

@@ -34,7 +34,8 @@ class Channel:
     """Q cues against the matrix ``key``: ``cue`` (Q, d) unit; ``weight``, ``trust``, ``absent`` (Q,).
 
     An infinite ``trust`` clamps the cue; a finite one is kappa in units of the weight. A missing modality
-    starts at zero with a trust of 0. A modality without a channel has no score and is only read out.
+    starts at zero with a trust of 0. ``origin`` is the matrix that holds codes of the cue's own kind. A
+    modality without a channel has no score and is only read out.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Channel:
     weight: Tensor
     trust: Tensor
     absent: Tensor
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,12 +51,13 @@ class Settled:
     """The result of a recall with Q cues.
 
     ``slots``, ``scores``, ``p``, ``moment`` are (Q, k), best first (slot -1: none). ``tail`` (Q,) is the
-    probability outside them, ``nothing`` (Q,) that of the null slot (nothing stored matches), ``bound`` (Q,)
-    the error bound of the readout, ``contraction`` (Q,) a bound on the Jacobian of the step (below 1: locally
-    a single fixed point), ``beta`` (Q,) the inverse temperature. ``energies`` (T + 1, Q) are constant once a
-    cue has converged; ``steps`` and ``converged`` are (Q,). ``codes[key]`` (Q, d) are the recalled unit codes
-    (zero where no kept record has the modality). For each channel: ``state`` (Q, d), the ``part`` (Q, k) of
-    the best moment (-1: absent), and the term that it ``adds`` (Q, k) to the score.
+    probability outside them, ``bound`` (Q,) the error bound of the readout, ``contraction`` (Q,) a bound on
+    the Jacobian of the step (below 1: locally a single fixed point), ``beta`` (Q,) the inverse temperature.
+    ``energies`` (T + 1, Q) are constant once a cue has converged; ``steps`` and ``converged`` are (Q,).
+    ``codes[key]`` (Q, d) are the recalled unit codes (zero where no kept record has the modality). ``match``
+    (Q, k) is the p-value that a slot matches no cue, and ``nothing`` (Q,) that none does (1 where no test
+    was made, see ``match_test``). For each channel: ``state`` (Q, d), the ``part`` (Q, k) of the best moment
+    (-1: absent), and the term that it ``adds`` (Q, k) to the score.
     """
 
     slots: Tensor
@@ -62,7 +65,6 @@ class Settled:
     p: Tensor
     moment: Tensor
     tail: Tensor
-    nothing: Tensor
     bound: Tensor
     contraction: Tensor
     beta: Tensor
@@ -73,6 +75,8 @@ class Settled:
     state: tuple[Tensor, ...]
     part: tuple[Tensor, ...]
     adds: tuple[Tensor, ...]
+    match: Tensor
+    nothing: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,12 +91,17 @@ class Field:
     matrices: Mapping[str, Matrix | Tensor]
     beta: Tensor
     entropy: Entropy
-    null: Tensor
     mask: Tensor | None
     k: int
     tail_tolerance: float
     couplings: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
     shards: Shards | None = None
+    reads: Sequence[str] | None = None
+
+    @property
+    def readable(self) -> Mapping[str, Matrix | Tensor]:
+        """The matrices that are read out: all, or those of ``reads``."""
+        return self.matrices if self.reads is None else {key: self.matrices[key] for key in self.reads}
 
     @property
     def total(self) -> int:
@@ -117,14 +126,13 @@ class Field:
     def rows(self, active: Tensor) -> Field:
         """The same field for some of the cues."""
         mask = self.mask if self.mask is None or self.mask.ndim == 1 else self.mask[:, active]
-        return replace(self, beta=self.beta[active], null=self.null[active], mask=mask)
+        return replace(self, beta=self.beta[active], mask=mask)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SlotDistribution:
     found: Scan
     p: Tensor
-    nothing: Tensor
     tail: Tensor
     conjugate: Tensor
 
@@ -172,9 +180,26 @@ def queries_of(
 ) -> list[MatrixQuery]:
     """The codes ``state`` as queries of their matrices, with the channels' weights."""
     return [
-        MatrixQuery(c.key, matrices[c.key], g * c.weight[:, None], c.absent)
+        MatrixQuery(c.key, matrices[c.key], _compared(matrices[c.key], c, g) * c.weight[:, None], c.absent)
         for c, g in zip(channels, state, strict=True)
     ]
+
+
+def _compared(matrix: Matrix | Tensor, channel: Channel, state: Tensor) -> Tensor:
+    """A state as it is multiplied with the stored codes; a missing one, of zeros, is compared with none."""
+    if not isinstance(matrix, Matrix):
+        return state
+    return matrix.frame.query(state, channel.origin) * (state != 0).any(dim=-1, keepdim=True)
+
+
+def _pull(matrix: Matrix | Tensor, channel: Channel, read: Tensor) -> Tensor:
+    """The gradient of the scores by the state, from the mean of the stored codes."""
+    return matrix.frame.pull(read, channel.origin) if isinstance(matrix, Matrix) else read
+
+
+def _codes(matrix: Matrix | Tensor, read: Tensor) -> Tensor:
+    """The centred codes in stored ones."""
+    return matrix.frame.centred(read) if isinstance(matrix, Matrix) else read
 
 
 def _slot_distribution(
@@ -184,20 +209,19 @@ def _slot_distribution(
     k = field.k
     while True:
         found = found or field.scan(queries, k)
-        null = field.null[:, None]
+        scores = found.scores * field.beta[:, None]
         if isinstance(field.entropy, Shannon):
-            total = torch.logaddexp(found.logsumexp, field.null * field.beta)
-            p = torch.exp(found.scores * field.beta[:, None] - total[:, None])
-            nothing = torch.exp(field.null * field.beta - total)
-            tail = (1.0 - p.sum(dim=-1) - nothing).clamp(min=0.0)
-            return _SlotDistribution(found, p, nothing, tail, total)
-        scores = torch.cat([null, found.scores], dim=-1) * field.beta[:, None]
-        p = field.entropy.argmax(scores)
+            # Where no slot may be recalled all scores are -inf, and there is nothing to be read out.
+            total = found.logsumexp.nan_to_num(neginf=0.0)
+            p = torch.exp(scores - total[:, None])
+            tail = torch.where(found.logsumexp.isneginf(), 0.0, 1.0 - p.sum(dim=-1)).clamp(min=0.0)
+            return _SlotDistribution(found, p, tail, total)
+        none = scores[:, :1].isneginf()
+        scores = torch.where(none, 0.0, scores)
+        p = torch.where(none, 0.0, field.entropy.argmax(scores))
         # The last kept slot has no mass, so no slot behind it can have any: the result is exact.
         if found.scores.shape[1] >= field.total or bool((p[:, -1] == 0).all()):
-            return _SlotDistribution(
-                found, p[:, 1:], p[:, 0], torch.zeros_like(p[:, 0]), field.entropy.conjugate(scores)
-            )
+            return _SlotDistribution(found, p, torch.zeros_like(p[:, 0]), field.entropy.conjugate(scores))
         k, found = 4 * k, None
 
 
@@ -216,7 +240,7 @@ def _step(
     moved = list(state)
     for i, c in enumerate(channels):
         kappa = (c.trust * c.weight.abs()).nan_to_num(posinf=0.0)
-        pull = read[c.key] * c.weight[:, None] + c.cue * kappa[:, None]
+        pull = _pull(field.matrices[c.key], c, read[c.key]) * c.weight[:, None] + c.cue * kappa[:, None]
         pull = pull + field.coupled(c.key, channels, moved)
         length = pull.norm(dim=-1, keepdim=True)
         new = torch.where(length > 1e-12, pull / length.clamp(min=1e-12), moved[i])
@@ -250,7 +274,7 @@ def _result(
 ) -> Settled:
     found = slots.found
     queries = queries_of(field.matrices, channels, state)
-    read = read_top(field.layout, field.matrices, queries, _own_slots(field, found.slots), slots.p)
+    read = read_top(field.layout, field.readable, queries, _own_slots(field, found.slots), slots.p)
     moment, codes = read.moment, read.codes
     parts, adds = zip(*(part_scores(field.layout, q, moment) for q in queries), strict=True)
     if field.shards is not None:
@@ -260,7 +284,10 @@ def _result(
         parts = tuple(field.shards.rows(q.key, part) for q, part in zip(queries, parts, strict=True))
         moment = field.shards.rows("", moment)
     kept = slots.p.sum(dim=-1).clamp(min=1e-30)
-    codes = {k: torch.nn.functional.normalize(code / kept[:, None], dim=-1) for k, code in codes.items()}
+    codes = {
+        k: torch.nn.functional.normalize(_codes(field.matrices[k], code) / kept[:, None], dim=-1)
+        for k, code in codes.items()
+    }
     for c, g in zip(channels, state, strict=True):
         if bool((c.trust == 0).all()):
             codes[c.key] = g
@@ -269,22 +296,25 @@ def _result(
     stretch = field.beta * sum((c.weight**2 for c in channels), torch.zeros_like(field.beta))
     contraction = contraction_bound(slots.p.amax(dim=-1), stretch)
     return Settled(
-        found.slots, found.scores, slots.p, moment, slots.tail, slots.nothing, bound, contraction, field.beta,
+        found.slots, found.scores, slots.p, moment, slots.tail, bound, contraction, field.beta,
         torch.stack(list(energies)), taken, resting, codes, tuple(state), parts, adds,
+        torch.ones_like(slots.p), torch.ones_like(slots.tail),
     )  # fmt: skip
 
 
 def _take(channel: Channel, rows: Tensor) -> Channel:
-    return Channel(
-        channel.key, channel.cue[rows], channel.weight[rows], channel.trust[rows], channel.absent[rows]
+    return replace(
+        channel,
+        cue=channel.cue[rows],
+        weight=channel.weight[rows],
+        trust=channel.trust[rows],
+        absent=channel.absent[rows],
     )
 
 
 def _take_distribution(slots: _SlotDistribution, rows: Tensor) -> _SlotDistribution:
     found = Scan(slots.found.scores[rows], slots.found.slots[rows], slots.found.logsumexp[rows])
-    return _SlotDistribution(
-        found, slots.p[rows], slots.nothing[rows], slots.tail[rows], slots.conjugate[rows]
-    )
+    return _SlotDistribution(found, slots.p[rows], slots.tail[rows], slots.conjugate[rows])
 
 
 def _put_distribution(slots: _SlotDistribution, rows: Tensor, new: _SlotDistribution) -> _SlotDistribution:
@@ -308,7 +338,6 @@ def _put_distribution(slots: _SlotDistribution, rows: Tensor, new: _SlotDistribu
     return _SlotDistribution(
         found,
         put(slots.p, new.p, 0.0),
-        put(slots.nothing, new.nothing, 0.0),
         put(slots.tail, new.tail, 0.0),
         put(slots.conjugate, new.conjugate, 0.0),
     )

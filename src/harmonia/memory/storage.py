@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from harmonia.memory.match_test import NullScores
 from harmonia.memory.matrix import Centering, Matrix, Precision
 from harmonia.memory.record_layout import Layout
 from harmonia.memory.records import Records, checked_codes
@@ -117,6 +118,8 @@ class Storage:
             codes, layout.to(self.device), fitted, centre=centred, precision=precision, fixed=bool(frames)
         )
         self._editing, self._counting = RLock(), Lock()
+        self.null_scores: NullScores = {}
+        self.own_nulls: dict[tuple[tuple[str, str], ...], tuple[tuple[object, ...], Tensor]] = {}
         # Where recalls count as use: the memory itself, or the one that this is a snapshot of.
         self._origin = self
 

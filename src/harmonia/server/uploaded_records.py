@@ -161,7 +161,9 @@ def _create(
     ids = [identity_of(one.parts, namespace) for one in several]
     before = {record.id for record in collection.store.records(ids)} if collection.exists else set()
     records = [Record("", one.parts, one.metadata) for one in several]
-    report = collection.remember(records, copy=True, whole=True, threads=2, namespace=namespace)
+    report = collection.remember(
+        records, copy=True, whole=True, threads=2, namespace=namespace, calibrate=False
+    )
     reasons = {problem.path: problem.reason for problem in report.problems}
     there = {record.id: record for record in collection.store.records(ids)}
     found: list[StoredRecord | Exception] = []

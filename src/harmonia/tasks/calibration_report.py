@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harmonia.collection.calibration import Calibration
+from harmonia.collection.likelihoods import Likelihoods
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,16 @@ class CalibrationReport:
     figures: tuple[QueryFigures, ...]
     verdicts: tuple[Verdict, ...]
     calibration: Calibration
+
+
+def likelihoods_json(found: Likelihoods) -> dict[str, Any]:
+    """The models of likelihoods, for machines: by which cues which codes are scored, and how sharply."""
+    return {
+        "likelihoods": [
+            {"to": to, "of": of, "directions": len(ratio.correlation), "scale": ratio.scale}
+            for (to, of), ratio in found.ratios.items()
+        ]
+    }
 
 
 def calibration_json(report: CalibrationReport) -> dict[str, Any]:

@@ -69,13 +69,11 @@ class Landscape:
     path_nearness: Tensor
 
 
-def landscape(
-    slots: Slots, near: Tensor, path: Tensor, *, beta: float, null: float | None = None, grid: int = 81
-) -> Landscape:
+def landscape(slots: Slots, near: Tensor, path: Tensor, *, beta: float, grid: int = 81) -> Landscape:
     """The slice around the codes ``near`` (K, d) and a ``path`` (T, d), for ``slots`` of one matrix.
 
-    ``beta`` and ``null`` are in units of chance, and so is the energy, that of softmax:
-    -(1/beta) log(e^{beta null} + sum_n e^{beta s_n}), every part a slot of its own; the pull of the cue is
+    ``beta`` is in units of chance, and so is the energy, that of softmax:
+    -(1/beta) log sum_n e^{beta s_n}, every part a slot of its own; the pull of the cue is
     not in it.
     """
     points = torch.cat([path, near])
@@ -90,9 +88,7 @@ def landscape(
 
     def energy(states: Tensor) -> Tensor:
         total = read(slots, [states]).logsumexp
-        return (
-            -(total if null is None else torch.logaddexp(total, torch.full_like(total, beta * null))) / beta
-        )
+        return -total / beta
 
     own, nearness, steps = energy(points), (code_at(flat) * points).sum(dim=-1), len(path)
     return Landscape(
@@ -102,9 +98,7 @@ def landscape(
     )  # fmt: skip
 
 
-def settling_path(
-    slots: Slots, cue: Tensor, trust: float, *, beta: float, null: float | None = None, steps: int = 8
-) -> Tensor:
+def settling_path(slots: Slots, cue: Tensor, trust: float, *, steps: int = 8) -> Tensor:
     """The states ``(T, d)`` of one unit ``cue`` (d,) as it settles in one matrix, the cue first.
 
     A clamped cue (infinite ``trust``) does not move: its readout, scaled to unit length, comes second.
@@ -114,9 +108,7 @@ def settling_path(
         found = read(slots, [path[-1][None]])
         pull = found.means[0][0]
         if math.isfinite(trust):
-            # The null slot takes its share of the probability and reads out nothing.
-            held = 1.0 if null is None else torch.sigmoid(found.logsumexp[0] - beta * null)
-            pull = held * pull + trust * cue
+            pull = pull + trust * cue
         path.append(torch.nn.functional.normalize(pull, dim=-1))
         if float((path[-1] - path[-2]).norm()) < REST:
             break
@@ -146,15 +138,12 @@ def draw_landscape(
     code = settled.state[0][0]
     slots = slots_of(memory, [given.key])
     sharpness = beta or memory.beta(slots.records)
-    # The level of the null slot follows from its probability at the cue.
-    nothing = float(settled.nothing[0])
-    null = math.log(nothing) / sharpness - float(settled.energies[0, 0]) if nothing > 0 else None
     chance = float(memory.chance(given.key, code))
     slots = replace(slots, betas=(sharpness / chance,))
     kept = [i for i, slot in enumerate(settled.slots[0, :SHOWN].tolist()) if slot >= 0]
     near = memory.matrices[given.key][settled.part[0][0, kept]]
-    route = settling_path(slots, code, cue.trust, beta=sharpness, null=null, steps=steps)
-    found = landscape(slots, near, route, beta=sharpness, null=null)
+    route = settling_path(slots, code, cue.trust, steps=steps)
+    found = landscape(slots, near, route, beta=sharpness)
     records = collection.store.records([table.record_ids[slot] for slot in settled.slots[0, kept].tolist()])
     of = {e.name: e.modality for e in collection.encoders.encoders}[given.key]
     title = f"Energy around the {cue.name} cue, among {slots.records:,} records with {of}"

@@ -26,6 +26,7 @@ from harmonia.collection.matrices import bridged, build_memory
 from harmonia.encoders import Bridge
 from harmonia.encoders.base import Encoder
 from harmonia.memory import Given, HarmonicMemory, Settled
+from harmonia.memory.match_test import FALSE_RECALL
 from harmonia.store import Codes, CodeTable
 from harmonia.types import MODALITIES, Code, Cue
 
@@ -147,7 +148,7 @@ class HeldOutQueries:
                 beta = None if bridge else calibration.beta(memory, given)
                 narrow = memory.narrowed(sorted({g.key for g in given}))
                 settled = narrow.recall(given, k=CUTOFF, steps=0, beta=beta)
-                answered = (settled.p[:, 0] > settled.nothing).numpy()
+                answered = (settled.nothing <= FALSE_RECALL).numpy()
                 scores = self._scores(settled, rows).where(pending & (answered | scores.chance), scores)
                 pending = pending & ~answered
         return scores

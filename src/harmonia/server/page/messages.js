@@ -36,7 +36,7 @@ export const abstained = (certificate) =>
       "p",
       {},
       el("strong", {}, "Nothing here matches. "),
-      `With a probability of ${percent(certificate.nothing)} no memory belongs to this. The nearest ones are below, as guesses.`,
+      `Of unrelated requests, ${percent(certificate.nothing)} come as near to a memory as this. The nearest ones are below, as guesses.`,
     ),
   );
 

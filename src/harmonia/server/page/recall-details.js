@@ -31,7 +31,7 @@ function words(c) {
   const energies = c.energies ?? [];
   const fell = energies.length > 1 ? `${energies[0].toFixed(3)} → ${energies.at(-1).toFixed(3)}, never rising` : "no step was needed";
   const rows = [
-    ["Nothing matches", percent(c.nothing), "the probability that no memory belongs to the cues"],
+    ["Unrelated cues", percent(c.nothing), "the share of unrelated cues that match as well; above 20 % nothing is said to match"],
     ["Energy", fell, c.converged ? `came to rest in ${c.steps} steps` : `had not come to rest after ${c.steps} steps`],
     ["Sharpness", c.beta?.toFixed(2), "beta, in units of chance"],
     ["Left out", c.tail_mass?.toExponential(1), "exact probability of all memories that were not kept for the answer"],
