@@ -92,7 +92,10 @@ def _match(
         p = p_values(scores, _own_null(memory, views), theory)
         if words is None or said is None or words.nats:
             return p
-        return together(torch.stack([p, best_of_normal(said, records)], dim=-1))
+        # From the record that shares least with the cue on: its mean score says how common the words are.
+        lowest = words.scores.to(scores).nan_to_num(nan=math.inf).amin(dim=-1, keepdim=True)
+        rise = best_of_normal(said - lowest.clamp(max=0.0), records)
+        return together(torch.stack([p, rise], dim=-1))
     columns = [scores]
     if known.shape[1] > 2:
         columns.append(torch.zeros_like(scores) if said is None else said)
